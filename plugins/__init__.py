@@ -1,0 +1,1 @@
+"""First-party plugins, one folder each; they use only what `mqttcore` exports."""

@@ -1,0 +1,104 @@
+# Messages on their way through the engine.
+#
+# pub_t   a PUBLISH being routed: borrowed pointers into a read buffer or a msg_t. Lives on the stack of one publish.
+# msg_t   the same, kept: one malloc, counted references, never changed after birth. Made only when something has to
+#         outlive the publish (a queue, an in-flight window, the retained tree, a tap); pub_keep() makes it at most once.
+# Message the read-only Python face of a msg_t, for taps and embedders.
+#
+# All references are counted under the GIL.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free
+
+
+cdef struct msg_t:
+    Py_ssize_t refs
+    int64_t expires_ms        # engine clock; 0: never
+    uint32_t topic_size
+    uint32_t props_size
+    uint32_t payload_size
+    uint32_t expiry_at        # 1 + offset in props of Message Expiry Interval's four value bytes; 0: absent
+    uint8_t qos               # as published
+    uint8_t retain            # as published
+    uint8_t is_utf8           # Payload Format Indicator
+    uint8_t data[1]           # topic, props, payload: one behind the other
+
+
+cdef struct pub_t:
+    const uint8_t* topic
+    const uint8_t* props      # MQTT 5 block as it is forwarded: no Topic Alias, no Subscription Identifier; NULL if empty
+    const uint8_t* payload
+    uint32_t topic_size
+    uint32_t props_size
+    uint32_t payload_size
+    uint32_t expiry_at        # as in msg_t
+    int64_t expires_ms        # as in msg_t
+    void* origin              # Subscriber* of the publishing session, borrowed; NULL: the broker itself
+    msg_t* kept               # made by pub_keep(), owned by this view until pub_done(); NULL so far
+    uint8_t qos
+    uint8_t retain
+    uint8_t is_utf8
+    uint8_t is_replay         # a retained message answering a SUBSCRIBE: goes out with RETAIN 1 [MQTT-3.3.1-8]
+
+
+cdef inline const uint8_t* msg_topic(msg_t* m) noexcept nogil:
+    return m.data
+
+
+cdef inline const uint8_t* msg_props(msg_t* m) noexcept nogil:
+    return m.data + m.topic_size
+
+
+cdef inline const uint8_t* msg_payload(msg_t* m) noexcept nogil:
+    return m.data + m.topic_size + m.props_size
+
+
+cdef inline Py_ssize_t msg_bytes(msg_t* m) noexcept nogil:
+    # Bytes a message holds, for limits and metrics.
+    return sizeof(msg_t) + m.topic_size + m.props_size + m.payload_size
+
+
+cdef inline msg_t* msg_ref(msg_t* m) noexcept nogil:
+    m.refs += 1
+    return m
+
+
+cdef inline void msg_unref(msg_t* m) noexcept nogil:
+    m.refs -= 1
+    if m.refs == 0:
+        free(m)
+
+
+# The message of *pub* on the heap, made on the first call; borrowed: take msg_ref() to keep it. NULL with MemoryError set.
+cdef msg_t* pub_keep(pub_t* pub) except NULL
+
+# Gives back what pub_keep() made.
+cdef inline void pub_done(pub_t* pub) noexcept nogil:
+    if pub.kept != NULL:
+        msg_unref(pub.kept)
+        pub.kept = NULL
+
+
+# A view of *m*: kept is m itself without a reference of its own, so no pub_done() for it.
+cdef inline void msg_view(msg_t* m, pub_t* pub) noexcept nogil:
+    pub.topic = m.data
+    pub.topic_size = m.topic_size
+    pub.props = m.data + m.topic_size if m.props_size else NULL
+    pub.props_size = m.props_size
+    pub.payload = m.data + m.topic_size + m.props_size
+    pub.payload_size = m.payload_size
+    pub.expiry_at = m.expiry_at
+    pub.expires_ms = m.expires_ms
+    pub.origin = NULL
+    pub.kept = m
+    pub.qos = m.qos
+    pub.retain = m.retain
+    pub.is_utf8 = m.is_utf8
+    pub.is_replay = 0
+
+
+cdef class Message:
+    cdef msg_t* ref
+
+    @staticmethod
+    cdef Message new(msg_t* m)

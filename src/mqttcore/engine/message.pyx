@@ -1,0 +1,77 @@
+"""Messages on their way through the engine; message.pxd explains the three shapes."""
+
+from libc.stdlib cimport malloc
+from libc.string cimport memcpy
+
+
+cdef msg_t* pub_keep(pub_t* pub) except NULL:
+    cdef msg_t* m
+    if pub.kept != NULL:
+        return pub.kept
+    m = <msg_t*>malloc(sizeof(msg_t) + <Py_ssize_t>pub.topic_size + pub.props_size + pub.payload_size)
+    if m == NULL:
+        raise MemoryError
+    m.refs = 1
+    m.expires_ms = pub.expires_ms
+    m.topic_size = pub.topic_size
+    m.props_size = pub.props_size
+    m.payload_size = pub.payload_size
+    m.expiry_at = pub.expiry_at
+    m.qos = pub.qos
+    m.retain = pub.retain
+    m.is_utf8 = pub.is_utf8
+    memcpy(m.data, pub.topic, pub.topic_size)
+    if pub.props_size:
+        memcpy(m.data + pub.topic_size, pub.props, pub.props_size)
+    if pub.payload_size:
+        memcpy(m.data + pub.topic_size + pub.props_size, pub.payload, pub.payload_size)
+    pub.kept = m
+    return m
+
+
+cdef class Message:
+    """A published message, read-only, as taps and embedders see it.
+
+    Holds the broker's own copy by reference; the properties below make Python objects on each access.
+    """
+
+    def __init__(self):
+        raise TypeError("Message is made by the broker")
+
+    @staticmethod
+    cdef Message new(msg_t* m):
+        cdef Message self = Message.__new__(Message)
+        self.ref = msg_ref(m)
+        return self
+
+    def __dealloc__(self):
+        if self.ref != NULL:
+            msg_unref(self.ref)
+
+    @property
+    def topic(self) -> str:
+        """Topic Name."""
+        return self.ref.data[:self.ref.topic_size].decode()
+
+    @property
+    def payload(self) -> bytes:
+        """Application Message."""
+        return msg_payload(self.ref)[:self.ref.payload_size]
+
+    @property
+    def qos(self) -> int:
+        """QoS it was published at."""
+        return self.ref.qos
+
+    @property
+    def retain(self) -> bool:
+        """Whether it was published with RETAIN 1."""
+        return self.ref.retain != 0
+
+    @property
+    def properties_block(self) -> bytes:
+        """MQTT 5 properties as encoded bytes, without the block's length; `codec.decode_properties` reads them."""
+        return msg_props(self.ref)[:self.ref.props_size]
+
+    def __repr__(self) -> str:
+        return f"Message(topic={self.topic!r}, qos={self.qos}, retain={self.retain}, payload={self.ref.payload_size} bytes)"

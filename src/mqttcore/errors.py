@@ -1,0 +1,81 @@
+"""The exception tree.
+
+MqttCoreError
+ ├── ConfigError             a configuration that cannot be used: path and reason
+ ├── PluginError             a plugin that failed or cannot be loaded: plugin and hook
+ ├── StoreError              a store that could not keep or give what it was asked for
+ └── ProtocolError           a peer broke the standard: reason code, clause, text
+      ├── MalformedPacket    bytes that are no packet (0x81)
+      ├── PacketTooLarge     a packet over the size that was agreed (0x95)
+      └── QuotaExceeded      a limit of ours was reached (0x97)
+"""
+
+from mqttcore.constants import ReasonCode
+
+__all__ = [
+    "ConfigError",
+    "MalformedPacket",
+    "MqttCoreError",
+    "PacketTooLarge",
+    "PluginError",
+    "ProtocolError",
+    "QuotaExceeded",
+    "StoreError",
+]
+
+
+class MqttCoreError(Exception):
+    """Base of every error that mqttcore raises on purpose."""
+
+
+class ConfigError(MqttCoreError):
+    """A configuration that cannot be used.
+
+    path: where it stands, like `listeners[0].port`; empty for the whole document.
+    source: the file's name, or None for a configuration that came as objects.
+    """
+
+    def __init__(self, path: str, reason: str, source: str | None = None) -> None:
+        self.path = path
+        self.reason = reason
+        self.source = source
+        super().__init__(": ".join(part for part in (source, path, reason) if part))
+
+
+class PluginError(MqttCoreError):
+    """A plugin that failed or cannot be loaded; hook is empty when no hook was being called."""
+
+    def __init__(self, plugin: str, hook: str, reason: str) -> None:
+        self.plugin = plugin
+        self.hook = hook
+        self.reason = reason
+        super().__init__(f"plugin {plugin}{f', hook {hook}' if hook else ''}: {reason}")
+
+
+class StoreError(MqttCoreError):
+    """A store that could not keep or give what it was asked for."""
+
+
+class ProtocolError(MqttCoreError):
+    """A peer broke the standard; carries what is needed to answer it.
+
+    reason_code: the MQTT 5 code. clause: the statement's label like `MQTT-3.1.0-2`, or a section like `§3.1.2.11`.
+    """
+
+    def __init__(self, reason_code: int, clause: str, text: str) -> None:
+        self.reason_code = ReasonCode(reason_code)
+        self.clause = clause
+        self.text = text
+        super().__init__(f"{text} [{clause}] (reason code 0x{int(reason_code):02X})")
+
+
+class MalformedPacket(ProtocolError):
+    """Bytes that are no packet of the connection's version (reason code 0x81)."""
+
+
+class PacketTooLarge(ProtocolError):
+    """A packet over the size that was agreed (reason code 0x95)."""
+
+
+class QuotaExceeded(ProtocolError):
+    """A limit of the broker was reached (reason code 0x97)."""

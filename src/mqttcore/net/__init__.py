@@ -1,0 +1,1 @@
+"""Where the engine meets the operating system: sockets and event loops."""
