@@ -1,1 +1,52 @@
 """Bytes to packets and back, for MQTT 3.1, 3.1.1 and 5.0: no clock, no sockets, no sessions."""
+
+from mqttcore.codec.packets import (
+    Auth,
+    ConnAck,
+    Connect,
+    Disconnect,
+    Packet,
+    PingReq,
+    PingResp,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    SubAck,
+    Subscribe,
+    Subscription,
+    UnsubAck,
+    Unsubscribe,
+    Will,
+    connect_return_code,
+)
+from mqttcore.codec.properties import decode_properties, encode_properties
+from mqttcore.codec.stream import Decoder, decode, encode
+
+__all__ = [
+    "Auth",
+    "ConnAck",
+    "Connect",
+    "Decoder",
+    "Disconnect",
+    "Packet",
+    "PingReq",
+    "PingResp",
+    "PubAck",
+    "PubComp",
+    "PubRec",
+    "PubRel",
+    "Publish",
+    "SubAck",
+    "Subscribe",
+    "Subscription",
+    "UnsubAck",
+    "Unsubscribe",
+    "Will",
+    "connect_return_code",
+    "decode",
+    "decode_properties",
+    "encode",
+    "encode_properties",
+]

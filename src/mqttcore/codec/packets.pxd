@@ -1,58 +1,135 @@
 # Control packets: C views for the packet path, Python classes for everything else.
 #
 # Every decoder here gets a whole body (the bytes behind the fixed header) whose size was checked before it was buffered.
-# They return a status: 0, or a code that `status_reason` and `raise_status` understand. No decoder keeps a pointer.
+# They return a status: 0, or a code that `status_reason` and `status_error` understand. No decoder keeps a pointer.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from mqttcore.codec.names cimport check_topic_filter, check_topic_name, check_utf8, is_shared_filter
+from mqttcore.codec.properties cimport encode_properties_block
+from mqttcore.codec.status cimport status_error, status_reason
+from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, decode_server_publish, publish_view
+from mqttcore.codec.writer cimport writer_t
 
-# A PUBLISH in place. Pointers are borrowed from the decoded bytes and live as long as they do.
-cdef struct publish_view:
-    const uint8_t* topic          # not yet checked: call check_topic_name() unless these bytes are known
-    const uint8_t* props          # MQTT 5 property block without its length; NULL when there is none or it is empty
-    const uint8_t* payload
-    uint32_t topic_size
-    uint32_t props_size
-    uint32_t payload_size
-    uint32_t expiry_s             # Message Expiry Interval, if expiry_at
-    uint32_t expiry_at            # 1 + offset in props of the four value bytes of Message Expiry Interval; 0: absent
-    uint32_t alias_at             # 1 + offset in props of the Topic Alias property (3 bytes, with its id); 0: absent
-    uint16_t packet_id            # 0 at QoS 0
-    uint16_t topic_alias          # 0: absent
-    uint8_t qos
-    uint8_t retain
-    uint8_t dup
-    uint8_t is_utf8               # Payload Format Indicator 1
-
-
-# PUBACK, PUBREC, PUBREL, PUBCOMP in place.
-cdef struct ack_view:
-    uint16_t packet_id
-    uint8_t reason_code
-
-
-# flags: the low four bits of the fixed header's first byte. Checks everything but the topic's content: QoS 3, DUP at
-# QoS 0, packet id 0, property multiplicity and place, Response Topic, Subscription Identifier from a client.
-cdef int decode_publish(uint8_t flags, const uint8_t* body, Py_ssize_t size, int version, publish_view* view) noexcept nogil
-
-# packet_type: PT_PUBACK … PT_PUBCOMP. Also checks the fixed header's reserved flags and the reason code's place.
-cdef int decode_ack(uint8_t packet_type, uint8_t flags, const uint8_t* body, Py_ssize_t size, int version,
-                    ack_view* view) noexcept nogil
-
-# A Topic Name: not empty, valid UTF-8 without U+0000, no wildcard [MQTT-4.7.1-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2].
-cdef int check_topic_name(const uint8_t* topic, Py_ssize_t size) noexcept nogil
-
-# A Topic Filter with or without $share: wildcards alone on their level, `#` last [MQTT-4.7.1-1..2] [MQTT-4.8.2-1..2].
-cdef int check_topic_filter(const uint8_t* topic_filter, Py_ssize_t size) noexcept nogil
-
-# MQTT UTF-8 string: well formed, no surrogates, no U+0000 [MQTT-1.5.4-1] [MQTT-1.5.4-2].
-cdef int check_utf8(const uint8_t* text, Py_ssize_t size) noexcept nogil
-
-# The MQTT 5 reason code of a status, 0 for status 0.
-cdef uint8_t status_reason(int status) noexcept nogil
-
-# The ProtocolError of a status that is not 0, as an object (not raised).
-cdef object status_error(int status)
 
 # Any packet as its Python class; raises ProtocolError. version: that of the connection (ignored by CONNECT).
+# An error in a CONNECT carries `protocol_version` as far as it is known.
 cdef object decode_body(uint8_t first, const uint8_t* body, Py_ssize_t size, int version)
+
+# The CONNACK return code of 3.1 and 3.1.1 for a reason code of MQTT 5 (0 to 5).
+cdef uint8_t return_code_of(uint8_t reason_code) noexcept nogil
+
+
+# Base of all packets. Fields are set when a packet is made and do not change; dicts and lists are not copied, so whoever
+# passes one in gives it away. Nothing but types is checked before encode().
+cdef class Packet:
+    # Writes variable header and payload; returns the fixed header's first byte. ValueError, TypeError: not encodable.
+    cdef int write(self, writer_t* out, int version) except -1
+    # The whole packet.
+    cdef bytes encode_for(self, int version)
+
+
+cdef class Will:
+    cdef readonly str topic                 # a checked Topic Name when decoded
+    cdef readonly bytes payload
+    cdef readonly uint8_t qos
+    cdef readonly bint retain
+    cdef readonly dict properties
+
+
+cdef class Connect(Packet):
+    cdef readonly uint8_t protocol_version  # 3, 4 or 5
+    cdef readonly bint clean_start          # Clean Session below 5
+    cdef readonly uint16_t keep_alive_s
+    cdef readonly str client_id             # may be empty
+    cdef readonly str user_name             # or None
+    cdef readonly bytes password            # or None
+    cdef readonly Will will                 # or None
+    cdef readonly dict properties
+
+
+cdef class ConnAck(Packet):
+    cdef readonly bint session_present
+    cdef readonly uint8_t reason_code       # of MQTT 5 in every version
+    cdef readonly dict properties
+
+
+cdef class Publish(Packet):
+    cdef readonly str topic                 # empty: the alias in properties stands for it
+    cdef readonly bytes payload
+    cdef readonly uint8_t qos
+    cdef readonly bint retain
+    cdef readonly bint dup
+    cdef readonly uint16_t packet_id        # 0 at QoS 0
+    cdef readonly dict properties
+
+
+# PUBACK, PUBREC, PUBREL and PUBCOMP.
+cdef class Ack(Packet):
+    cdef readonly uint16_t packet_id
+    cdef readonly uint8_t reason_code
+    cdef readonly dict properties
+    cdef uint8_t first                      # the fixed header's first byte
+
+
+cdef class PubAck(Ack):
+    pass
+
+
+cdef class PubRec(Ack):
+    pass
+
+
+cdef class PubRel(Ack):
+    pass
+
+
+cdef class PubComp(Ack):
+    pass
+
+
+cdef class Subscription:
+    cdef readonly str topic_filter          # UTF-8 checked, syntax not
+    cdef readonly uint8_t options           # the byte of §3.8.3.1; below 5 the QoS alone
+
+
+cdef class Subscribe(Packet):
+    cdef readonly uint16_t packet_id
+    cdef readonly list subscriptions        # of Subscription, not empty when decoded
+    cdef readonly dict properties
+
+
+cdef class SubAck(Packet):
+    cdef readonly uint16_t packet_id
+    cdef readonly list reason_codes         # of int, one per filter
+    cdef readonly dict properties
+
+
+cdef class Unsubscribe(Packet):
+    cdef readonly uint16_t packet_id
+    cdef readonly list topic_filters        # of str, UTF-8 checked, syntax not
+    cdef readonly dict properties
+
+
+cdef class UnsubAck(Packet):
+    cdef readonly uint16_t packet_id
+    cdef readonly list reason_codes         # of int, one per filter; empty below 5
+    cdef readonly dict properties
+
+
+cdef class PingReq(Packet):
+    pass
+
+
+cdef class PingResp(Packet):
+    pass
+
+
+cdef class Disconnect(Packet):
+    cdef readonly uint8_t reason_code
+    cdef readonly dict properties
+
+
+cdef class Auth(Packet):
+    cdef readonly uint8_t reason_code
+    cdef readonly dict properties
