@@ -1,0 +1,384 @@
+"""Broker: engine, sockets and configuration put together, and the services for who embeds it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from mqttcore.config import Config, Limits, check_exposure, is_loopback
+from mqttcore.constants import ReasonCode
+from mqttcore.engine.engine import Engine
+from mqttcore.errors import MqttCoreError
+from mqttcore.net.listeners import BoundListener, bind
+from mqttcore.net.stream import StreamConnection
+from mqttcore.subscription import MessageStream
+from mqttcore.sys_topics import SysTopics
+
+if sys.platform.startswith("linux"):
+    from mqttcore.net.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from socket import socket
+    from types import TracebackType
+
+    from mqttcore.engine.message import Message
+    from mqttcore.engine.session import Session
+
+__all__ = ["Broker", "ClientInfo"]
+
+log = logging.getLogger("mqttcore.broker")
+
+_TICK_S = 0.1
+_SWEEP_TICKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
+
+    address: (host, port), a path, or None. session_expiry_s 4294967295: never.
+    """
+
+    client_id: str
+    is_connected: bool
+    user_name: str | None
+    address: Any
+    protocol_version: int | None
+    keep_alive_s: int | None
+    connected_s: float
+    session_expiry_s: int
+    subscriptions: tuple[str, ...]
+    in_flight: int
+    awaiting_release: int
+    queued: int
+    queued_bytes: int
+    dropped: int
+
+
+class Broker:
+    """An MQTT broker in the running event loop.
+
+        async with Broker() as broker:
+            await broker.publish("greeting", b"hello", retain=True)
+
+    config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. Several brokers can run in one
+    process and loop. Methods are to be called from the loop's thread.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else Config()
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poller: Poller | None = None
+        self._listeners: list[BoundListener] = []
+        self._servers: list[asyncio.Server] = []
+        self._streams: set[StreamConnection] = set()
+        self._message_streams: set[MessageStream] = set()
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._flush_handle: asyncio.Handle | None = None
+        self._ticks = 0
+        self._started_s = 0.0
+        self._sys = SysTopics()
+        self._sys_due_s = 0.0
+        self._all_closed: asyncio.Event | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError for a configuration that is not safe, OSError for an address that cannot be had."""
+        if self._engine is not None:
+            raise MqttCoreError("the broker is running")
+        check_exposure(self.config, has_authentication=False)
+        loop = asyncio.get_running_loop()
+        engine = Engine(self.config.limits, now_ms=time.monotonic_ns() // 1_000_000)
+        bound: list[BoundListener] = []
+        try:
+            for listener in self.config.listeners:
+                allowed = self.config.allow_anonymous
+                bound.append(
+                    bind(
+                        listener.name,
+                        listener.host,
+                        listener.port,
+                        backlog=listener.backlog,
+                        allow_anonymous=is_loopback(listener.host) if allowed is None else allowed,
+                        max_connections=listener.max_connections,
+                        accept_per_turn=listener.accept_per_turn,
+                    )
+                )
+            self._engine, self._loop, self._listeners = engine, loop, bound
+            engine.set_wake(self._wake)
+            await self._accept()
+        except BaseException:
+            for opened in bound:
+                opened.close()
+            self._engine = self._loop = None
+            self._listeners = []
+            raise
+        self._started_s = time.monotonic()
+        self._sys_due_s = self._started_s
+        self._tick()
+
+    async def _accept(self) -> None:
+        assert self._loop is not None
+        assert self._engine is not None
+        if sys.platform.startswith("linux"):
+            try:
+                self._poller = Poller(self._engine, self._loop)
+            except NotImplementedError:
+                log.info("the event loop watches no descriptors: sockets go through its transports")
+            else:
+                for listener in self._listeners:
+                    for sock in listener.sockets:
+                        self._poller.add_listener(sock, listener)
+                return
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                self._servers.append(
+                    await self._loop.create_server(lambda listener=listener: self._new_stream(listener), sock=sock)
+                )
+
+    async def stop(self) -> None:
+        """Stop: no new connections, DISCONNECT 0x8B to all, at most `shutdown_timeout_s` for their last bytes."""
+        if self._engine is None or self._loop is None:
+            return
+        engine, loop = self._engine, self._loop
+        for listener in self._listeners:
+            if self._poller is not None:
+                for sock in listener.sockets:
+                    self._poller.remove_listener(sock)
+            listener.close()
+        for server in self._servers:
+            server.close()
+        engine.shut_down()
+        self._flush()
+        deadline_s = loop.time() + self.config.shutdown_timeout_s
+        while loop.time() < deadline_s and (self._streams or (self._poller is not None and self._poller.lingering_count)):
+            # Closing is quick; the poller's own wake-ups do the work while we wait.
+            await asyncio.sleep(0.01)
+        for handle in (self._tick_handle, self._flush_handle):
+            if handle is not None:
+                handle.cancel()
+        self._tick_handle = self._flush_handle = None
+        for stream in list(self._message_streams):
+            stream.close()
+        self._message_streams.clear()
+        for connection in list(self._streams):
+            connection.abort()
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
+        for server in self._servers:
+            await server.wait_closed()
+        while self._streams:
+            await asyncio.sleep(0)    # aborted transports say so in the loop's next turn
+        engine.set_wake(None)
+        engine.close()
+        self._servers.clear()
+        self._listeners = []
+        self._engine = self._loop = None
+
+    async def reload(self, config: Config) -> list[str]:
+        """Take over what can change while running; returns the key paths that need a restart.
+
+        Raises ConfigError, and changes nothing, when the new configuration is not safe.
+        """
+        check_exposure(config, has_authentication=False)
+        engine = self._running()
+        need_restart = [
+            path
+            for path in ("listeners", "loop", "plugins")
+            if getattr(config, path) != getattr(self.config, path)
+        ]
+        frozen = ("topic_levels_maximum", "routes_cached_maximum", "share_strategy", "topic_alias_maximum",
+                  "retained_messages_maximum", "retained_bytes_maximum")
+        need_restart += [
+            f"limits.{name}" for name in frozen if getattr(config.limits, name) != getattr(self.config.limits, name)
+        ]
+        kept = {name: getattr(self.config.limits, name) for name in frozen}
+        limits = Limits(**{name: kept.get(name, getattr(config.limits, name)) for name in Limits.__struct_fields__})
+        engine.set_limits(limits)
+        for listener in self._listeners:
+            for given in config.listeners:
+                if given.name == listener.name:
+                    listener.max_connections = given.max_connections
+                    listener.accept_per_turn = given.accept_per_turn
+        self.config = config
+        return need_restart
+
+    # --- services ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._engine is not None
+
+    @property
+    def addresses(self) -> list[tuple[str, str, int]]:
+        """Listener name, host and real port of every listening socket."""
+        return [(listener.name, host, port) for listener in self._listeners for host, port in listener.addresses]
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Mapping[int, Any] | None = None,
+    ) -> int:
+        """Publish a message as the broker; the number of subscribers it reached.
+
+        properties: `PropertyId` -> value. Raises ValueError for what is no Topic Name, QoS or property, QuotaExceeded when
+        it cannot be retained. Returns when the message is as safe as a PUBACK would make it.
+        """
+        return self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
+
+    def publish_nowait(
+        self,
+        topic: str,
+        payload: bytes = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Mapping[int, Any] | None = None,
+    ) -> int:
+        """Publish as `publish` does, without waiting until the message is safe."""
+        block = dict(properties) if properties else None
+        return self._running().publish_bytes(topic.encode(), payload, qos, retain, block)
+
+    def subscribe(
+        self, topic_filter: str, *, messages_maximum: int = 10_000, bytes_maximum: int = 64 * 1024 * 1024
+    ) -> MessageStream:
+        """Return a stream of the messages that match *topic_filter*; use it with `async with`.
+
+        It takes every QoS as published, and no retained messages (see `retained`).
+        """
+        stream = MessageStream(
+            self._running(), topic_filter, messages_maximum=messages_maximum, bytes_maximum=bytes_maximum,
+            streams=self._message_streams,
+        )
+        return stream
+
+    def retained(self, topic_filter: str = "#") -> list[Message]:
+        """Return the retained messages that match; a leading wildcard does not match `$` topics."""
+        return self._running().retained_messages(topic_filter.encode())
+
+    def clients(self) -> list[ClientInfo]:
+        """Return all clients that have a session, connected or not."""
+        return [_client_info(session) for session in self._running().sessions()]
+
+    def client(self, client_id: str) -> ClientInfo | None:
+        """Return one client, or None when it has no session."""
+        session = self._running().session(client_id)
+        return None if session is None else _client_info(session)
+
+    def disconnect(
+        self, client_id: str, reason_code: int = ReasonCode.ADMINISTRATIVE_ACTION, reason: str | None = None
+    ) -> bool:
+        """Close a client's connection; False when it has none. Its will is published, its session goes on."""
+        return self._running().disconnect(client_id, reason_code, reason)
+
+    def discard_session(self, client_id: str) -> bool:
+        """End a session with everything it holds, and its connection; False when there is none."""
+        return self._running().discard_session(client_id)
+
+    def metrics(self) -> dict[str, int]:
+        """Return all counters and gauges; the keys are stable."""
+        return self._running().metrics()
+
+    async def attach(self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached") -> None:
+        """Serve MQTT on an accepted transport of the running loop (a TLS one, say); it belongs to the broker from now on."""
+        connection = self._new_stream(BoundListener(name, allow_anonymous, 0, 1))
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        transport.resume_reading()
+
+    def attach_socket(self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached") -> None:
+        """Serve MQTT on an accepted stream socket; it belongs to the broker from now on. Linux only: MqttCoreError."""
+        self._running()
+        if self._poller is None:
+            raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
+        self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1))
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise MqttCoreError("the broker is not running")
+        return self._engine
+
+    def _new_stream(self, listener: BoundListener) -> StreamConnection:
+        connection = StreamConnection(self._running(), listener, when_closed=self._streams.discard)
+        self._streams.add(connection)
+        return connection
+
+    def _wake(self) -> None:
+        # Output outside a turn: written in the next one, together with what else comes until then.
+        if self._flush_handle is None and self._loop is not None:
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        engine = self._running()
+        if self._poller is not None:
+            self._poller.flush()
+        else:
+            engine.flush()
+            if engine.has_output:
+                self._wake()
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        engine = self._running()
+        self._tick_handle = self._loop.call_later(_TICK_S, self._tick)
+        self._ticks += 1
+        if self._poller is not None:
+            self._poller.turn()
+        else:
+            engine.advance(time.monotonic_ns() // 1_000_000)
+            self._flush()
+        if self._ticks % _SWEEP_TICKS == 0:
+            engine.sweep()
+        interval_s = self.config.sys_interval_s
+        now_s = time.monotonic()
+        if interval_s and now_s >= self._sys_due_s:
+            self._sys_due_s = now_s + interval_s
+            for topic, payload in self._sys.messages(engine.metrics(), now_s - self._started_s, interval_s):
+                engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
+
+
+def _client_info(session: Session) -> ClientInfo:
+    connection = session.connection
+    return ClientInfo(
+        client_id=session.client_id,
+        is_connected=session.is_connected,
+        user_name=session.user_name,
+        address=connection.peer if connection is not None else None,
+        protocol_version=connection.version if connection is not None else None,
+        keep_alive_s=connection.keep_alive_s if connection is not None else None,
+        connected_s=session.connected_ms / 1000,
+        session_expiry_s=session.session_expiry_s,
+        subscriptions=session.topic_filters,
+        in_flight=session.in_flight,
+        awaiting_release=session.awaiting_release,
+        queued=session.queued,
+        queued_bytes=session.queued_bytes_held,
+        dropped=session.dropped,
+    )

@@ -1,0 +1,637 @@
+"""The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from mqttcore.codec.codes cimport (
+    PROP_REASON_STRING,
+    PROP_SESSION_EXPIRY_INTERVAL,
+    PROP_SUBSCRIPTION_IDENTIFIER,
+    PT_AUTH,
+    PT_CONNECT,
+    PT_DISCONNECT,
+    PT_PINGREQ,
+    PT_PUBACK,
+    PT_PUBCOMP,
+    PT_PUBLISH,
+    PT_PUBREC,
+    PT_PUBREL,
+    PT_SUBSCRIBE,
+    PT_UNSUBSCRIBE,
+    RC_DISCONNECT_WITH_WILL_MESSAGE,
+    RC_KEEP_ALIVE_TIMEOUT,
+    RC_NO_MATCHING_SUBSCRIBERS,
+    RC_NOT_AUTHORIZED,
+    RC_PACKET_IDENTIFIER_NOT_FOUND,
+    RC_PACKET_TOO_LARGE,
+    RC_PROTOCOL_ERROR,
+    RC_QOS_NOT_SUPPORTED,
+    RC_QUOTA_EXCEEDED,
+    RC_RECEIVE_MAXIMUM_EXCEEDED,
+    RC_RETAIN_NOT_SUPPORTED,
+    RC_SUCCESS,
+    RC_TOPIC_ALIAS_INVALID,
+    RC_TOPIC_NAME_INVALID,
+    RC_UNSPECIFIED_ERROR,
+)
+from mqttcore.codec.names cimport check_topic_name
+from mqttcore.codec.packets cimport decode_body
+from mqttcore.codec.status cimport status_error
+from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish
+from mqttcore.codec.wire cimport read_varint
+from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, DROP_QUOTA, Core
+from mqttcore.engine.message cimport pub_done, pub_t
+from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
+from mqttcore.engine.timers cimport timer_arm, timer_disarm
+from mqttcore.engine.topics cimport route_t
+
+import logging
+
+from mqttcore.codec import ConnAck, Disconnect, SubAck, UnsubAck
+from mqttcore.errors import MalformedPacket, PacketTooLarge, ProtocolError
+
+log = logging.getLogger("mqttcore.connection")
+
+cdef enum:
+    FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
+
+
+cdef void on_timer(void* owner, int64_t now_ms) noexcept:
+    (<Connection>owner).look_at_clock(now_ms)
+
+
+cdef class Connection(Outlet):
+    """One network connection; drivers subclass it to read and write, tests drive it as it is.
+
+    listener: an object with `name` and `allow_anonymous`. peer: the client's address in whatever form the driver has.
+    """
+
+    def __cinit__(self, Core core, object listener=None, object peer=None):
+        self.core = core
+        self.listener = listener
+        self.given_peer = peer
+        self.version = 4
+        self.maximum_packet_size = 0xFFFFFFFF
+        self.close_reason = -1
+        self.opened_ms = self.last_received_ms = core.now_ms
+        self.timer.owner = <void*>self
+        self.timer.fire = on_timer
+        timer_arm(&core.wheel, &self.timer, core.now_ms + core.limits.connect_timeout_ms)
+        core.counters.connections += 1
+        if core.counters.connections > core.counters.connections_peak:
+            core.counters.connections_peak = core.counters.connections
+
+    def __dealloc__(self):
+        # The engine is alive as long as its connections: they hold it.
+        if self.state != STATE_CLOSED and self.core is not None:
+            timer_disarm(&self.core.wheel, &self.timer)
+            self.core.counters.connections -= 1
+        free(self.rest)
+        self.free_aliases()
+
+    # --- Python face ----------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the network, any part of any number of packets."""
+        cdef const uint8_t[::1] view = data
+        if view.shape[0]:
+            self.feed(&view[0], view.shape[0])
+
+    def take_output(self) -> bytes:
+        """Return what is to be written and forget it; for drivers without C access, and tests."""
+        return out_take(&self.out)
+
+    def connection_lost(self) -> None:
+        """Tell that the network connection is gone without DISCONNECT."""
+        self.lost()
+
+    def close(self, reason_code: int, reason: str | None = None, *, publish_will: bool = False) -> None:
+        """Close from the broker's side; MQTT 5 clients get DISCONNECT with *reason_code* [MQTT-4.13.1-1]."""
+        self.close_with(reason_code, publish_will, reason)
+
+    def refuse(self, reason_code: int, reason: str | None = None) -> None:
+        """Answer the CONNECT being admitted with a refusal, and close [MQTT-3.1.4-2]."""
+        if self.state != STATE_ADMITTING:
+            return
+        properties = {}
+        if reason is not None and self.wants_problem_information:
+            properties[PROP_REASON_STRING] = reason
+        self.core.counters.connects_refused += 1
+        self.send_bytes(ConnAck(False, reason_code, properties).encode(self.version))
+        self.close_reason = reason_code
+        self.end(False)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the engine is done with this connection; what is pending may still be written."""
+        return self.state == STATE_CLOSED
+
+    @property
+    def peer(self) -> object:
+        """Address of the client: (host, port), a path, or None when the network has none."""
+        return self.address()
+
+    cdef object address(self):
+        return self.given_peer
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes waiting to be written."""
+        return self.out.pending
+
+    @property
+    def current_session(self):
+        """The session while connected, else None."""
+        return self.session
+
+    # --- bytes in ---------------------------------------------------------------------------------------------------
+
+    cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t used
+        cdef Session session
+        if self.state == STATE_CLOSED:
+            return 0
+        self.core.counters.bytes_in += size
+        self.last_received_ms = self.core.now_ms
+        if self.is_paused:
+            return self.keep_rest(data, size)
+        if self.rest_size:
+            self.complete_rest(&data, &size)
+        if size and self.state != STATE_CLOSED:
+            if self.is_paused:
+                return self.keep_rest(data, size)
+            used = self.parse(data, size)
+            if used < size and self.state != STATE_CLOSED:
+                self.keep_rest(data + used, size - used)
+        session = self.session
+        if session is not None and session.has_acked:
+            session.pump()            # acknowledgements that came together are answered together
+            if session.has_backlog():
+                self.mark_dirty()
+        return 0
+
+    cdef int keep_rest(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef uint32_t cap
+        cdef uint8_t* grown
+        if self.rest_cap - self.rest_size < size:
+            cap = max(<uint32_t>FIRST_REST, self.rest_cap)
+            while cap - self.rest_size < size:
+                cap *= 2
+            grown = <uint8_t*>realloc(self.rest, cap)
+            if grown == NULL:
+                raise MemoryError
+            self.rest = grown
+            self.rest_cap = cap
+        memcpy(self.rest + self.rest_size, data, size)
+        self.rest_size += <uint32_t>size
+        return 0
+
+    cdef int drop_rest(self, Py_ssize_t used) except -1:
+        self.rest_size -= <uint32_t>used
+        if self.rest_size:
+            memmove(self.rest, self.rest + used, self.rest_size)
+        else:
+            free(self.rest)
+            self.rest = NULL
+            self.rest_cap = 0
+        return 0
+
+    cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1:
+        # Adds to the torn packet just what completes it, so that all that follows is parsed where it lies.
+        cdef Py_ssize_t take, used
+        cdef uint32_t remaining = 0
+        cdef int n
+        while size[0] and self.rest_size and self.state != STATE_CLOSED and not self.is_paused:
+            n = read_varint(self.rest + 1, self.rest_size - 1, &remaining) if self.rest_size > 1 else 0
+            take = 1 + n + <Py_ssize_t>remaining - self.rest_size if n > 0 else 1
+            if take > size[0]:
+                take = size[0]
+            if take > 0:
+                self.keep_rest(data[0], take)
+                data[0] += take
+                size[0] -= take
+            used = self.parse(self.rest, self.rest_size)
+            if self.state != STATE_CLOSED and used:
+                self.drop_rest(used)
+        return 0
+
+    cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
+        # Handles the whole packets at *data*; returns the bytes used. The borrowed bytes live until it returns.
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t total
+        cdef uint32_t remaining
+        cdef int n
+        while size - at >= 2 and self.state != STATE_CLOSED and not self.is_paused:
+            if data[at + 1] < 0x80:
+                remaining = data[at + 1]
+                n = 1
+            else:
+                n = read_varint(data + at + 1, size - at - 1, &remaining)
+                if n == 0:
+                    if self.state == STATE_NEW and data[at] != PT_CONNECT << 4:
+                        self.on_first(data[at], data, 0)
+                    break
+                if n < 0:
+                    self.fail_with(MalformedPacket(0x81, "MQTT-1.5.5-1", "Remaining Length is not a minimal Variable Byte Integer"))
+                    break
+            total = 1 + n + <Py_ssize_t>remaining
+            if total > self.core.limits.maximum_packet_size_bytes:
+                # [MQTT-3.2.2-15]; said before any of the body is kept.
+                self.fail_with(PacketTooLarge(
+                    RC_PACKET_TOO_LARGE, "MQTT-3.2.2-15",
+                    f"packet of {total} bytes, maximum is {self.core.limits.maximum_packet_size_bytes}",
+                ))
+                break
+            if self.state == STATE_NEW and data[at] != PT_CONNECT << 4:
+                self.on_first(data[at], data, 0)
+                break
+            if size - at < total:
+                break
+            self.dispatch(data[at], data + at + 1 + n, remaining)
+            at += total
+        return at
+
+    cdef int dispatch(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
+        cdef uint8_t packet_type = first >> 4
+        self.core.counters.packets_in[packet_type] += 1
+        if self.state == STATE_NEW:
+            return self.on_first(first, body, size)
+        if packet_type == PT_PUBLISH:
+            return self.on_publish(first, body, size)
+        if PT_PUBACK <= packet_type <= PT_PUBCOMP:
+            return self.on_ack(packet_type, first, body, size)
+        return self.on_rare(packet_type, first, body, size)
+
+    # --- CONNECT ----------------------------------------------------------------------------------------------------
+
+    cdef int on_first(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
+        cdef object packet
+        if first >> 4 != PT_CONNECT:
+            # [MQTT-3.1.0-1]; nothing is said to a peer that may not speak MQTT at all.
+            return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.0-1", "the first packet is not CONNECT"))
+        try:
+            packet = decode_body(first, body, size, self.version)
+        except ProtocolError as error:
+            return self.refuse_connect(error)
+        self.version = packet.protocol_version
+        self.client_id = packet.client_id
+        self.connect = packet
+        self.state = STATE_ADMITTING
+        self.core.admit(self, packet)
+        if self.state == STATE_ADMITTING:
+            self.set_paused(True)     # the answer comes later
+        return 0
+
+    cdef int refuse_connect(self, object error) except -1:
+        # A CONNECT that cannot be read. An unsupported version is answered in the one it named [MQTT-3.1.2-2].
+        cdef int version = getattr(error, "protocol_version", 0) or 0
+        self.core.counters.connects_refused += 1
+        self.core.counters.protocol_errors += 1
+        log.info("CONNECT from %s refused: %s", self.peer, error)
+        if error.reason_code == 0x84:
+            self.send_bytes(ConnAck(False, error.reason_code, {}).encode(5 if version > 4 else 4))
+        elif version == 5:
+            self.send_bytes(ConnAck(False, error.reason_code, {PROP_REASON_STRING: error.text}).encode(5))
+        self.close_reason = error.reason_code
+        return self.end(False)
+
+    cdef int connected(self, Session session, uint16_t keep_alive_s) except -1:
+        self.session = session
+        self.state = STATE_CONNECTED
+        self.connect = None
+        self.keep_alive_s = keep_alive_s
+        if keep_alive_s:
+            timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + <int64_t>keep_alive_s * 1500)
+        else:
+            timer_disarm(&self.core.wheel, &self.timer)
+        if self.is_paused:
+            self.set_paused(False)
+        return 0
+
+    cdef int set_paused(self, bint paused) except -1:
+        cdef uint8_t* rest
+        cdef uint32_t size
+        cdef Py_ssize_t used
+        if self.is_paused == paused or self.state == STATE_CLOSED:
+            return 0
+        self.is_paused = paused
+        if not paused and self.rest_size:
+            # Taken off first: handling it may pause again and keep more.
+            rest = self.rest
+            size = self.rest_size
+            self.rest = NULL
+            self.rest_size = self.rest_cap = 0
+            try:
+                used = self.parse(rest, size)
+                if used < size and self.state != STATE_CLOSED:
+                    self.keep_rest(rest + used, size - used)
+            finally:
+                free(rest)
+            self.mark_dirty()
+        self.paused_changed()
+        return 0
+
+    cdef int paused_changed(self) except -1:
+        return 0
+
+    cdef void look_at_clock(self, int64_t now_ms) noexcept:
+        # The timer rang: a connection without CONNECT, or one that may have been silent for 1.5 keep-alives.
+        cdef int64_t due
+        try:
+            if self.state == STATE_NEW or self.state == STATE_ADMITTING:
+                log.info("%s: no CONNECT answered within %d ms", self.peer, self.core.limits.connect_timeout_ms)
+                self.end(False)
+                return
+            due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500
+            if self.is_paused:
+                due = max(due, now_ms + 1000)     # we are not reading: silence proves nothing
+            if due > now_ms:
+                timer_arm(&self.core.wheel, &self.timer, due)
+            else:
+                log.info("client %s: silent for 1.5 x %d s", self.client_id, self.keep_alive_s)
+                self.close_with(RC_KEEP_ALIVE_TIMEOUT, True, None)       # [MQTT-3.1.2-22]
+        except Exception:
+            log.exception("client %s: clock", self.client_id)
+
+    # --- PUBLISH ----------------------------------------------------------------------------------------------------
+
+    cdef int on_publish(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
+        cdef publish_view view
+        cdef pub_t pub
+        cdef route_t* route
+        cdef Core core = self.core
+        cdef Session session = self.session
+        cdef Py_ssize_t targets
+        cdef uint8_t* props
+        cdef uint8_t reason_code = RC_SUCCESS
+        cdef uint32_t cut
+        cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
+        if status:
+            return self.fail(status)
+        if view.qos > core.limits.maximum_qos:
+            return self.fail_with(ProtocolError(RC_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11", f"QoS {view.qos} is not supported"))
+        if view.retain and not core.limits.retain_available:
+            return self.fail_with(ProtocolError(RC_RETAIN_NOT_SUPPORTED, "MQTT-3.2.2-14", "retained messages are not supported"))
+        if view.topic_alias and not self.resolve_alias(&view):
+            return 0
+        if view.qos == 2:
+            if not session.begin_receive(view.packet_id):
+                return self.send_ack(PT_PUBREC << 4, view.packet_id, RC_SUCCESS)      # [MQTT-4.3.3-10]
+            if (
+                self.version == 5 and core.limits.enforce_receive_maximum
+                and session.received.count > core.limits.receive_maximum
+            ):
+                return self.fail_with(ProtocolError(
+                    RC_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-9", "more QoS 2 messages than Receive Maximum"
+                ))
+        core.counters.messages_in[view.qos] += 1
+        core.counters.message_bytes_in += view.payload_size
+        # A topic that has a route was checked when the route was made.
+        route = core.topics.known(view.topic, view.topic_size)
+        if route == NULL or view.topic[0] == c"$":
+            status = check_topic_name(view.topic, view.topic_size)
+            if status:
+                return self.fail(status)
+            if view.topic_size > core.limits.topic_bytes_maximum:
+                return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
+            if view.topic_size >= 5 and view.topic[:5] == b"$SYS/":
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
+            route = core.topics.route(view.topic, view.topic_size)
+        pub.topic = view.topic
+        pub.topic_size = view.topic_size
+        pub.payload = view.payload
+        pub.payload_size = view.payload_size
+        pub.props = view.props
+        pub.props_size = view.props_size
+        pub.expiry_at = view.expiry_at
+        pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
+        pub.origin = <void*>session
+        pub.kept = NULL
+        pub.qos = view.qos
+        pub.retain = view.retain
+        pub.is_utf8 = view.is_utf8
+        pub.is_replay = 0
+        if view.alias_at:
+            # An alias is a matter of one connection [MQTT-3.3.2-9]: the block goes on without it.
+            cut = view.alias_at - 1
+            props = core.scratch(view.props_size)
+            memcpy(props, view.props, cut)
+            memcpy(props + cut, view.props + cut + 3, view.props_size - cut - 3)
+            pub.props = props
+            pub.props_size -= 3
+            if pub.expiry_at > view.alias_at:
+                pub.expiry_at -= 3
+        try:
+            targets = core.publish(&pub, route)
+        finally:
+            pub_done(&pub)
+        if view.qos:
+            if targets == 0:
+                reason_code = RC_NO_MATCHING_SUBSCRIBERS
+            elif targets == -2:
+                reason_code = RC_QUOTA_EXCEEDED
+                if view.qos == 2:
+                    session.on_pubrel(view.packet_id)
+            self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+        if core.congested != NULL:
+            core.pause_publisher(self)
+        return 0
+
+    cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
+        # Not delivered. 3.1.1 has no way to say so in an acknowledgement [v3 MQTT-3.3.5-2].
+        self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
+        if view.qos == 2 and self.version == 5:
+            self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
+        if view.qos:
+            self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+        return 0
+
+    cdef int resolve_alias(self, publish_view* view) except -1:
+        # 1: view has its topic; 0: the connection was closed. [MQTT-3.3.2-7] [MQTT-3.3.2-9]
+        cdef alias_t* place
+        cdef uint8_t* copy
+        cdef int status
+        if view.topic_alias > self.core.limits.topic_alias_maximum:
+            self.fail_with(ProtocolError(
+                RC_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9",
+                f"Topic Alias {view.topic_alias}, maximum is {self.core.limits.topic_alias_maximum}",
+            ))
+            return 0
+        if self.received_aliases == NULL:
+            self.received_aliases = <alias_t*>calloc(self.core.limits.topic_alias_maximum, sizeof(alias_t))
+            if self.received_aliases == NULL:
+                raise MemoryError
+        place = &self.received_aliases[view.topic_alias - 1]
+        if view.topic_size == 0:
+            if place.size == 0:
+                self.fail_with(ProtocolError(
+                    RC_PROTOCOL_ERROR, "§3.3.2.3.4", f"Topic Alias {view.topic_alias} was never set"
+                ))
+                return 0
+            view.topic = place.topic
+            view.topic_size = place.size
+            return 1
+        status = check_topic_name(view.topic, view.topic_size)
+        if status:
+            self.fail(status)
+            return 0
+        copy = <uint8_t*>malloc(view.topic_size)
+        if copy == NULL:
+            raise MemoryError
+        memcpy(copy, view.topic, view.topic_size)
+        free(place.topic)
+        place.topic = copy
+        place.size = view.topic_size
+        return 1
+
+    cdef void free_aliases(self) noexcept:
+        cdef uint16_t i
+        if self.received_aliases != NULL:
+            for i in range(self.core.limits.topic_alias_maximum):
+                free(self.received_aliases[i].topic)
+            free(self.received_aliases)
+            self.received_aliases = NULL
+
+    # --- acknowledgements -------------------------------------------------------------------------------------------
+
+    cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
+        cdef ack_view view
+        cdef int status = decode_ack(packet_type, first & 0x0F, body, size, self.version, &view)
+        if status:
+            return self.fail(status)
+        if packet_type == PT_PUBACK:
+            self.session.on_puback(view.packet_id)
+        elif packet_type == PT_PUBREC:
+            self.session.on_pubrec(view.packet_id, view.reason_code)
+        elif packet_type == PT_PUBREL:
+            # An unknown id is answered, never punished (MQTT 5 §4.3.3).
+            self.send_ack(
+                PT_PUBCOMP << 4, view.packet_id,
+                RC_SUCCESS if self.session.on_pubrel(view.packet_id) else RC_PACKET_IDENTIFIER_NOT_FOUND,
+            )
+        else:
+            self.session.on_pubcomp(view.packet_id)
+        return 0
+
+    # --- everything else --------------------------------------------------------------------------------------------
+
+    cdef int on_rare(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
+        cdef object packet
+        cdef uint8_t* p
+        if packet_type == PT_PINGREQ:
+            if first & 0x0F or size:
+                return self.fail_with(MalformedPacket(0x81, "MQTT-2.1.3-1", "PINGREQ with flags or a body"))
+            p = out_reserve(&self.out, 2)
+            p[0] = 0xD0
+            p[1] = 0
+            out_wrote(&self.out, 2)
+            self.core.counters.packets_out[13] += 1
+            self.mark_dirty()
+            return 0                                      # [MQTT-3.12.4-1]
+        if packet_type == PT_CONNECT:
+            return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.0-2", "second CONNECT"))
+        if packet_type == PT_AUTH and self.version != 5:
+            return self.fail_with(MalformedPacket(0x81, "v3 §2.2.1", "packet type 15 is reserved"))
+        if packet_type not in (PT_SUBSCRIBE, PT_UNSUBSCRIBE, PT_DISCONNECT, PT_AUTH):
+            return self.fail_with(ProtocolError(
+                RC_PROTOCOL_ERROR if packet_type else 0x81, "§2.1.2", f"a client does not send packet type {packet_type}"
+            ))
+        try:
+            packet = decode_body(first, body, size, self.version)
+        except ProtocolError as error:
+            return self.fail_with(error)
+        if packet_type == PT_SUBSCRIBE:
+            return self.on_subscribe(packet)
+        if packet_type == PT_UNSUBSCRIBE:
+            return self.on_unsubscribe(packet)
+        if packet_type == PT_DISCONNECT:
+            return self.on_disconnect(packet)
+        return self.core.continue_authentication(self, packet)
+
+    cdef int on_subscribe(self, object packet) except -1:
+        cdef list codes = []
+        cdef object subscription
+        cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
+        cdef uint8_t options
+        if subid and not self.core.limits.subscription_identifier_available:
+            return self.fail_with(ProtocolError(0xA1, "§3.2.2.3.12", "Subscription Identifiers are not supported"))
+        for subscription in packet.subscriptions:
+            options = subscription.options
+            if options & 0x04 and subscription.topic_filter.startswith("$share/"):
+                return self.fail_with(ProtocolError(
+                    RC_PROTOCOL_ERROR, "MQTT-3.8.3-4", "No Local on a shared subscription"
+                ))
+            codes.append(self.core.subscribe(self.session, subscription.topic_filter.encode(), options, subid))
+            if self.state != STATE_CONNECTED:
+                return 0
+        self.send_bytes(SubAck(packet.packet_id, codes).encode(self.version))         # [MQTT-3.8.4-1]
+        self.session.has_acked = True         # retained messages follow the SUBACK
+        return 0
+
+    cdef int on_unsubscribe(self, object packet) except -1:
+        cdef list codes = []
+        for topic_filter in packet.topic_filters:
+            codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
+        return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(self.version))      # [MQTT-3.10.4-4]
+
+    cdef int on_disconnect(self, object packet) except -1:
+        cdef object expiry = packet.properties.get(PROP_SESSION_EXPIRY_INTERVAL)
+        if expiry is not None:
+            if self.session.session_expiry_s == 0 and expiry:
+                return self.fail_with(ProtocolError(
+                    RC_PROTOCOL_ERROR, "§3.14.2.2.2", "Session Expiry Interval raised from 0 at DISCONNECT"
+                ))
+            self.session.session_expiry_s = min(expiry, self.core.limits.session_expiry_maximum_s)
+        self.session.is_clean = self.session.session_expiry_s == 0
+        # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
+        return self.end(packet.reason_code != RC_SUCCESS)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    cdef int fail(self, int status) except -1:
+        return self.fail_with(status_error(status))
+
+    cdef int fail_with(self, object error) except -1:
+        # The peer broke the standard: say so where the version can, then close [MQTT-4.13.1-1].
+        self.core.counters.protocol_errors += 1
+        log.info("client %s at %s: %s", self.client_id, self.peer, error)
+        if self.state == STATE_NEW:
+            self.close_reason = error.reason_code
+            return self.end(False)
+        return self.close_with(error.reason_code, True, error.text)
+
+    cdef int close_with(self, uint8_t reason_code, bint publish_will, str reason=None, bint send=True) except -1:
+        cdef bytes packet
+        if self.state == STATE_CLOSED:
+            return 0
+        self.close_reason = reason_code
+        if send and self.version == 5 and self.state == STATE_CONNECTED:
+            properties = {}
+            if reason and self.wants_problem_information:
+                properties[PROP_REASON_STRING] = reason           # [MQTT-3.14.2-3] below
+            packet = Disconnect(reason_code, properties).encode(5)
+            if PyBytes_GET_SIZE(packet) > self.maximum_packet_size:
+                packet = Disconnect(reason_code, {}).encode(5)
+            if PyBytes_GET_SIZE(packet) <= self.maximum_packet_size:
+                self.send_bytes(packet)
+        return self.end(publish_will)
+
+    cdef int lost(self) except -1:
+        return self.end(True)
+
+    cdef int end(self, bint publish_will) except -1:
+        cdef Session session = self.session
+        if self.state == STATE_CLOSED:
+            return 0
+        self.state = STATE_CLOSED
+        self.session = None
+        self.connect = None
+        timer_disarm(&self.core.wheel, &self.timer)
+        self.core.counters.connections -= 1
+        self.free_aliases()
+        self.drop_aliases()
+        self.mark_dirty()             # what is pending is written, then the driver closes
+        if session is not None:
+            self.core.connection_ended(self, session, publish_will)
+        return 0

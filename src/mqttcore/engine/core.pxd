@@ -1,0 +1,119 @@
+# What sessions and connections share and may ask for: limits, counters, clock, the trie, and the Engine's services.
+#
+# Core is the part of Engine that the layers below it may know. It breaks the circle session -> engine -> session.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.retained cimport RetainedTree
+from mqttcore.engine.timers cimport wheel_t
+from mqttcore.engine.topics cimport TopicTree, route_t
+
+
+# Copied once from config.Limits, whose docstrings explain each.
+cdef struct limits_t:
+    int64_t connect_timeout_ms
+    uint32_t maximum_packet_size_bytes
+    uint32_t session_expiry_maximum_s
+    uint32_t in_flight_maximum
+    uint32_t queued_messages_maximum
+    int64_t queued_bytes_maximum
+    int64_t queued_total_bytes_maximum
+    uint32_t output_high_water_bytes
+    uint32_t topic_levels_maximum
+    uint32_t topic_bytes_maximum
+    uint32_t client_id_bytes_maximum
+    uint32_t subscriptions_per_session_maximum
+    uint32_t connections_maximum
+    uint32_t sessions_maximum
+    uint32_t publisher_pause_ms
+    uint16_t receive_maximum
+    uint16_t topic_alias_maximum
+    uint16_t topic_alias_maximum_out
+    uint16_t keep_alive_maximum_s
+    uint8_t maximum_qos
+    bint enforce_receive_maximum
+    bint retain_available
+    bint wildcard_subscription_available
+    bint subscription_identifier_available
+    bint shared_subscription_available
+    bint queue_drop_newest
+    bint queue_qos0_offline
+
+
+cdef enum drop_reason:
+    DROP_QUEUE_FULL = 0       # a session's queue was at its limit
+    DROP_SLOW_READER = 1      # QoS 0 to a connection that does not read
+    DROP_EXPIRED = 2          # Message Expiry Interval passed
+    DROP_TOO_LARGE = 3        # over the receiver's Maximum Packet Size
+    DROP_NOT_AUTHORIZED = 4   # publishing refused
+    DROP_SESSION_ENDED = 5    # still queued or in flight when the session ended
+    DROP_TOTAL_FULL = 6       # the broker's total for queued messages was reached
+    DROP_QUOTA = 7            # a retained message over the retained limits
+    DROP_TAP_FULL = 8         # a tap's queue was at its limit
+    DROP_REASONS = 9
+
+
+cdef struct counters_t:
+    uint64_t packets_in[16]           # by packet type
+    uint64_t packets_out[16]
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint64_t messages_in[3]           # PUBLISH by QoS, without those that a QoS 2 resend repeated
+    uint64_t messages_out[3]
+    uint64_t message_bytes_in         # payloads
+    uint64_t message_bytes_out
+    uint64_t dropped[DROP_REASONS]
+    uint64_t unmatched                # messages that no subscription matched
+    uint64_t connects
+    uint64_t connects_refused
+    uint64_t protocol_errors
+    uint64_t takeovers
+    uint64_t publishers_paused
+    int64_t connections               # open, any state
+    int64_t connections_peak
+    int64_t online                    # sessions with a connection
+    int64_t subscriptions
+    int64_t in_flight                 # sent and not completed, all sessions
+    int64_t awaiting_release          # QoS 2 received and not released, all sessions
+    int64_t queued                    # waiting in session queues
+    int64_t queued_bytes
+
+
+cdef class Core:
+    cdef limits_t limits
+    cdef counters_t counters
+    cdef wheel_t wheel
+    cdef int64_t now_ms               # monotonic; set by the driver at each turn
+    cdef readonly TopicTree topics
+    cdef readonly RetainedTree retained
+    cdef uint8_t* scratch_data
+    cdef Py_ssize_t scratch_size
+    cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
+    cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
+
+    # Delivers to a route and keeps a retained message; the number of targets.
+    cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1
+    # A CONNECT that passed the standard's checks: authenticate, then connected() or refused().
+    cdef int admit(self, object connection, object packet) except -1
+    # An AUTH packet of a connection that is authenticating or re-authenticating.
+    cdef int continue_authentication(self, object connection, object packet) except -1
+    # Finds or makes the session of an authenticated connection and answers CONNACK.
+    cdef int open_session(self, object connection, object packet) except -1
+    # The connection is gone; clean: by DISCONNECT without will.
+    cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
+    # Ends a session for good: subscriptions, queues, will, client table.
+    cdef int end_session(self, object session) except -1
+    # Gives messages that a leaving member of a shared subscription did not complete to another member.
+    cdef int redistribute(self, msg_t* m, object group, object leaving) except -1
+    # Publishes a will or a broker message by its topic.
+    cdef int publish_message(self, msg_t* m, void* origin) except -1
+    # Subscribes a session to one filter; the SUBACK reason code. options: the SUBSCRIBE options byte, subid 0: none.
+    cdef int subscribe(self, object session, bytes topic_filter, uint8_t options, uint32_t subid) except -1
+    # Ends one subscription; the UNSUBACK reason code.
+    cdef int unsubscribe(self, object session, bytes topic_filter) except -1
+    # Reading from *connection* stops until the congested session has room again, or publisher_pause_ms passed.
+    cdef int pause_publisher(self, object connection) except -1
+    # Room of at least *size* bytes for a property block that has to be rewritten; valid until the next call.
+    cdef uint8_t* scratch(self, Py_ssize_t size) except NULL

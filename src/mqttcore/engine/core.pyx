@@ -1,0 +1,53 @@
+"""The part of the engine that sessions and connections know; core.pxd describes it."""
+
+from libc.stdlib cimport free, realloc
+
+
+cdef class Core:
+    """Base of Engine: state that everything below shares, and services that Engine implements."""
+
+    cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
+        raise NotImplementedError
+
+    cdef int admit(self, object connection, object packet) except -1:
+        raise NotImplementedError
+
+    cdef int continue_authentication(self, object connection, object packet) except -1:
+        raise NotImplementedError
+
+    cdef int open_session(self, object connection, object packet) except -1:
+        raise NotImplementedError
+
+    cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
+        raise NotImplementedError
+
+    cdef int end_session(self, object session) except -1:
+        raise NotImplementedError
+
+    cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
+        raise NotImplementedError
+
+    cdef int publish_message(self, msg_t* m, void* origin) except -1:
+        raise NotImplementedError
+
+    cdef int subscribe(self, object session, bytes topic_filter, uint8_t options, uint32_t subid) except -1:
+        raise NotImplementedError
+
+    cdef int unsubscribe(self, object session, bytes topic_filter) except -1:
+        raise NotImplementedError
+
+    cdef int pause_publisher(self, object connection) except -1:
+        raise NotImplementedError
+
+    cdef uint8_t* scratch(self, Py_ssize_t size) except NULL:
+        cdef uint8_t* grown
+        if size > self.scratch_size:
+            grown = <uint8_t*>realloc(self.scratch_data, size)
+            if grown == NULL:
+                raise MemoryError
+            self.scratch_data = grown
+            self.scratch_size = size
+        return self.scratch_data
+
+    def __dealloc__(self):
+        free(self.scratch_data)

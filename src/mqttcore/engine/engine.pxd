@@ -1,0 +1,44 @@
+# The broker's state: client table, publish path, wills, expiry. Sans-io: a driver sets the clock and flushes.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.core cimport Core
+from mqttcore.engine.hooks cimport HookTable
+from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.session cimport Session
+from mqttcore.engine.topics cimport Subscriber
+
+
+cdef class Engine(Core):
+    cdef readonly object limits_source    # the config.Limits it was made from
+    cdef readonly HookTable hooks
+    cdef dict clients                     # client_id -> Session
+    cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
+    cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
+    cdef list held_publishers             # [Connection, Session, due_ms] read again when the session has room
+    cdef int delivering                   # depth of publish()
+    cdef uint64_t epochs
+    cdef uint64_t assigned
+    cdef dict connack_properties          # of every MQTT 5 CONNACK
+    cdef bytes connack_new                # whole packets, when nothing else is to be said
+    cdef bytes connack_resumed
+    cdef object on_wake                   # called when output appears outside a driver's turn, or None
+
+    cdef int flush_dirty(self) except -1
+    cdef int turn(self, int64_t now_ms) except -1
+    cdef int wake(self) except -1
+    cdef void bury(self, object subscriber) noexcept
+    cdef int publish_will(self, Session session) except -1
+    cdef int accept_session(self, object connection, object packet, object identity) except -1
+    cdef int answer_connack(self, object connection, object packet, Session session, bint present,
+                            uint64_t requested_expiry_s, int keep_alive_s, bint is_assigned) except -1
+    cdef int read_limits(self, object limits) except -1
+    cdef dict standing_properties(self, object limits)
+    cdef bint keep_retained(self, pub_t* pub) except -1
+    cdef int release_publishers(self) except -1
+    cdef int take_answer(self, Connection conn, object answer) except -1
+    cdef int arm_session(self, Session session) except -1
+    cdef int session_due(self, Session session, int64_t now_ms) except -1
+    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t qos,
+                             uint32_t subid) except -1

@@ -1,0 +1,878 @@
+"""The engine: client table, publish path, delivery, wills, takeover, expiry."""
+
+from cpython.ref cimport Py_DECREF, PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from mqttcore.codec.codes cimport (
+    PROP_ASSIGNED_CLIENT_IDENTIFIER,
+    PROP_AUTHENTICATION_DATA,
+    PROP_AUTHENTICATION_METHOD,
+    PROP_MAXIMUM_PACKET_SIZE,
+    PROP_MAXIMUM_QOS,
+    PROP_MESSAGE_EXPIRY_INTERVAL,
+    PROP_PAYLOAD_FORMAT_INDICATOR,
+    PROP_REASON_STRING,
+    PROP_RECEIVE_MAXIMUM,
+    PROP_REQUEST_PROBLEM_INFORMATION,
+    PROP_REQUEST_RESPONSE_INFORMATION,
+    PROP_RESPONSE_INFORMATION,
+    PROP_RETAIN_AVAILABLE,
+    PROP_SERVER_KEEP_ALIVE,
+    PROP_SESSION_EXPIRY_INTERVAL,
+    PROP_SHARED_SUBSCRIPTION_AVAILABLE,
+    PROP_SUBSCRIPTION_IDENTIFIER_AVAILABLE,
+    PROP_TOPIC_ALIAS_MAXIMUM,
+    PROP_WILDCARD_SUBSCRIPTION_AVAILABLE,
+    PROP_WILL_DELAY_INTERVAL,
+    RC_BAD_AUTHENTICATION_METHOD,
+    RC_CLIENT_IDENTIFIER_NOT_VALID,
+    RC_NO_SUBSCRIPTION_EXISTED,
+    RC_NOT_AUTHORIZED,
+    RC_PROTOCOL_ERROR,
+    RC_QOS_NOT_SUPPORTED,
+    RC_QUOTA_EXCEEDED,
+    RC_RETAIN_NOT_SUPPORTED,
+    RC_SERVER_BUSY,
+    RC_SERVER_SHUTTING_DOWN,
+    RC_SESSION_TAKEN_OVER,
+    RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+    RC_SUCCESS,
+    RC_TOPIC_FILTER_INVALID,
+    RC_UNSPECIFIED_ERROR,
+    RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
+)
+from mqttcore.codec.names cimport check_topic_filter, check_topic_name
+from mqttcore.codec.properties cimport encode_properties_block
+from mqttcore.codec.status cimport status_error
+from mqttcore.codec.wire cimport get_u32, put_varint
+from mqttcore.engine.connection cimport STATE_ADMITTING, STATE_CLOSED, STATE_CONNECTED, Connection
+from mqttcore.engine.core cimport DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.message cimport Message, msg_props, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_t
+from mqttcore.engine.outlet cimport Outlet
+from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
+from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_init, wheel_turn
+from mqttcore.engine.topics cimport (
+    OPT_QOS,
+    ShareGroup,
+    TopicTree,
+    route_ref,
+    route_t,
+    route_unref,
+    subids_t,
+    target_t,
+)
+from mqttcore.engine.window cimport subids_unref
+
+import logging
+import secrets
+
+from mqttcore.codec import Auth, ConnAck
+from mqttcore.errors import ProtocolError, QuotaExceeded
+
+log = logging.getLogger("mqttcore.engine")
+
+cdef enum:
+    NEVER_S = 0xFFFFFFFF
+    EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
+
+
+class Refusal:
+    """An answer of authentication: no. reason_code as in CONNACK (MQTT 5 §3.2.2.2)."""
+
+    __slots__ = ("reason", "reason_code")
+
+    def __init__(self, reason_code: int, reason: str | None = None) -> None:
+        self.reason_code = reason_code
+        self.reason = reason
+
+
+class Challenge:
+    """An answer of authentication: go on, with this Authentication Data (MQTT 5 §4.12)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes | None = None) -> None:
+        self.data = data
+
+
+PENDING = object()
+
+
+cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
+    cdef Session session = <Session>owner
+    try:
+        (<Engine>session.core).session_due(session, now_ms)
+    except Exception:
+        log.exception("session %s: clock", session.client_id)
+
+
+cdef class Engine(Core):
+    """State of one broker.
+
+    limits: a config.Limits. hooks: a HookTable or None. The driver sets `now_ms` (monotonic milliseconds, above 0) through
+    `advance`, feeds connections, and calls `flush` when it has fed what it had.
+    """
+
+    def __init__(self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1) -> None:
+        self.limits_source = limits
+        self.hooks = hooks if hooks is not None else HookTable()
+        self.now_ms = now_ms
+        wheel_init(&self.wheel, now_ms)
+        self.read_limits(limits)
+        self.topics = TopicTree(
+            levels_maximum=limits.topic_levels_maximum,
+            routes_maximum=limits.routes_cached_maximum,
+            share_strategy=limits.share_strategy,
+        )
+        self.retained = RetainedTree(limits.retained_messages_maximum, limits.retained_bytes_maximum)
+        self.clients = {}
+        self.taps = {}
+        self.graveyard = []
+        self.held_publishers = []
+
+    def __dealloc__(self):
+        cdef PyObject* head = self.dirty
+        cdef Outlet outlet
+        while head != NULL:
+            outlet = <Outlet>head
+            head = outlet.next_dirty
+            outlet.next_dirty = NULL
+            Py_DECREF(outlet)
+
+    cdef int read_limits(self, object limits) except -1:
+        self.limits.connect_timeout_ms = int(limits.connect_timeout_s * 1000)
+        self.limits.maximum_packet_size_bytes = limits.maximum_packet_size_bytes
+        self.limits.session_expiry_maximum_s = limits.session_expiry_maximum_s
+        self.limits.in_flight_maximum = limits.in_flight_maximum
+        self.limits.queued_messages_maximum = limits.queued_messages_maximum
+        self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
+        self.limits.queued_total_bytes_maximum = limits.queued_total_bytes_maximum
+        self.limits.output_high_water_bytes = limits.output_high_water_bytes
+        self.limits.topic_levels_maximum = limits.topic_levels_maximum
+        self.limits.topic_bytes_maximum = limits.topic_bytes_maximum
+        self.limits.client_id_bytes_maximum = limits.client_id_bytes_maximum
+        self.limits.subscriptions_per_session_maximum = limits.subscriptions_per_session_maximum
+        self.limits.connections_maximum = limits.connections_maximum
+        self.limits.sessions_maximum = limits.sessions_maximum
+        self.limits.publisher_pause_ms = limits.publisher_pause_ms
+        self.limits.receive_maximum = limits.receive_maximum
+        self.limits.topic_alias_maximum = limits.topic_alias_maximum
+        self.limits.topic_alias_maximum_out = min(limits.topic_alias_maximum_out, 0x7FFF)
+        self.limits.keep_alive_maximum_s = limits.keep_alive_maximum_s
+        self.limits.maximum_qos = limits.maximum_qos
+        self.limits.enforce_receive_maximum = limits.enforce_receive_maximum
+        self.limits.retain_available = limits.retain_available
+        self.limits.wildcard_subscription_available = limits.wildcard_subscription_available
+        self.limits.subscription_identifier_available = limits.subscription_identifier_available
+        self.limits.shared_subscription_available = limits.shared_subscription_available
+        self.limits.queue_drop_newest = limits.queue_drop == "newest"
+        self.limits.queue_qos0_offline = limits.queue_qos0_offline
+        self.connack_properties = self.standing_properties(limits)
+        self.connack_new = ConnAck(False, 0, self.connack_properties).encode(5)
+        self.connack_resumed = ConnAck(True, 0, self.connack_properties).encode(5)
+        return 0
+
+    cdef dict standing_properties(self, object limits):
+        # What every CONNACK says of us; what has its default value is not said (MQTT 5 §3.2.2.3).
+        cdef dict said = {}
+        if limits.receive_maximum != 65535:
+            said[PROP_RECEIVE_MAXIMUM] = limits.receive_maximum
+        if limits.maximum_qos < 2:
+            said[PROP_MAXIMUM_QOS] = limits.maximum_qos
+        if not limits.retain_available:
+            said[PROP_RETAIN_AVAILABLE] = 0
+        said[PROP_MAXIMUM_PACKET_SIZE] = limits.maximum_packet_size_bytes
+        if limits.topic_alias_maximum:
+            said[PROP_TOPIC_ALIAS_MAXIMUM] = limits.topic_alias_maximum
+        if not limits.wildcard_subscription_available:
+            said[PROP_WILDCARD_SUBSCRIPTION_AVAILABLE] = 0
+        if not limits.subscription_identifier_available:
+            said[PROP_SUBSCRIPTION_IDENTIFIER_AVAILABLE] = 0
+        if not limits.shared_subscription_available:
+            said[PROP_SHARED_SUBSCRIPTION_AVAILABLE] = 0
+        return said
+
+    # --- driving ----------------------------------------------------------------------------------------------------
+
+    @property
+    def clock_ms(self) -> int:
+        """The engine's clock, monotonic milliseconds."""
+        return self.now_ms
+
+    def set_wake(self, callback: object) -> None:
+        """Have *callback* called when output appears outside a driver's turn (by publish(), timers, disconnect())."""
+        self.on_wake = callback
+
+    def advance(self, now_ms: int) -> None:
+        """Set the clock and do what became due: keep-alive, wills, expiry, held publishers."""
+        self.turn(now_ms)
+
+    cdef int turn(self, int64_t now_ms) except -1:
+        self.now_ms = now_ms
+        wheel_turn(&self.wheel, now_ms)
+        if self.held_publishers:
+            self.release_publishers()
+        return 0
+
+    def sweep(self) -> int:
+        """Remove a slice of expired retained messages; how many went. Call about once a second."""
+        return self.retained.expire(self.now_ms, EXPIRE_BUDGET)
+
+    def flush(self) -> None:
+        """Write what is pending on all connections, and go on with queues that got room."""
+        self.flush_dirty()
+
+    cdef int flush_dirty(self) except -1:
+        # Once round: an outlet that is marked again while being flushed waits for the next call.
+        cdef PyObject* head = self.dirty
+        cdef Outlet outlet
+        self.dirty = NULL
+        while head != NULL:
+            outlet = <Outlet>head
+            head = outlet.next_dirty
+            outlet.next_dirty = NULL
+            outlet.is_dirty = False
+            Py_DECREF(outlet)         # ours; the variable holds another
+            try:
+                outlet.flush()
+            except Exception:
+                log.exception("writing to %s", outlet)
+        if self.graveyard and not self.delivering:
+            self.graveyard.clear()
+        return 0
+
+    @property
+    def has_output(self) -> bool:
+        """Whether a flush has something to do."""
+        return self.dirty != NULL
+
+    cdef int wake(self) except -1:
+        if self.on_wake is not None and self.dirty != NULL:
+            self.on_wake()
+        return 0
+
+    cdef void bury(self, object subscriber) noexcept:
+        # Routes borrow their subscribers: one that leaves during a delivery lives until it is over.
+        if self.delivering:
+            self.graveyard.append(subscriber)
+
+    # --- publishing -------------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
+        # Returns the number of targets, or -2 when a retained message was refused for a limit.
+        cdef uint32_t i
+        cdef Py_ssize_t reached = 0
+        cdef target_t* target
+        cdef bint is_over_quota = False
+        if pub.retain:
+            is_over_quota = not self.keep_retained(pub)
+        if route.count == 0 and route.group_count == 0:
+            self.counters.unmatched += 1
+            return -2 if is_over_quota else 0
+        route_ref(route)
+        self.delivering += 1
+        try:
+            for i in range(route.count):
+                target = &route.targets[i]
+                (<Subscriber>target.subscriber).deliver(pub, target)
+            reached = route.count
+            for i in range(route.group_count):
+                target = (<ShareGroup>route.groups[i]).pick(route.hash)
+                if target != NULL:
+                    (<Subscriber>target.subscriber).deliver(pub, target)
+                    reached += 1
+        finally:
+            self.delivering -= 1
+            route_unref(route)
+        return -2 if is_over_quota else reached
+
+    cdef bint keep_retained(self, pub_t* pub) except -1:
+        if pub.payload_size == 0:
+            self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+            return True
+        try:
+            self.retained.put(pub_keep(pub))                      # [MQTT-3.3.1-5]
+        except QuotaExceeded as error:
+            self.counters.dropped[DROP_QUOTA] += 1
+            log.warning("retained message refused: %s", error)
+            return False
+        return True
+
+    cdef int publish_message(self, msg_t* m, void* origin) except -1:
+        cdef pub_t pub
+        msg_view(m, &pub)
+        pub.origin = origin
+        if m.expiry_at:
+            pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
+            if m.expires_ms != pub.expires_ms:
+                pub.kept = NULL       # the kept form needs this deadline: a copy is made if it has to be kept
+        try:
+            self.publish(&pub, self.topics.route(m.data, m.topic_size))
+        finally:
+            if pub.kept != m:
+                pub_done(&pub)
+        return 0
+
+    def publish_bytes(self, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
+                      properties: dict | None = None) -> int:
+        """Publish a message of the broker's own; the number of subscribers reached.
+
+        topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
+        Raises QuotaExceeded when it cannot be retained.
+        """
+        cdef int status = check_topic_name(topic, len(topic))
+        cdef pub_t pub
+        cdef msg_t* m
+        cdef Py_ssize_t reached
+        if status:
+            raise ValueError(f"{topic!r} is no Topic Name: {status_error(status)}")
+        if not 0 <= qos <= 2:
+            raise ValueError(f"qos {qos} is not 0, 1 or 2")
+        m = make_message(topic, payload, qos, retain, properties)
+        try:
+            msg_view(m, &pub)
+            if m.expiry_at:
+                m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
+                pub.expires_ms = m.expires_ms
+            reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
+        finally:
+            msg_unref(m)
+        self.wake()
+        if reached == -2:
+            raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
+        return reached
+
+    cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
+        # The next member; the leaving one is out of the trie already. [MQTT-4.8.2-6]
+        cdef target_t* target = (<ShareGroup>group).pick(0)
+        cdef pub_t pub
+        if target == NULL or target.subscriber == <PyObject*>leaving:
+            self.counters.dropped[DROP_SESSION_ENDED] += 1
+            return 0
+        msg_view(m, &pub)
+        self.delivering += 1
+        try:
+            (<Subscriber>target.subscriber).deliver(&pub, target)
+        finally:
+            self.delivering -= 1
+        return 0
+
+    cdef int pause_publisher(self, object connection) except -1:
+        cdef Connection publisher = <Connection>connection
+        cdef Session session = <Session>self.congested
+        self.congested = NULL
+        if (
+            self.limits.publisher_pause_ms == 0 or publisher.session is session
+            or publisher.state != STATE_CONNECTED or publisher.is_paused
+        ):
+            return 0
+        self.counters.publishers_paused += 1
+        publisher.set_paused(True)
+        self.held_publishers.append((publisher, session, self.now_ms + self.limits.publisher_pause_ms))
+        return 0
+
+    cdef int release_publishers(self) except -1:
+        # Held at most publisher_pause_ms: one slow reader must not stop others for long.
+        cdef list still = []
+        cdef Connection publisher
+        cdef Session session
+        cdef list held = self.held_publishers
+        self.held_publishers = []
+        for publisher, session, due_ms in held:
+            if (
+                due_ms > self.now_ms and session.link is not None
+                and session.queue.count * 2 > self.limits.queued_messages_maximum
+            ):
+                still.append((publisher, session, due_ms))
+            else:
+                publisher.set_paused(False)
+        self.held_publishers.extend(still)
+        return 0
+
+    # --- CONNECT ----------------------------------------------------------------------------------------------------
+
+    cdef int admit(self, object connection, object packet) except -1:
+        cdef Connection conn = <Connection>connection
+        cdef dict properties = packet.properties
+        cdef int size
+        conn.wants_problem_information = properties.get(PROP_REQUEST_PROBLEM_INFORMATION, 1) != 0
+        conn.maximum_packet_size = properties.get(PROP_MAXIMUM_PACKET_SIZE, 0xFFFFFFFF)
+        conn.authentication_method = properties.get(PROP_AUTHENTICATION_METHOD)
+        if not packet.client_id and conn.version < 5 and not packet.clean_start:
+            conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]
+            return 0
+        size = len(packet.client_id.encode())
+        if <uint32_t>size > self.limits.client_id_bytes_maximum:
+            conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID, f"client id over {self.limits.client_id_bytes_maximum} bytes")
+            return 0
+        if packet.will is not None:
+            if packet.will.qos > self.limits.maximum_qos:
+                conn.refuse(RC_QOS_NOT_SUPPORTED)                 # [MQTT-3.2.2-12]
+                return 0
+            if packet.will.retain and not self.limits.retain_available:
+                conn.refuse(RC_RETAIN_NOT_SUPPORTED)              # [MQTT-3.2.2-13]
+                return 0
+            if packet.will.topic.startswith("$SYS/"):
+                conn.refuse(RC_NOT_AUTHORIZED, "will to $SYS")
+                return 0
+        if self.counters.connections > <int64_t>self.limits.connections_maximum:
+            conn.refuse(RC_SERVER_BUSY, "too many connections")
+            return 0
+        if self.hooks.authenticate is None:
+            if conn.authentication_method is not None:
+                conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]
+            elif not getattr(conn.listener, "allow_anonymous", False):
+                conn.refuse(RC_NOT_AUTHORIZED, "authentication required")
+            else:
+                self.accept_session(conn, packet, None)
+            return 0
+        try:
+            answer = self.hooks.authenticate(conn, packet)
+        except Exception:
+            log.exception("authenticating client %s", packet.client_id)
+            answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
+        return self.take_answer(conn, answer)
+
+    cdef int take_answer(self, Connection conn, object answer) except -1:
+        if answer is True:
+            self.accept_session(conn, conn.connect, None)
+        elif answer is PENDING:
+            pass
+        elif isinstance(answer, Challenge):
+            self.challenge(conn, answer.data)
+        elif isinstance(answer, Refusal):
+            conn.refuse(answer.reason_code, answer.reason)
+        else:
+            log.error("authentication answered %r: refused", answer)
+            conn.refuse(RC_UNSPECIFIED_ERROR)
+        return 0
+
+    def accept(self, connection: Connection, identity: object = None) -> None:
+        """Accept the CONNECT that *connection* is waiting with; without effect when it is gone by now."""
+        if connection.state == STATE_ADMITTING:
+            self.accept_session(connection, connection.connect, identity)
+            self.wake()
+
+    def challenge(self, connection: Connection, data: bytes | None) -> None:
+        """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2]."""
+        properties = {PROP_AUTHENTICATION_METHOD: connection.authentication_method}
+        if data is not None:
+            properties[PROP_AUTHENTICATION_DATA] = data
+        connection.send_bytes(Auth(0x18, properties).encode(5))
+        if connection.state == STATE_ADMITTING and connection.is_paused:
+            connection.set_paused(False)
+
+    cdef int continue_authentication(self, object connection, object packet) except -1:
+        cdef Connection conn = <Connection>connection
+        if (
+            conn.authentication_method is None
+            or packet.properties.get(PROP_AUTHENTICATION_METHOD) != conn.authentication_method
+            or self.hooks.continue_authentication is None
+        ):
+            # [MQTT-4.12.0-5] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
+            return conn.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-4.12.0-7", "AUTH without an agreed method"))
+        try:
+            answer = self.hooks.continue_authentication(conn, packet)
+        except Exception:
+            log.exception("re-authenticating client %s", conn.client_id)
+            answer = Refusal(RC_UNSPECIFIED_ERROR)
+        if conn.state == STATE_ADMITTING:
+            return self.take_answer(conn, answer)
+        if answer is True:
+            conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
+        elif isinstance(answer, Challenge):
+            self.challenge(conn, answer.data)
+        elif answer is not PENDING:
+            conn.close_with(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), True, getattr(answer, "reason", None))
+        return 0
+
+    cdef int open_session(self, object connection, object packet) except -1:
+        return self.accept_session(connection, packet, None)
+
+    cdef int accept_session(self, object connection, object packet, object identity) except -1:
+        # Authenticated: only now is an existing session looked at (DESIGN §5).
+        cdef Connection conn = <Connection>connection
+        cdef dict properties = packet.properties
+        cdef str client_id = packet.client_id
+        cdef bint is_assigned = not client_id
+        cdef bint present = False
+        cdef uint64_t requested_s
+        cdef int keep_alive_s = packet.keep_alive_s
+        cdef Session session
+        cdef Connection old
+        if is_assigned:
+            self.assigned += 1
+            client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
+            conn.client_id = client_id
+        if conn.version == 5:
+            requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
+        else:
+            requested_s = 0 if packet.clean_start else NEVER_S
+        session = self.clients.get(client_id)
+        if session is not None and session.link is not None:
+            old = <Connection>session.link
+            self.counters.takeovers += 1
+            old.close_with(RC_SESSION_TAKEN_OVER, True, "another connection took the session over")  # [MQTT-3.1.4-3]
+            session = self.clients.get(client_id)                 # a clean session ended with its connection
+        if session is not None and packet.clean_start:
+            self.end_session(session)                             # [MQTT-3.1.4-4]
+            session = None
+        if session is None:
+            if len(self.clients) >= self.limits.sessions_maximum:
+                conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
+                return 0
+            session = Session.new(self, client_id)
+            session.timer.fire = on_session_timer
+            self.clients[client_id] = session
+        else:
+            present = True
+        timer_disarm(&self.wheel, &session.timer)
+        session.expires_ms = session.will_due_ms = 0              # [MQTT-3.1.3-9]
+        session.set_will(NULL, 0)
+        self.epochs += 1
+        session.epoch = self.epochs
+        session.identity = identity
+        session.user_name = packet.user_name
+        session.connected_ms = self.now_ms
+        session.session_expiry_s = <uint32_t>min(requested_s, <uint64_t>self.limits.session_expiry_maximum_s)
+        session.is_clean = session.session_expiry_s == 0
+        if packet.will is not None:
+            session.set_will(
+                make_message(
+                    packet.will.topic.encode(), packet.will.payload, packet.will.qos, packet.will.retain,
+                    packet.will.properties,
+                ),
+                packet.will.properties.get(PROP_WILL_DELAY_INTERVAL, 0),
+            )
+        if self.limits.keep_alive_maximum_s and (
+            keep_alive_s == 0 or keep_alive_s > self.limits.keep_alive_maximum_s
+        ) and conn.version == 5:
+            keep_alive_s = self.limits.keep_alive_maximum_s       # [MQTT-3.2.2-21]
+        conn.alias_maximum = min(
+            <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
+        )
+        self.counters.connects += 1
+        self.answer_connack(conn, packet, session, present, requested_s, keep_alive_s, is_assigned)
+        session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
+        session.pump()
+        conn.connected(session, keep_alive_s)
+        return 0
+
+    cdef int answer_connack(self, object connection, object packet, Session session, bint present,
+                            uint64_t requested_expiry_s, int keep_alive_s, bint is_assigned) except -1:
+        cdef Connection conn = <Connection>connection
+        cdef dict said
+        if conn.version < 5:
+            # 3.1 has no Session Present.
+            return conn.send_bytes(b"\x20\x02\x01\x00" if present and conn.version == 4 else b"\x20\x02\x00\x00")
+        said = {}
+        if session.session_expiry_s != requested_expiry_s:
+            said[PROP_SESSION_EXPIRY_INTERVAL] = session.session_expiry_s
+        if keep_alive_s != packet.keep_alive_s:
+            said[PROP_SERVER_KEEP_ALIVE] = keep_alive_s
+        if is_assigned:
+            said[PROP_ASSIGNED_CLIENT_IDENTIFIER] = session.client_id     # [MQTT-3.2.2-16]
+        if conn.authentication_method is not None:
+            said[PROP_AUTHENTICATION_METHOD] = conn.authentication_method
+        if packet.properties.get(PROP_REQUEST_RESPONSE_INFORMATION) and self.limits_source.response_information:
+            said[PROP_RESPONSE_INFORMATION] = self.limits_source.response_information
+        if not said:
+            return conn.send_bytes(self.connack_resumed if present else self.connack_new)
+        said.update(self.connack_properties)
+        return conn.send_bytes(ConnAck(present, 0, said).encode(5))
+
+    # --- the end of connections and sessions ------------------------------------------------------------------------
+
+    cdef int connection_ended(self, object connection, object ended, bint publish_will) except -1:
+        cdef Session session = <Session>ended
+        session.detach()
+        if session.will != NULL:
+            if not publish_will:
+                session.set_will(NULL, 0)                         # [MQTT-3.1.2-10]
+            elif session.will_delay_s == 0 or session.session_expiry_s == 0:
+                self.publish_will(session)
+            else:
+                session.will_due_ms = self.now_ms + <int64_t>session.will_delay_s * 1000
+        if session.session_expiry_s == 0:
+            return self.end_session(session)
+        if session.session_expiry_s != NEVER_S:
+            session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
+        self.arm_session(session)
+        return 0
+
+    cdef int arm_session(self, Session session) except -1:
+        cdef int64_t due = session.expires_ms
+        if session.will_due_ms and (due == 0 or session.will_due_ms < due):
+            due = session.will_due_ms
+        if due:
+            timer_arm(&self.wheel, &session.timer, due)
+        return 0
+
+    cdef int session_due(self, Session session, int64_t now_ms) except -1:
+        if session.will_due_ms and session.will_due_ms <= now_ms:
+            session.will_due_ms = 0
+            self.publish_will(session)
+        if session.expires_ms and session.expires_ms <= now_ms:
+            return self.end_session(session)                      # [MQTT-4.1.0-2]
+        return self.arm_session(session)
+
+    cdef int publish_will(self, Session session) except -1:
+        cdef msg_t* will = session.will
+        session.will = NULL
+        if will == NULL:
+            return 0
+        try:
+            self.publish_message(will, <void*>session)            # [MQTT-3.1.2-8]
+        finally:
+            msg_unref(will)
+        return 0
+
+    cdef int end_session(self, object ended) except -1:
+        cdef Session session = <Session>ended
+        cdef object topic_filter
+        if session.has_ended:
+            return 0
+        timer_disarm(&self.wheel, &session.timer)
+        session.will_due_ms = session.expires_ms = 0
+        self.publish_will(session)            # a delayed will goes out when the session ends [MQTT-3.1.2-8]
+        if session.subscriptions is not None:
+            for topic_filter in session.subscriptions:
+                self.topics.unsubscribe(<const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session)
+            self.counters.subscriptions -= len(session.subscriptions)
+            session.subscriptions = None
+        if self.clients.get(session.client_id) is session:
+            del self.clients[session.client_id]
+        session.clear()
+        self.bury(session)
+        return 0
+
+    # --- subscriptions ----------------------------------------------------------------------------------------------
+
+    cdef int subscribe(self, object subscriber, bytes topic_filter, uint8_t options, uint32_t subid) except -1:
+        cdef Session session = <Session>subscriber
+        cdef const uint8_t* text = <const uint8_t*><char*>topic_filter
+        cdef Py_ssize_t size = len(topic_filter)
+        cdef uint8_t qos = options & OPT_QOS
+        cdef bint is_shared = topic_filter.startswith(b"$share/")
+        cdef bint is_new
+        if check_topic_filter(text, size) or size > <Py_ssize_t>self.limits.topic_bytes_maximum:
+            return RC_TOPIC_FILTER_INVALID
+        if is_shared:
+            if not self.limits.shared_subscription_available:
+                return RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+            if options & 0x04:
+                return RC_PROTOCOL_ERROR                          # [MQTT-3.8.3-4]; the connection closes for it
+        if not self.limits.wildcard_subscription_available and (b"+" in topic_filter or b"#" in topic_filter):
+            return RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
+        if session.subscriptions is None:
+            session.subscriptions = {}
+        is_new = topic_filter not in session.subscriptions
+        if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
+            return RC_QUOTA_EXCEEDED
+        if qos > self.limits.maximum_qos:
+            qos = self.limits.maximum_qos                         # granted less than asked for (MQTT 5 §3.9.3)
+        try:
+            self.topics.subscribe(text, size, session, (options & ~<uint8_t>OPT_QOS) | qos, subid)
+        except QuotaExceeded as error:
+            log.info("client %s: subscription refused: %s", session.client_id, error)
+            return RC_QUOTA_EXCEEDED
+        session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
+        self.counters.subscriptions += is_new
+        if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
+            self.replay_retained(session, text, size, qos, subid)         # [MQTT-3.3.1-9..11]
+        return qos
+
+    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t qos,
+                             uint32_t subid) except -1:
+        cdef subids_t* ids
+        if self.retained.count == 0:
+            return 0
+        ids = make_subids(subid)
+        try:
+            session.start_replay(self.retained.match(text, size), qos, ids)
+        finally:
+            subids_unref(ids)
+        return 0
+
+    cdef int unsubscribe(self, object subscriber, bytes topic_filter) except -1:
+        cdef Session session = <Session>subscriber
+        if check_topic_filter(<const uint8_t*><char*>topic_filter, len(topic_filter)):
+            return RC_TOPIC_FILTER_INVALID
+        if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
+            return RC_NO_SUBSCRIPTION_EXISTED
+        self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
+        self.counters.subscriptions -= 1
+        return RC_SUCCESS
+
+    def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
+        """Hang a subscriber that is no session on the trie. options: the SUBSCRIBE options byte; ValueError: bad filter."""
+        cdef int status = check_topic_filter(topic_filter, len(topic_filter))
+        if status:
+            raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
+        self.topics.subscribe(topic_filter, len(topic_filter), subscriber, options, 0)
+        self.taps[id(subscriber), topic_filter] = subscriber
+
+    def remove_tap(self, topic_filter: bytes, subscriber: Subscriber) -> None:
+        """Take a subscriber off again; without effect when it is not there."""
+        if self.taps.pop((id(subscriber), topic_filter), None) is not None:
+            self.topics.unsubscribe(topic_filter, len(topic_filter), subscriber)
+            self.bury(subscriber)
+
+    def retained_messages(self, topic_filter: bytes) -> list:
+        """Return the retained messages that *topic_filter* matches, as `Message`."""
+        cdef RetainedCursor cursor
+        cdef msg_t* m
+        cdef int budget = 0x7FFFFFFF
+        cdef list found = []
+        cdef int status = check_topic_filter(topic_filter, len(topic_filter))
+        if status:
+            raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
+        cursor = self.retained.match(topic_filter, len(topic_filter))
+        while True:
+            m = cursor.next(&budget)
+            if m == NULL:
+                break
+            if not m.expires_ms or m.expires_ms > self.now_ms:
+                found.append(Message.new(m))
+        cursor.close()
+        return found
+
+    # --- looking and acting from outside ------------------------------------------------------------------------------
+
+    def session(self, client_id: str) -> Session | None:
+        """Return the session of a client id, connected or not."""
+        return self.clients.get(client_id)
+
+    def sessions(self) -> list:
+        """Return all sessions, connected or not, as they are now."""
+        return list(self.clients.values())
+
+    def disconnect(self, client_id: str, reason_code: int, reason: str | None = None) -> bool:
+        """Close a client's connection with DISCONNECT; False when it has none. Its will is published."""
+        session = self.clients.get(client_id)
+        if session is None or (<Session>session).link is None:
+            return False
+        (<Connection>(<Session>session).link).close_with(reason_code, True, reason)
+        self.wake()
+        return True
+
+    def discard_session(self, client_id: str) -> bool:
+        """End a session with all it holds, and its connection; False when there is none."""
+        session = self.clients.get(client_id)
+        if session is None:
+            return False
+        if (<Session>session).link is not None:
+            (<Connection>(<Session>session).link).close_with(0x98, True, None)
+        self.end_session(session)
+        self.wake()
+        return True
+
+    def shut_down(self) -> int:
+        """Close every connection with Server shutting down (0x8B); how many. Wills are published: they would be lost."""
+        cdef int closed = 0
+        for session in list(self.clients.values()):
+            if (<Session>session).link is not None:
+                (<Connection>(<Session>session).link).close_with(RC_SERVER_SHUTTING_DOWN, True, None)
+                closed += 1
+        return closed
+
+    def set_limits(self, limits: object) -> None:
+        """Take over new limits; those of trie, routes, retained messages and topic aliases must be as they were."""
+        self.limits_source = limits
+        self.read_limits(limits)
+
+    def close(self) -> None:
+        """Forget every session and retained message; the engine is not to be used any more."""
+        for session in list(self.clients.values()):
+            (<Session>session).will_due_ms = 0
+            (<Session>session).set_will(NULL, 0)
+            self.end_session(session)
+        self.held_publishers.clear()
+        self.flush_dirty()
+        self.graveyard.clear()
+
+    def metrics(self) -> dict:
+        """Return all counters and gauges; the keys are stable, the values integers."""
+        cdef dict found = {}
+        cdef int i
+        names = ("reserved", "connect", "connack", "publish", "puback", "pubrec", "pubrel", "pubcomp", "subscribe",
+                 "suback", "unsubscribe", "unsuback", "pingreq", "pingresp", "disconnect", "auth")
+        for i in range(1, 16):
+            found[f"packets_received_{names[i]}"] = self.counters.packets_in[i]
+            found[f"packets_sent_{names[i]}"] = self.counters.packets_out[i]
+        for i in range(3):
+            found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
+            found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
+        reasons = ("queue_full", "slow_reader", "expired", "too_large", "not_authorized", "session_ended",
+                   "total_full", "quota", "tap_full")
+        for i in range(DROP_REASONS):
+            found[f"messages_dropped_{reasons[i]}"] = self.counters.dropped[i]
+        found.update(
+            bytes_received=self.counters.bytes_in,
+            bytes_sent=self.counters.bytes_out,
+            message_bytes_received=self.counters.message_bytes_in,
+            message_bytes_sent=self.counters.message_bytes_out,
+            messages_unmatched=self.counters.unmatched,
+            connects_accepted=self.counters.connects,
+            connects_refused=self.counters.connects_refused,
+            protocol_errors=self.counters.protocol_errors,
+            takeovers=self.counters.takeovers,
+            publishers_paused=self.counters.publishers_paused,
+            connections=self.counters.connections,
+            connections_peak=self.counters.connections_peak,
+            sessions=len(self.clients),
+            sessions_connected=self.counters.online,
+            subscriptions=self.counters.subscriptions,
+            shared_groups=self.topics.share_groups,
+            retained=self.retained.count,
+            retained_bytes=self.retained.bytes_held,
+            in_flight=self.counters.in_flight,
+            awaiting_release=self.counters.awaiting_release,
+            queued=self.counters.queued,
+            queued_bytes=self.counters.queued_bytes,
+            taps=len(self.taps),
+        )
+        return found
+
+
+cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties) except NULL:
+    # The one reference belongs to the caller. The expiry goes first in the block, so its place is known.
+    cdef bytes block = b""
+    cdef dict ordered = {}
+    cdef pub_t pub
+    cdef object expiry = None
+    if properties:
+        expiry = properties.get(PROP_MESSAGE_EXPIRY_INTERVAL)
+        if expiry is not None:
+            ordered[PROP_MESSAGE_EXPIRY_INTERVAL] = expiry
+        ordered.update(properties)
+        ordered.pop(PROP_WILL_DELAY_INTERVAL, None)
+        block = encode_properties_block(ordered)
+    memset(&pub, 0, sizeof(pub_t))
+    pub.topic = topic
+    pub.topic_size = <uint32_t>len(topic)
+    pub.payload = payload
+    pub.payload_size = <uint32_t>len(payload)
+    pub.props = block
+    pub.props_size = <uint32_t>len(block)
+    pub.expiry_at = 2 if expiry is not None else 0
+    pub.qos = qos
+    pub.retain = retain
+    pub.is_utf8 = properties.get(PROP_PAYLOAD_FORMAT_INDICATOR, 0) if properties else 0
+    return pub_keep(&pub)
+
+
+cdef subids_t* make_subids(uint32_t subid) except? NULL:
+    # One encoded Subscription Identifier; NULL for 0.
+    cdef subids_t* ids
+    if subid == 0:
+        return NULL
+    ids = <subids_t*>malloc(sizeof(subids_t) + 5)
+    if ids == NULL:
+        raise MemoryError
+    ids.refs = 1
+    ids.data[0] = 0x0B
+    ids.size = 1 + put_varint(ids.data + 1, subid)
+    return ids

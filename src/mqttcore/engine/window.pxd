@@ -1,0 +1,62 @@
+# Packet ids in use, one table per direction: what was sent and not yet completed, or QoS 2 ids received and not released.
+#
+# Open addressing by packet id; ids are given out in order, so probing is rare. seq keeps the order of sending for resends.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free
+
+from mqttcore.engine.message cimport msg_t
+from mqttcore.engine.topics cimport subids_t
+
+
+cdef enum slot_state:
+    AWAIT_PUBACK = 1          # sent QoS 1
+    AWAIT_PUBREC = 2          # sent QoS 2
+    AWAIT_PUBCOMP = 3         # sent PUBREL; the message is no longer held
+    AWAIT_PUBREL = 4          # received QoS 2
+
+
+cdef struct slot_t:
+    msg_t* message            # owned reference; NULL in states that need none
+    subids_t* subids          # owned reference; NULL: none
+    PyObject* group           # owned reference on the ShareGroup it was picked from; NULL: not shared
+    uint32_t seq              # order of sending
+    uint16_t packet_id        # 0: free
+    uint8_t state
+    uint8_t retain            # RETAIN bit as sent
+
+
+cdef struct window_t:
+    slot_t* slots
+    uint32_t mask             # capacity - 1, when slots
+    uint32_t count
+    uint32_t seq
+    uint16_t last_id
+
+
+cdef inline subids_t* subids_ref(subids_t* ids) noexcept nogil:
+    if ids != NULL:
+        ids.refs += 1
+    return ids
+
+
+cdef inline void subids_unref(subids_t* ids) noexcept nogil:
+    if ids != NULL:
+        ids.refs -= 1
+        if ids.refs == 0:
+            free(ids)
+
+
+cdef slot_t* window_find(window_t* w, uint16_t packet_id) noexcept
+# A fresh slot for *packet_id*, which must not be in use.
+cdef slot_t* window_add(window_t* w, uint16_t packet_id) except NULL
+# The next free packet id; the caller made sure that fewer than 65,535 are in use [MQTT-2.2.1-3].
+cdef uint16_t window_next_id(window_t* w) noexcept
+# Gives back what the slot holds, but not the slot.
+cdef void slot_release(slot_t* slot) noexcept
+# Removes *slot*, which slot_release() need not have seen before. Other slot pointers become stale.
+cdef void window_remove(window_t* w, slot_t* slot) noexcept
+cdef void window_clear(window_t* w) noexcept
+# Packet ids in order of sending, malloc'ed for the caller to free; NULL when empty or out of memory (then an exception).
+cdef uint16_t* window_in_order(window_t* w) except? NULL

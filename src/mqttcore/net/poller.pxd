@@ -1,0 +1,43 @@
+# Sockets driven by an epoll of our own, which hangs as one readable descriptor in the event loop.
+#
+# One wake-up of the loop serves every socket that is ready: read all, then write all that has output. So a message costs
+# no Python object and no callback of the loop, under uvloop and under plain asyncio alike.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.engine cimport Engine
+
+
+cdef class SocketConnection(Connection):
+    cdef Poller poller
+    cdef int fd                       # -1: closed
+    cdef bint wants_write             # EPOLLOUT is on
+    cdef bint reads                   # EPOLLIN is on
+    cdef uint8_t address_size
+    cdef uint8_t address_bytes[28]    # struct sockaddr_in or sockaddr_in6
+
+    cdef int readable(self) except -1
+    cdef int interest_changed(self) except -1
+    cdef void close_fd(self) noexcept
+    cdef void drop(self) noexcept
+    cdef bint write_out(self) except -1
+    cdef int linger(self) except -1
+
+
+cdef class Poller:
+    cdef Engine engine
+    cdef object loop
+    cdef int epfd
+    cdef uint8_t* buffer              # shared by all reads: nothing borrows it beyond feed()
+    cdef PyObject** table             # fd -> SocketConnection (one reference each)
+    cdef Py_ssize_t table_size
+    cdef dict listeners               # fd -> listener object
+    cdef dict lingering               # fd -> ms until when a closed connection may still write
+    cdef readonly Py_ssize_t open_sockets
+    cdef bint is_watching
+
+    cdef int accept_batch(self, int fd, object listener) except -1
+    cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1
+    cdef int run(self) except -1

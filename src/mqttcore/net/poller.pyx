@@ -1,0 +1,385 @@
+"""Sockets on an epoll of our own; poller.pxd says why."""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from mqttcore.engine.connection cimport STATE_CLOSED, STATE_CONNECTED, Connection
+from mqttcore.engine.engine cimport Engine
+from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
+
+import errno as errno_module
+import logging
+import os
+import socket
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, AF_INET, AF_INET6
+    struct sockaddr:
+        pass
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    ctypedef unsigned int socklen_t
+    int accept4(int fd, sockaddr* addr, socklen_t* size, int flags)
+    Py_ssize_t recv(int fd, void* buf, size_t size, int flags)
+    Py_ssize_t send(int fd, const void* buf, size_t size, int flags)
+    Py_ssize_t sendmsg(int fd, const msghdr* msg, int flags)
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+cdef extern from "<time.h>" nogil:
+    enum: CLOCK_MONOTONIC
+    struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* ts)
+
+log = logging.getLogger("mqttcore.net")
+
+cdef enum:
+    READ_SIZE = 131072        # bytes of one read
+    MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
+    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
+    LINGER_MS = 2000          # a closed connection's last bytes may take this long
+    ACCEPT_PAUSE_MS = 500     # without descriptors
+
+
+cdef inline int64_t monotonic_ms() noexcept:
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return <int64_t>ts.tv_sec * 1000 + ts.tv_nsec // 1000000
+
+
+cdef class SocketConnection(Connection):
+    """A connection on a non-blocking stream socket that the poller owns."""
+
+    cdef object address(self):
+        cdef bytes raw = self.address_bytes[:self.address_size]
+        if self.address_size >= 8 and raw[:2] == AF_INET.to_bytes(2, "little"):
+            return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
+        if self.address_size >= 24:
+            return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
+        return None
+
+    cdef int readable(self) except -1:
+        cdef Py_ssize_t n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        if n > 0:
+            return self.feed(self.poller.buffer, n)
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        self.drop()
+        return 0
+
+    cdef void drop(self) noexcept:
+        # The network connection is gone: nothing more can be written.
+        self.lost()
+        self.close_fd()
+
+    cdef int paused_changed(self) except -1:
+        return self.interest_changed()
+
+    cdef int interest_changed(self) except -1:
+        cdef epoll_event event
+        cdef bint reads = not self.is_paused and self.state != STATE_CLOSED
+        if self.fd < 0:
+            return 0
+        self.reads = reads
+        event.events = (<uint32_t>EPOLLIN if reads else 0) | (<uint32_t>EPOLLOUT if self.wants_write else 0)
+        event.data.fd = self.fd
+        epoll_ctl(self.poller.epfd, EPOLL_CTL_MOD, self.fd, &event)
+        return 0
+
+    cdef bint write_out(self) except -1:
+        # Writes what the kernel takes; True when nothing is left.
+        cdef iov_t iov[MAX_IOV]
+        cdef msghdr message
+        cdef int count
+        cdef size_t total
+        cdef Py_ssize_t n
+        cdef int i
+        while self.out.pending:
+            count = out_gather(&self.out, iov, MAX_IOV)
+            if count == 1:
+                total = iov[0].size
+                n = send(self.fd, iov[0].base, total, MSG_NOSIGNAL)
+            else:
+                total = 0
+                for i in range(count):
+                    total += iov[i].size
+                memset(&message, 0, sizeof(msghdr))
+                message.msg_iov = <iovec*>iov
+                message.msg_iovlen = count
+                n = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            if n < 0:
+                if errno == EINTR:
+                    continue
+                if errno != EAGAIN:
+                    self.drop()
+                    return True
+                n = 0
+            out_consume(&self.out, n)
+            self.core.counters.bytes_out += n
+            if <size_t>n < total:
+                if not self.wants_write:
+                    self.wants_write = True
+                    self.interest_changed()
+                return False
+        return True
+
+    cdef int flush(self) except -1:
+        cdef int rounds = 0
+        if self.fd < 0:
+            return 0
+        if self.wants_write:
+            self.linger()
+            return 0                  # the kernel is full; it says when it is not
+        while True:
+            if not self.write_out() or self.fd < 0:
+                break
+            if self.state == STATE_CLOSED:
+                self.close_fd()
+                return 0
+            if self.session is None or not self.session.has_backlog():
+                return 0
+            if rounds == PUMP_ROUNDS:
+                self.mark_dirty()     # goes on next turn: others wait too
+                return 0
+            rounds += 1
+            self.session.pump()
+            if not self.out.pending:
+                return 0              # the window is full: acknowledgements go on from here
+        self.linger()
+        return 0
+
+    cdef int linger(self) except -1:
+        # The last bytes of a closed connection get a little time, not all the time the peer takes to read.
+        if self.state == STATE_CLOSED and self.fd >= 0 and self.fd not in self.poller.lingering:
+            self.poller.lingering[self.fd] = self.core.now_ms + LINGER_MS
+        return 0
+
+    cdef void close_fd(self) noexcept:
+        if self.fd < 0:
+            return
+        close(self.fd)                # takes it out of the epoll as well
+        self.poller.table[self.fd] = NULL
+        self.poller.open_sockets -= 1
+        self.poller.lingering.pop(self.fd, None)
+        self.fd = -1
+        out_clear(&self.out)
+        if self.listener is not None:
+            self.listener.connections -= 1
+        Py_DECREF(self)
+
+
+cdef class Poller:
+    """All sockets of one broker. loop: an asyncio event loop with add_reader().
+
+    Listener objects need `name`, `connections`, `max_connections`, `accept_per_turn` and `allow_anonymous`.
+    """
+
+    def __cinit__(self):
+        self.epfd = -1
+
+    def __init__(self, engine: Engine, loop: object) -> None:
+        self.engine = engine
+        self.loop = loop
+        self.listeners = {}
+        self.lingering = {}
+        self.buffer = <uint8_t*>malloc(READ_SIZE)
+        self.epfd = epoll_create1(EPOLL_CLOEXEC)
+        if self.buffer == NULL or self.epfd < 0:
+            raise OSError(errno, os.strerror(errno))
+        loop.add_reader(self.epfd, self.on_ready)
+        self.is_watching = True
+
+    def __dealloc__(self):
+        free(self.buffer)
+        free(self.table)
+        if self.epfd >= 0:
+            close(self.epfd)
+
+    def add_listener(self, sock: object, listener: object) -> None:
+        """Accept on a listening, non-blocking socket; the caller keeps and closes it."""
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.fd = sock.fileno()
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, event.data.fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.listeners[sock.fileno()] = listener
+
+    def remove_listener(self, sock: object) -> None:
+        """Stop accepting on a socket; open connections stay."""
+        cdef epoll_event event
+        if self.listeners.pop(sock.fileno(), None) is not None:
+            epoll_ctl(self.epfd, EPOLL_CTL_DEL, sock.fileno(), &event)
+
+    def adopt(self, sock: object, listener: object) -> None:
+        """Take over an accepted stream socket; *sock* is detached from its Python object."""
+        sock.setblocking(False)
+        self.adopt_fd(sock.detach(), listener, NULL, 0)
+
+    cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1:
+        cdef SocketConnection connection
+        cdef epoll_event event
+        cdef Py_ssize_t wanted
+        cdef PyObject** grown
+        if fd >= self.table_size:
+            wanted = max(<Py_ssize_t>1024, <Py_ssize_t>fd * 2)
+            grown = <PyObject**>realloc(self.table, wanted * sizeof(PyObject*))
+            if grown == NULL:
+                close(fd)
+                raise MemoryError
+            memset(grown + self.table_size, 0, (wanted - self.table_size) * sizeof(PyObject*))
+            self.table = grown
+            self.table_size = wanted
+        event.events = EPOLLIN
+        event.data.fd = fd
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
+            close(fd)
+            return 0
+        connection = SocketConnection(self.engine, listener)
+        connection.poller = self
+        connection.fd = fd
+        connection.reads = True
+        if size > sizeof(connection.address_bytes):
+            size = 0
+        connection.address_size = size
+        memcpy(connection.address_bytes, address, size)
+        Py_INCREF(connection)
+        self.table[fd] = <PyObject*>connection
+        self.open_sockets += 1
+        if listener is not None:
+            listener.connections += 1
+        return 0
+
+    cdef int accept_batch(self, int fd, object listener) except -1:
+        cdef uint8_t address[28]
+        cdef socklen_t size
+        cdef int accepted, i
+        cdef int most = listener.accept_per_turn
+        cdef int limit = listener.max_connections
+        for i in range(most):
+            size = sizeof(address)
+            accepted = accept4(fd, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if accepted < 0:
+                if errno == ECONNABORTED or errno == EINTR:
+                    continue
+                if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                    self.pause_accepting(fd, listener)
+                return 0
+            if limit and listener.connections >= limit:
+                listener.refused += 1
+                close(accepted)
+                continue
+            self.adopt_fd(accepted, listener, address, size)
+        return 0
+
+    def pause_accepting(self, fd: int, listener: object) -> None:
+        """Leave a listener alone for a while: the process is out of descriptors or memory."""
+        cdef epoll_event event
+        log.error("listener %s: cannot accept: %s; trying again in %d ms",
+                  listener.name, os.strerror(errno), ACCEPT_PAUSE_MS)
+        epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
+        self.loop.call_later(ACCEPT_PAUSE_MS / 1000, self.resume_accepting, fd)
+
+    def resume_accepting(self, fd: int) -> None:
+        """Accept again after a pause, unless the listener is gone."""
+        cdef epoll_event event
+        if fd in self.listeners and self.epfd >= 0:
+            event.events = EPOLLIN
+            event.data.fd = fd
+            epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event)
+
+    @property
+    def lingering_count(self) -> int:
+        """Closed connections whose last bytes are still on their way."""
+        return len(self.lingering)
+
+    def on_ready(self) -> None:
+        """Serve every socket that is ready; the event loop's callback."""
+        self.run()
+
+    cdef int run(self) except -1:
+        cdef epoll_event events[MAX_EVENTS]
+        cdef SocketConnection connection
+        cdef int n, i, fd
+        cdef object listener
+        n = epoll_wait(self.epfd, events, MAX_EVENTS, 0)
+        self.engine.now_ms = monotonic_ms()
+        for i in range(n):
+            fd = events[i].data.fd
+            if fd < self.table_size and self.table[fd] != NULL:
+                connection = <SocketConnection>self.table[fd]
+                try:
+                    if events[i].events & <uint32_t>EPOLLOUT and connection.wants_write:
+                        connection.wants_write = False
+                        connection.interest_changed()
+                        connection.mark_dirty()
+                    if events[i].events & <uint32_t>EPOLLIN and connection.reads:
+                        connection.readable()
+                    elif events[i].events & (<uint32_t>EPOLLERR | <uint32_t>EPOLLHUP):
+                        connection.drop()
+                except Exception:
+                    log.exception("serving client %s at %s: closed", connection.client_id, connection.peer)
+                    connection.drop()
+            else:
+                listener = self.listeners.get(fd)
+                if listener is not None:
+                    self.accept_batch(fd, listener)
+        self.engine.flush_dirty()
+        if self.engine.dirty != NULL:
+            self.engine.wake()        # the loop comes first, then we go on
+        return 0
+
+    def turn(self) -> None:
+        """Advance the engine's clock, write what came of it, and end connections that lingered too long."""
+        cdef int fd
+        self.engine.turn(monotonic_ms())
+        self.engine.flush_dirty()
+        if self.lingering:
+            for fd, due_ms in list(self.lingering.items()):
+                if due_ms <= self.engine.now_ms:
+                    (<SocketConnection>self.table[fd]).close_fd()
+        if self.engine.dirty != NULL:
+            self.engine.wake()
+
+    def flush(self) -> None:
+        """Write what is pending; the callback of Engine.set_wake, one turn later."""
+        self.engine.now_ms = monotonic_ms()
+        self.engine.flush_dirty()
+        if self.engine.dirty != NULL:
+            self.engine.wake()
+
+    def close(self) -> None:
+        """Cut every connection and leave the loop. Wills of those still connected are published first."""
+        cdef Py_ssize_t fd
+        cdef SocketConnection connection
+        if not self.is_watching:
+            return
+        for fd in range(self.table_size):
+            if self.table[fd] != NULL:
+                connection = <SocketConnection>self.table[fd]
+                connection.drop()
+        self.loop.remove_reader(self.epfd)
+        self.is_watching = False
+        close(self.epfd)
+        self.epfd = -1
+        self.listeners.clear()

@@ -1,0 +1,9 @@
+# A connection on an asyncio transport: for transports that somebody else made, and systems without epoll.
+
+from mqttcore.engine.connection cimport Connection
+
+
+cdef class StreamConnection(Connection):
+    cdef object transport             # None before connection_made and after the end
+    cdef bint is_full                 # the transport asked us to stop writing
+    cdef object when_closed           # called with the connection once the transport is gone; or None
