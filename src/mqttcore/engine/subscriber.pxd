@@ -1,0 +1,86 @@
+# What a topic leads to: subscribers, the targets and routes that name them. topics.pxd passes these names on.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from mqttcore.engine.message cimport pub_t
+
+
+cdef enum:
+    OPT_QOS = 0x03                  # bits of the SUBSCRIBE options byte (MQTT 5 §3.8.3.1), kept as they came
+    OPT_NO_LOCAL = 0x04
+    OPT_RETAIN_AS_PUBLISHED = 0x08
+
+
+# Encoded Subscription Identifier properties (0x0B varint …), counted references.
+cdef struct subids_t:
+    Py_ssize_t refs
+    uint32_t size
+    uint8_t data[1]
+
+
+cdef struct target_t:
+    PyObject* subscriber            # Subscriber, borrowed: a subscriber leaves the trie before it dies
+    subids_t* subids                # NULL: none
+    subids_t* own_subids            # as subids, but without No Local subscriptions; for the subscriber's own messages
+    PyObject* group                 # ShareGroup this target was picked from, borrowed; NULL: not shared
+    uint8_t qos                     # highest of the merged subscriptions
+    uint8_t own_qos                 # the same without No Local subscriptions; 0xFF: all are No Local
+    uint8_t retain_as_published     # any of them asks for it
+
+
+# Whoever iterates while delivering holds route_ref(): then the route, its subids and its groups stay. Its subscribers
+# are borrowed all the same: one that unsubscribes meanwhile must be kept alive by its owner until the delivery ends.
+cdef struct route_t:
+    Py_ssize_t refs                 # the cache holds one; whoever iterates holds another
+    uint64_t hash                   # of the topic, for share groups by hash
+    uint32_t count                  # of targets
+    uint32_t group_count
+    PyObject** groups               # ShareGroup, a reference each; in the same allocation
+    route_t* chain                  # from here to targets: the cache's own
+    uint64_t stamp                  # changes of global and first-level wildcards when it was matched
+    uint8_t* topic                  # in the same allocation
+    Py_ssize_t bytes_held
+    uint32_t place                  # in the cache's ring
+    uint16_t size                   # of topic
+    uint16_t slot                   # of the topic's first level among the changes
+    bint is_recent                  # asked for since the clock hand passed
+    target_t targets[1]
+
+
+cdef class Subscriber:
+    cdef readonly bint is_online    # shared groups prefer members that are
+    cdef readonly uint8_t kind      # 0: another class; 1: Session (so the engine may skip the virtual call)
+    cdef uint32_t place             # where a match in progress put its target; verified there, so never stale
+    # Takes one message. Never blocks, never raises for reasons of the peer; a raised error is the broker's own fault.
+    cdef int deliver(self, pub_t* pub, target_t* target) except -1
+
+
+cdef inline route_t* route_ref(route_t* route) noexcept nogil:
+    route.refs += 1
+    return route
+
+cdef void route_unref(route_t* route) noexcept
+
+cdef inline subids_t* subids_ref(subids_t* subids) noexcept nogil:
+    if subids != NULL:
+        subids.refs += 1
+    return subids
+
+cdef void subids_unref(subids_t* subids) noexcept
+
+# Adds one identifier's property to what *subids* points to (NULL at first). The block must have no other reference than
+# those the caller knows of: it may move.
+cdef int subids_add(subids_t** subids, uint32_t subid) except -1
+# The identifiers of a block, in order.
+cdef tuple subids_values(subids_t* subids)
+
+# Merges one more subscription into a target whose first it is not.
+cdef int target_merge(target_t* target, uint8_t options, uint32_t subid) except -1
+# Fills a target from its first subscription. On an exception it holds nothing.
+cdef int target_init(target_t* target, PyObject* subscriber, uint8_t options, uint32_t subid) except -1
+
+cdef inline void target_clear(target_t* target) noexcept:
+    subids_unref(target.subids)
+    subids_unref(target.own_subids)
+    target.subids = target.own_subids = NULL
