@@ -18,7 +18,9 @@ from msgspec import Meta
 
 from mqttcore.errors import ConfigError
 
-__all__ = ["Config", "Limits", "Listener", "check_exposure", "from_mapping", "is_loopback", "load"]
+__all__ = ["Config", "Limits", "Listener", "LogLevel", "check_exposure", "from_mapping", "is_loopback", "load"]
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _COUNT_MAXIMUM = 2**31 - 1
 _BYTES_MAXIMUM = 2**53 - 1
@@ -170,7 +172,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         int, Meta(ge=0, le=86_400, description="Time between two rounds of `$SYS` messages; 0: none.")
     ] = 10
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error", "critical"],
+        LogLevel,
         Meta(description="Least severe records that are logged."),
     ] = "info"
     log_format: Annotated[Literal["text", "json"], Meta(description="Lines for people, or one JSON object a line.")] = (

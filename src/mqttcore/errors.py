@@ -4,6 +4,9 @@ MqttCoreError
  ├── ConfigError             a configuration that cannot be used: path and reason
  ├── PluginError             a plugin that failed or cannot be loaded: plugin and hook
  ├── StoreError              a store that could not keep or give what it was asked for
+ ├── ClientError             our client could not do what it was asked for
+ │    ├── ConnectionRefused  the server answered CONNECT with a code other than success
+ │    └── ConnectionLost     the connection ended before the client closed it
  └── ProtocolError           a peer broke the standard: reason code, clause, text
       ├── MalformedPacket    bytes that are no packet (0x81)
       ├── PacketTooLarge     a packet over the size that was agreed (0x95)
@@ -13,7 +16,10 @@ MqttCoreError
 from mqttcore.constants import ReasonCode
 
 __all__ = [
+    "ClientError",
     "ConfigError",
+    "ConnectionLost",
+    "ConnectionRefused",
     "MalformedPacket",
     "MqttCoreError",
     "PacketTooLarge",
@@ -54,6 +60,33 @@ class PluginError(MqttCoreError):
 
 class StoreError(MqttCoreError):
     """A store that could not keep or give what it was asked for."""
+
+
+class ClientError(MqttCoreError):
+    """Our client could not do what it was asked for."""
+
+
+class ConnectionRefused(ClientError):
+    """The server answered CONNECT with a code other than success.
+
+    reason_code: as it came in CONNACK, of MQTT 5 or a return code of 3.1.1. text: its name and the server's words.
+    """
+
+    def __init__(self, reason_code: int, text: str) -> None:
+        self.reason_code = reason_code
+        self.text = text
+        super().__init__(f"connection refused: {text} ({reason_code})")
+
+
+class ConnectionLost(ClientError):
+    """The connection ended before the client closed it.
+
+    reason_code: that of the server's DISCONNECT, or None when it went without one.
+    """
+
+    def __init__(self, text: str, reason_code: int | None = None) -> None:
+        self.reason_code = reason_code
+        super().__init__(f"connection lost: {text}")
 
 
 class ProtocolError(MqttCoreError):

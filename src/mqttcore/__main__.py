@@ -1,0 +1,5 @@
+"""`python -m mqttcore`."""
+
+from mqttcore.cli import main
+
+main(prog_name="mqttcore")

@@ -1,0 +1,111 @@
+"""Logging of `mqttcore serve`: records are formatted and written by a thread of their own.
+
+A slow terminal or a full pipe must not stop the event loop: the loop only puts records into a bounded queue. When that
+is full records are dropped, and how many is logged as soon as there is room.
+"""
+
+import logging
+import logging.handlers
+import queue
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import orjson
+
+__all__ = ["JsonFormatter", "TextFormatter", "running", "set_level"]
+
+_QUEUE_RECORDS = 10_000
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# Client ids and topics are the peers' words: no line breaks and no terminal sequences from them.
+_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was given as `extra`."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
+
+
+class TextFormatter(logging.Formatter):
+    """`time level logger: message field=value`, a traceback on lines of its own; UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = f"{_time(record)} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        for name, value in _fields(record).items():
+            line += f" {name}={value}"
+        line = line.translate(_VISIBLE)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, the fields of `extra`, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            **_fields(record),
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class _BoundedQueueHandler(logging.handlers.QueueHandler):
+    def __init__(self, records: "queue.Queue[logging.LogRecord]") -> None:
+        super().__init__(records)
+        self._records = records
+        self._dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        # Arguments may change later, so the message is made here; the traceback stays one for the formatter.
+        record.msg, record.args = record.getMessage(), None
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            if self._dropped:
+                text = f"{self._dropped} log records dropped: the log is read too slowly"
+                self._records.put_nowait(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
+                self._dropped = 0
+            self._records.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+
+def set_level(level: str) -> None:
+    """Log records of *level* (a name in lower case) and above."""
+    logging.getLogger().setLevel(level.upper())
+
+
+@contextmanager
+def running(level: str, log_format: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Log to *stream* (standard error) while the block runs; at its end everything is written."""
+    sink = logging.StreamHandler(stream or sys.stderr)
+    sink.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
+    handler = _BoundedQueueHandler(records)
+    listener = logging.handlers.QueueListener(records, sink)
+    root = logging.getLogger()
+    former_level = root.level
+    set_level(level)
+    root.addHandler(handler)
+    listener.start()
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(former_level)
+        listener.stop()
