@@ -55,7 +55,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
 cdef extern from "<poll.h>" nogil:
-    # ppoll() on the epoll descriptor: sleeps shorter than epoll_wait()'s milliseconds
+    # ppoll() on one descriptor, or none (-1): sleeps shorter than epoll_wait()'s milliseconds
     """
     #include <time.h>
     static inline int mqttcore_poll_ns(int fd, long long ns) {

@@ -46,7 +46,7 @@ def subscribe_packet(packet_id: int, topic_filters: list[str], qos: int, version
 
 @dataclass(frozen=True)
 class PublishTemplate:
-    """A PUBLISH in which the generator overwrites topic, packet id and payload in place; offsets are bytes from its start."""
+    """A PUBLISH whose topic, packet id and payload the generator overwrites; offsets in bytes from its start."""
 
     data: bytes
     topic_at: int

@@ -190,7 +190,7 @@ def _share(count: int | None, publishers: int, publisher: int) -> int | None:
 
 
 def wild_filters(topic: int) -> list[str]:
-    """Return the ten filters that match wild topic *topic* and no other; filter j belongs to subscriber (10·topic + j) mod n."""
+    """Return the ten filters that match wild topic *topic* and no other."""
     device, group = f"d{topic:05}", f"x{topic % 100:02}"
     return [
         f"wild/{device}/{group}/temp",
@@ -230,7 +230,7 @@ def _build_wild(run: _Run) -> tuple[LoadGenerator, int]:
 
 
 def _build_flow(run: _Run) -> tuple[LoadGenerator, int]:
-    """Pairs where there are as many subscribers as publishers; else everybody gets everything. Publishers come first."""
+    """Pairs where there are as many subscribers as publishers; else everybody gets everything. Publishers first."""
     publishers, subscribers = run.scenario.publishers, run.scenario.subscribers
     is_paired = publishers == subscribers
     copies = 1 if is_paired else subscribers
@@ -264,6 +264,7 @@ def _run_flow(run: _Run) -> None:
         if run.scenario.shape is Shape.OPEN_LOOP:
             load.start_schedule(options.rate)
         else:
+            load.gather(run.scenario.gather_s)
             load.start_publishing()
 
     if options.count is not None and run.scenario.shape is Shape.FLOW:

@@ -8,6 +8,8 @@ from enum import Enum
 
 __all__ = ["SCENARIOS", "Scenario", "Shape"]
 
+GATHER_S = 100e-6
+
 
 class Shape(Enum):
     """How a scenario is built and driven; each has one function in `mqttcore.bench.run`."""
@@ -21,8 +23,7 @@ class Shape(Enum):
 
 @dataclass(frozen=True)
 class Scenario:
-    """One row. Counts are defaults that `--clients` changes; *batch* is messages a write, *window* messages in flight.
-    """
+    """One row. Counts are defaults for `--clients`; *batch* is messages a write, *window* messages in flight."""
 
     name: str
     summary: str
@@ -34,6 +35,7 @@ class Scenario:
     qos: int = 0
     version: int = 4
     has_properties: bool = False
+    gather_s: float = 0.0  # see LoadGenerator.gather()
     counts: str = ""  # what `clients` replaces: "pairs", "publishers", "subscribers"; empty: nothing
 
     def resized(self, clients: int | None) -> "Scenario":
@@ -47,7 +49,7 @@ class Scenario:
         return replace(self, publishers=publishers, subscribers=subscribers)
 
 
-def _flow(name: str, summary: str, publishers: int, subscribers: int, **more: int | str | bool) -> Scenario:
+def _flow(name: str, summary: str, publishers: int, subscribers: int, **more: int | float | str) -> Scenario:
     return Scenario(name, summary, Shape.FLOW, publishers, subscribers, **more)  # type: ignore[arg-type]
 
 
@@ -56,21 +58,34 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         _flow("pairs", "200→200, own topics, one message a write, ≤4 in flight", 200, 200, counts="pairs"),
         _flow("pairs_w1", "the same, 1 in flight: nothing to batch", 200, 200, window=1, counts="pairs"),
-        _flow("one2one", "1→1, 32 messages a write, ≤1024 in flight", 1, 1, batch=32, window=1024, counts="pairs"),
         _flow(
-            "fanin", "100→1 through +, 5 messages a write, ≤20 in flight each", 100, 1, batch=5, window=20,
+            "one2one",
+            "1→1, 32 messages a write, ≤1024 in flight",
+            1,
+            1,
+            batch=32,
+            window=1024,
+            gather_s=GATHER_S,
+            counts="pairs",
+        ),
+        _flow(
+            "fanin",
+            "100→1 through +, 5 messages a write, ≤20 in flight each",
+            100,
+            1,
+            batch=5,
+            window=20,
+            gather_s=GATHER_S,
             counts="publishers",
         ),
         _flow("fanout", "1→1000, ≤8 in flight", 1, 1000, window=8, counts="subscribers"),
         _flow("ingest", "100→nobody", 100, 0, batch=20, window=40, counts="publishers"),
         _flow("pairs_q1", "pairs at QoS 1 on both legs", 200, 200, qos=1, counts="pairs"),
-        _flow("one2one_q1", "one2one at QoS 1", 1, 1, batch=32, window=1024, qos=1, counts="pairs"),
+        _flow("one2one_q1", "one2one at QoS 1", 1, 1, batch=32, window=1024, gather_s=GATHER_S, qos=1, counts="pairs"),
         _flow("fanout_q1", "fanout at QoS 1", 1, 1000, window=8, qos=1, counts="subscribers"),
         _flow("ingest_q1", "ingest at QoS 1", 100, 0, batch=5, window=20, qos=1, counts="publishers"),
         _flow("pairs_q2", "pairs at QoS 2", 200, 200, qos=2, counts="pairs"),
-        _flow(
-            "pairs_v5", "pairs at MQTT 5, with properties", 200, 200, version=5, has_properties=True, counts="pairs"
-        ),
+        _flow("pairs_v5", "pairs at MQTT 5, with properties", 200, 200, version=5, has_properties=True, counts="pairs"),
         _flow("wild", "1→101 clients holding 100,000 filters, 10 match each message", 1, 101, window=8),
         Scenario(
             "retain", "100,000 retained messages, one # subscriber gets all", Shape.RETAIN, 1, 1, batch=100, window=1000
@@ -80,7 +95,12 @@ SCENARIOS: dict[str, Scenario] = {
             "connect", "connect, CONNACK, close, 64 at a time", Shape.CONNECT, subscribers=64, counts="subscribers"
         ),
         Scenario(
-            "latency", "open loop, 5,000 messages a second over 20 pairs", Shape.OPEN_LOOP, 20, 20, window=32768,
+            "latency",
+            "open loop, 5,000 messages a second over 20 pairs",
+            Shape.OPEN_LOOP,
+            20,
+            20,
+            window=32768,
             counts="pairs",
         ),
     )
