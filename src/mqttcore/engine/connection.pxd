@@ -13,7 +13,7 @@ from mqttcore.engine.session cimport Session
 from mqttcore.engine.timers cimport timer_t
 
 
-cdef enum connection_state:
+cdef enum:
     STATE_NEW = 0
     STATE_ADMITTING = 1
     STATE_CONNECTED = 2

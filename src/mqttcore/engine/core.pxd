@@ -42,7 +42,7 @@ cdef struct limits_t:
     bint queue_qos0_offline
 
 
-cdef enum drop_reason:
+cdef enum:
     DROP_QUEUE_FULL = 0       # a session's queue was at its limit
     DROP_SLOW_READER = 1      # QoS 0 to a connection that does not read
     DROP_EXPIRED = 2          # Message Expiry Interval passed

@@ -126,7 +126,11 @@ cdef class Engine(Core):
             routes_maximum=limits.routes_cached_maximum,
             share_strategy=limits.share_strategy,
         )
-        self.retained = RetainedTree(limits.retained_messages_maximum, limits.retained_bytes_maximum)
+        self.retained = RetainedTree(
+            count_maximum=limits.retained_messages_maximum,
+            bytes_maximum=limits.retained_bytes_maximum,
+            levels_maximum=limits.topic_levels_maximum,
+        )
         self.clients = {}
         self.taps = {}
         self.graveyard = []

@@ -10,7 +10,7 @@ from mqttcore.engine.message cimport msg_t
 from mqttcore.engine.topics cimport subids_t
 
 
-cdef enum slot_state:
+cdef enum:
     AWAIT_PUBACK = 1          # sent QoS 1
     AWAIT_PUBREC = 2          # sent QoS 2
     AWAIT_PUBCOMP = 3         # sent PUBREL; the message is no longer held
