@@ -106,7 +106,11 @@ class Broker:
             raise MqttCoreError("the broker is running")
         check_exposure(self.config, has_authentication=False)
         loop = asyncio.get_running_loop()
-        engine = Engine(self.config.limits, now_ms=time.monotonic_ns() // 1_000_000)
+        engine = Engine(
+            self.config.limits,
+            now_ms=time.monotonic_ns() // 1_000_000,
+            sys_for_anonymous=self.config.sys_for_anonymous,
+        )
         bound: list[BoundListener] = []
         try:
             for listener in self.config.listeners:

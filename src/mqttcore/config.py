@@ -163,6 +163,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     allow_anonymous: Annotated[
         bool | None, Meta(description="Clients without authentication; not set: on loopback addresses only.")
     ] = None
+    sys_for_anonymous: Annotated[
+        bool, Meta(description="Whether clients without authentication may subscribe to `$SYS/`.")
+    ] = False
     limits: Annotated[Limits, Meta(description="Bounds of connections, sessions and stored messages.")] = Limits()
     plugins: Annotated[
         dict[str, dict[str, Any]],

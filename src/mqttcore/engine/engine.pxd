@@ -16,7 +16,8 @@ cdef class Engine(Core):
     cdef dict clients                     # client_id -> Session
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
-    cdef list held_publishers             # [Connection, Session, due_ms] read again when the session has room
+    cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
+    cdef readonly bint sys_for_anonymous
     cdef int delivering                   # depth of publish()
     cdef uint64_t epochs
     cdef uint64_t assigned

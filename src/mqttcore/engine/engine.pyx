@@ -111,11 +111,15 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
 cdef class Engine(Core):
     """State of one broker.
 
-    limits: a config.Limits. hooks: a HookTable or None. The driver sets `now_ms` (monotonic milliseconds, above 0) through
+    limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
+    subscribe to `$SYS/`. The driver sets `now_ms` (monotonic milliseconds, above 0) through
     `advance`, feeds connections, and calls `flush` when it has fed what it had.
     """
 
-    def __init__(self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1) -> None:
+    def __init__(
+        self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False
+    ) -> None:
+        self.sys_for_anonymous = sys_for_anonymous
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
         self.now_ms = now_ms
@@ -374,23 +378,28 @@ cdef class Engine(Core):
             return 0
         self.counters.publishers_paused += 1
         publisher.set_paused(True)
-        self.held_publishers.append((publisher, session, self.now_ms + self.limits.publisher_pause_ms))
+        self.held_publishers.append(
+            (publisher, session, self.now_ms + self.limits.publisher_pause_ms, session.acked)
+        )
         return 0
 
     cdef int release_publishers(self) except -1:
-        # Held at most publisher_pause_ms: one slow reader must not stop others for long.
+        # Held at most publisher_pause_ms, and for a reader that acknowledged nothing meanwhile not again: one that hangs
+        # must not slow the others down.
         cdef list still = []
         cdef Connection publisher
         cdef Session session
         cdef list held = self.held_publishers
         self.held_publishers = []
-        for publisher, session, due_ms in held:
+        for publisher, session, due_ms, acked in held:
             if (
                 due_ms > self.now_ms and session.link is not None
                 and session.queue.count * 2 > self.limits.queued_messages_maximum
             ):
-                still.append((publisher, session, due_ms))
+                still.append((publisher, session, due_ms, acked))
             else:
+                if due_ms <= self.now_ms and session.acked == acked:
+                    session.is_stalled = True
                 publisher.set_paused(False)
         self.held_publishers.extend(still)
         return 0
@@ -672,6 +681,8 @@ cdef class Engine(Core):
             return RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
         if session.subscriptions is None:
             session.subscriptions = {}
+        if not self.sys_for_anonymous and session.identity is None and is_sys_filter(topic_filter, is_shared):
+            return RC_NOT_AUTHORIZED
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
@@ -839,6 +850,13 @@ cdef class Engine(Core):
             taps=len(self.taps),
         )
         return found
+
+
+cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
+    # Whether a filter can match below $SYS: only one that says so can [MQTT-4.7.2-1].
+    if is_shared:
+        topic_filter = topic_filter.split(b"/", 2)[2]
+    return topic_filter == b"$SYS" or topic_filter.startswith(b"$SYS/")
 
 
 cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties) except NULL:

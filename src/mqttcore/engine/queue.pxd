@@ -30,6 +30,4 @@ cdef inline entry_t* queue_head(queue_t* q) noexcept:
     return &q.ring[q.head]
 # Removes the oldest entry and gives back what it holds.
 cdef void queue_pop(queue_t* q) noexcept
-# Removes the oldest entry with this QoS; 1 when there was one.
-cdef bint queue_drop_qos0(queue_t* q) noexcept
 cdef void queue_clear(queue_t* q) noexcept

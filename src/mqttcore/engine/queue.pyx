@@ -60,18 +60,6 @@ cdef void queue_pop(queue_t* q) noexcept:
         q.head = q.mask = 0
 
 
-cdef bint queue_drop_qos0(queue_t* q) noexcept:
-    cdef uint32_t i, j
-    for i in range(q.count):
-        if q.ring[(q.head + i) & q.mask].qos == 0:
-            entry_release(q, &q.ring[(q.head + i) & q.mask])
-            for j in range(i, q.count - 1):
-                q.ring[(q.head + j) & q.mask] = q.ring[(q.head + j + 1) & q.mask]
-            q.count -= 1
-            return True
-    return False
-
-
 cdef void queue_clear(queue_t* q) noexcept:
     cdef uint32_t i
     for i in range(q.count):

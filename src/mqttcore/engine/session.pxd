@@ -49,9 +49,11 @@ cdef class Session(Subscriber):
     cdef readonly int64_t connected_ms
     cdef readonly uint64_t epoch      # counts takeovers: (client id, epoch) names an owner (DESIGN §7)
     cdef readonly uint64_t dropped    # messages dropped for this session
+    cdef uint64_t acked               # packet ids that became free
     cdef readonly bint is_clean       # ends with its connection
     cdef readonly bint has_ended
     cdef bint has_acked               # a packet id became free since the last pump()
+    cdef bint is_stalled              # publishers waited for it in vain: no more until it acknowledges something
 
     @staticmethod
     cdef Session new(Core core, str client_id)

@@ -14,7 +14,7 @@ from mqttcore.engine.core cimport (
     DROP_TOTAL_FULL,
 )
 from mqttcore.engine.message cimport msg_ref, msg_unref, msg_view, pub_done, pub_keep
-from mqttcore.engine.queue cimport entry_t, queue_clear, queue_drop_qos0, queue_head, queue_pop, queue_push
+from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
 from mqttcore.engine.window cimport (
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
@@ -192,7 +192,7 @@ cdef class Session(Subscriber):
         queue_push(&self.queue_qos0 if qos == 0 else &self.queue, m, ids, target.group, qos, retain)
         self.queue_bytes(before_bytes, before_count)
         if (
-            qos and self.link is not None
+            qos and self.link is not None and not self.is_stalled
             and (self.queue.count * 4 > self.core.limits.queued_messages_maximum * 3
                  or self.queue.bytes * 4 > self.core.limits.queued_bytes_maximum * 3)
         ):
@@ -294,6 +294,7 @@ cdef class Session(Subscriber):
     cdef int attach(self, Outlet link, uint32_t receive_maximum) except -1:
         self.link = link
         self.is_online = True
+        self.is_stalled = False
         self.window_size = min(receive_maximum, self.core.limits.in_flight_maximum)
         free(self.resend)
         self.resend = window_in_order(&self.sent)
@@ -363,6 +364,8 @@ cdef class Session(Subscriber):
         window_remove(&self.sent, slot)
         self.core.counters.in_flight -= 1
         self.has_acked = True
+        self.is_stalled = False
+        self.acked += 1
         return True
 
     cdef bint on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1:
@@ -376,6 +379,8 @@ cdef class Session(Subscriber):
             window_remove(&self.sent, slot)       # the client refused it; the exchange is over (MQTT 5 §4.3.3)
             self.core.counters.in_flight -= 1
             self.has_acked = True
+            self.is_stalled = False
+            self.acked += 1
             return True
         if slot.state == AWAIT_PUBREC:
             slot.state = AWAIT_PUBCOMP
@@ -392,6 +397,8 @@ cdef class Session(Subscriber):
         window_remove(&self.sent, slot)
         self.core.counters.in_flight -= 1
         self.has_acked = True
+        self.is_stalled = False
+        self.acked += 1
         return True
 
     cdef bint begin_receive(self, uint16_t packet_id) except -1:
