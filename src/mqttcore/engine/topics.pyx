@@ -236,7 +236,7 @@ cdef class TopicTree:
             route = <route_t*>PyMem_Malloc(held)
             if route == NULL:
                 raise MemoryError
-        except:
+        except BaseException:
             for i in range(count):
                 target_clear(&self.targets[i])
             raise
@@ -325,7 +325,7 @@ cdef class TopicTree:
                 outcome = self._join(node, name, name_size, subscriber, options, subid)
             else:
                 outcome = self._add(node, subscriber, options, subid)
-        except:
+        except BaseException:
             tree_prune(&self.tree, node)
             raise
         if outcome & ROUTES_CHANGED:
@@ -391,7 +391,7 @@ cdef class TopicTree:
             entry.subid = subid
             try:
                 group.update(entry)
-            except:
+            except BaseException:
                 entry.link.options = before.link.options
                 entry.subid = before.subid
                 raise
@@ -404,7 +404,7 @@ cdef class TopicTree:
             group.join(entry)
             if group_entry == NULL:
                 group.entry = self._new_entry(ENTRY_GROUP, node, group)
-        except:
+        except BaseException:
             Py_DECREF(subscriber)
             PyMem_Free(entry)
             raise
