@@ -27,14 +27,14 @@ cdef class ShareGroup:
         return self.share_name.decode()
 
     cdef target_t* pick(self, uint64_t topic_hash) noexcept:
-        cdef Py_ssize_t start, index, i
+        cdef Py_ssize_t start, index, _
         if self.count == 0:
             return NULL
         start = self.turn
         if self.strategy == SHARE_HASH:
             start = <Py_ssize_t>((topic_hash >> 32) * <uint64_t>self.count >> 32)
         index = start
-        for i in range(self.count):
+        for _ in range(self.count):
             if (<Subscriber>self.members[index].target.subscriber).is_online:
                 break
             index += 1

@@ -15,7 +15,7 @@ from mqttcore.engine.share cimport (
 from mqttcore.engine.subscriber cimport subids_values, target_clear, target_init, target_merge
 from mqttcore.engine.tree cimport (
     HAS_PLUS, HAS_REST, path_size, path_write, table_add, table_bucket, table_chain, table_free, table_init,
-    table_remove, tree_child, tree_find, tree_free, tree_init, tree_make, tree_prune, walk_close, walk_hold, walk_init,
+    table_remove, tree_child, tree_find, tree_free, tree_init, tree_make, tree_prune, tree_warm, walk_close, walk_hold, walk_init,
     walk_step,
 )
 
@@ -166,6 +166,7 @@ cdef class TopicTree:
         cdef uint8_t flags
         cdef bint sees_wildcards = size == 0 or topic[0] != c"$"        # [MQTT-4.7.2-1], for the first level only
         cdef bint is_whole = False                                      # all levels of the topic are behind us
+        tree_warm(&self.tree, topic, size)
         push(front, self.tree.root)
         while front.count:
             if not is_whole:
@@ -236,7 +237,7 @@ cdef class TopicTree:
             route = <route_t*>PyMem_Malloc(held)
             if route == NULL:
                 raise MemoryError
-        except:
+        except BaseException:
             for i in range(count):
                 target_clear(&self.targets[i])
             raise
@@ -325,7 +326,7 @@ cdef class TopicTree:
                 outcome = self._join(node, name, name_size, subscriber, options, subid)
             else:
                 outcome = self._add(node, subscriber, options, subid)
-        except:
+        except BaseException:
             tree_prune(&self.tree, node)
             raise
         if outcome & ROUTES_CHANGED:
@@ -391,7 +392,7 @@ cdef class TopicTree:
             entry.subid = subid
             try:
                 group.update(entry)
-            except:
+            except BaseException:
                 entry.link.options = before.link.options
                 entry.subid = before.subid
                 raise
@@ -404,7 +405,7 @@ cdef class TopicTree:
             group.join(entry)
             if group_entry == NULL:
                 group.entry = self._new_entry(ENTRY_GROUP, node, group)
-        except:
+        except BaseException:
             Py_DECREF(subscriber)
             PyMem_Free(entry)
             raise
@@ -419,7 +420,7 @@ cdef class TopicTree:
 
     cdef entry_t* _find_entry(self, uint8_t kind, void* owner, PyObject* subscriber) noexcept:
         cdef uint32_t hash = entry_hash(&self.tree.key, owner, subscriber)
-        cdef entry_t* entry = <entry_t*>table_chain(&self.entries, hash)
+        cdef entry_t* entry = <entry_t*>table_chain(&self.entries, hash)[0]
         while entry != NULL:
             if (entry.link.hash == hash and entry.owner == owner and entry.subscriber == subscriber
                     and entry.link.flags == kind):
@@ -429,7 +430,7 @@ cdef class TopicTree:
 
     cdef entry_t* _find_group(self, node_t* node, const uint8_t* name, Py_ssize_t size) noexcept:
         cdef uint32_t hash = group_hash(&self.tree.key, node, name, size)
-        cdef entry_t* entry = <entry_t*>table_chain(&self.entries, hash)
+        cdef entry_t* entry = <entry_t*>table_chain(&self.entries, hash)[0]
         while entry != NULL:
             if (entry.link.hash == hash and entry.owner == node and entry.link.flags == ENTRY_GROUP
                     and (<ShareGroup>entry.subscriber).is_named(name, size)):

@@ -13,7 +13,7 @@
 # A node lives while it has a value, a child or a pin. Memory is PyMem's: hold the GIL.
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from mqttcore.engine.levels cimport fold64, hash_bytes, hash_key_t
@@ -75,10 +75,13 @@ cdef extern from *:
         _BitScanReverse(&place, value);
         return place;
     }
+    static inline void mqttcore_prefetch(const void* p) { (void)p; }
     #else
+    static inline void mqttcore_prefetch(const void* p) { __builtin_prefetch(p); }
     static inline unsigned mqttcore_top_bit(uint32_t value) { return 31u - (unsigned)__builtin_clz(value); }
     #endif
     """
+    void prefetch "mqttcore_prefetch"(const void* p) noexcept nogil
     unsigned int top_bit "mqttcore_top_bit"(uint32_t value) noexcept nogil     # value > 0
 
 
@@ -90,12 +93,12 @@ cdef inline link_t** table_bucket(table_t* table, uint32_t index) noexcept nogil
     return &table.segments[top - 3][index - (<uint32_t>1 << top)]
 
 
-# Head of the chain in which *hash* stands.
-cdef inline link_t* table_chain(table_t* table, uint32_t hash) noexcept nogil:
+# Where the chain of *hash* begins.
+cdef inline link_t** table_chain(table_t* table, uint32_t hash) noexcept nogil:
     cdef uint32_t index = hash & table.mask
     if index >= table.buckets:
         index &= table.mask >> 1
-    return table_bucket(table, index)[0]
+    return table_bucket(table, index)
 
 
 cdef int table_init(table_t* table) except -1
@@ -106,8 +109,10 @@ cdef void table_add(table_t* table, link_t* link) noexcept
 cdef void table_remove(table_t* table, link_t* link) noexcept
 
 
-cdef inline uint32_t edge_hash(tree_t* tree, node_t* parent, uint64_t level_hash) noexcept nogil:
-    return <uint32_t>fold64(level_hash ^ <uintptr_t>parent, tree.key.right)
+# Of a level below the node with parent_hash: a hash of the whole path, so that it is known before the nodes are. Paths
+# whose hashes are equal by chance share a chain, no more: what counts is the parent's address.
+cdef inline uint32_t edge_hash(tree_t* tree, uint32_t parent_hash, uint64_t level_hash) noexcept nogil:
+    return <uint32_t>fold64(level_hash ^ parent_hash, tree.key.right)
 
 
 # The child of *parent* for a level, or NULL. level_hash: hash_bytes() of the level.
@@ -118,8 +123,8 @@ cdef inline node_t* tree_child(tree_t* tree, node_t* parent, const uint8_t* leve
     cdef node_t* node
     if parent.first_child == NULL:
         return NULL
-    hash = edge_hash(tree, parent, level_hash)
-    link = table_chain(&tree.nodes, hash)
+    hash = edge_hash(tree, parent.link.hash, level_hash)
+    link = table_chain(&tree.nodes, hash)[0]
     while link != NULL:
         if link.hash == hash and link.size == size:
             node = <node_t*>link
@@ -132,6 +137,8 @@ cdef inline node_t* tree_child(tree_t* tree, node_t* parent, const uint8_t* leve
 cdef int tree_init(tree_t* tree) except -1
 # Frees all nodes, whatever their pins; values must have been given back.
 cdef void tree_free(tree_t* tree) noexcept
+# Asks the memory for the first levels of a path at once, where the following calls would wait for one after another.
+cdef void tree_warm(tree_t* tree, const uint8_t* path, Py_ssize_t size) noexcept
 # The node of a whole path, or NULL. Visits at most as many nodes as the tree is deep.
 cdef node_t* tree_find(tree_t* tree, const uint8_t* path, Py_ssize_t size) noexcept
 # The node of a whole path, made where it is missing; give it a value or prune it. nodes_maximum: with it already there,

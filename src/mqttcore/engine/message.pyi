@@ -1,0 +1,19 @@
+from typing import Never
+
+from typing_extensions import disjoint_base
+
+__pyx_capi__: dict[str, object]
+
+@disjoint_base
+class Message:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def qos(self) -> int: ...
+    @property
+    def retain(self) -> bool: ...
+    @property
+    def properties_block(self) -> bytes: ...
