@@ -7,17 +7,40 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name, check_utf8, is_shared_filter
 from mqttcore.codec.properties cimport encode_properties_block
+from mqttcore.codec.reader cimport decode_body
 from mqttcore.codec.status cimport status_error, status_reason
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, decode_server_publish, publish_view
 from mqttcore.codec.writer cimport writer_t
 
 
-# Any packet as its Python class; raises ProtocolError. version: that of the connection (ignored by CONNECT).
-# An error in a CONNECT carries `protocol_version` as far as it is known.
-cdef object decode_body(uint8_t first, const uint8_t* body, Py_ssize_t size, int version)
+cdef enum:
+    VERSION_3_1 = 3
+    VERSION_3_1_1 = 4
+    VERSION_5 = 5
+
+cdef enum:
+    CONNECT_RESERVED = 0x01
+    CONNECT_CLEAN_START = 0x02
+    CONNECT_WILL = 0x04
+    CONNECT_WILL_RETAIN = 0x20
+    CONNECT_PASSWORD = 0x40
+    CONNECT_USER_NAME = 0x80
+
+cdef enum:
+    OPTION_QOS = 0x03
+    OPTION_NO_LOCAL = 0x04
+    OPTION_RETAIN_AS_PUBLISHED = 0x08
+    OPTION_RESERVED = 0xC0
+
+cdef enum:
+    LAST_RETURN_CODE = 5
 
 # The CONNACK return code of 3.1 and 3.1.1 for a reason code of MQTT 5 (0 to 5).
 cdef uint8_t return_code_of(uint8_t reason_code) noexcept nogil
+
+
+# The reverse for a return code up to LAST_RETURN_CODE.
+cdef uint8_t reason_of(uint8_t return_code) noexcept nogil
 
 
 # Base of all packets. Fields are set when a packet is made and do not change; dicts and lists are not copied, so whoever

@@ -17,7 +17,6 @@ from mqttcore.codec.status cimport (
     ST_RESPONSE_TOPIC,
     ST_SUBSCRIPTION_ID_ZERO,
     ST_TOPIC_ALIAS_ZERO,
-    ST_TOPIC_WILDCARD,
     ST_TRUNCATED,
     status_error,
 )
@@ -31,7 +30,6 @@ from mqttcore.codec.wire cimport (
     take_u16,
     take_u32,
     take_varint,
-    varint_size,
 )
 from mqttcore.codec.writer cimport (
     HEADER_ROOM,

@@ -6,11 +6,11 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 
 from mqttcore.codec.codes cimport *
-from mqttcore.codec.packets cimport Connect, Packet, decode_body
+from mqttcore.codec.packets cimport Connect, Packet
+from mqttcore.codec.reader cimport decode_body
 from mqttcore.codec.status cimport (
     ST_NOT_FROM_CLIENT,
     ST_NOT_FROM_SERVER,
-    ST_OK,
     ST_PACKET_TOO_LARGE,
     ST_SESSION_EXPIRY_FROM_SERVER,
     ST_SUBSCRIPTION_ID_FROM_CLIENT,

@@ -19,7 +19,7 @@ from mqttcore.codec.status cimport (
 )
 from mqttcore.codec.wire cimport cursor_t, get_u16, read_varint
 
-# Reason codes of each packet (§2.4, table 2-6). CONNACK's stand in packets.pyx's tables as well, for older versions.
+# Reason codes of each packet (§2.4, table 2-6).
 cdef dict REASON_CODES = {
     PT_CONNACK: (
         0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A,

@@ -1,0 +1,6 @@
+from typing import Any
+
+__pyx_capi__: dict[str, Any]
+
+def decode_properties(block: bytes) -> dict[int, Any]: ...
+def encode_properties(properties: dict[int, Any]) -> bytes: ...
