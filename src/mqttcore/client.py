@@ -39,7 +39,7 @@ from mqttcore.codec import (
     UnsubAck,
     Unsubscribe,
 )
-from mqttcore.constants import ConnectReturnCode, PropertyId, ProtocolVersion, ReasonCode
+from mqttcore.constants import PropertyId, ProtocolVersion, ReasonCode
 from mqttcore.errors import ClientError, ConnectionLost, ConnectionRefused, ProtocolError
 
 __all__ = ["Client", "Properties", "open_client", "reason_text"]
@@ -53,14 +53,10 @@ _CLOSE_TIMEOUT_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-def reason_text(reason_code: int, version: int = ProtocolVersion.MQTT_5, properties: Properties | None = None) -> str:
-    """Return the standard's name of *reason_code*, and the peer's Reason String if *properties* has one.
-
-    Before MQTT 5 the codes are those of CONNACK (MQTT 3.1.1 §3.2.2.3).
-    """
-    codes = ReasonCode if version >= ProtocolVersion.MQTT_5 else ConnectReturnCode
+def reason_text(reason_code: int, properties: Properties | None = None) -> str:
+    """Return the standard's name of *reason_code*, and the peer's Reason String if *properties* has one."""
     try:
-        name = codes(reason_code).name.replace("_", " ").capitalize().replace("qos", "QoS")
+        name = ReasonCode(reason_code).name.replace("_", " ").capitalize().replace("Qos", "QoS")
     except ValueError:
         name = f"Unknown reason code 0x{reason_code:02X}"
     reason_string = (properties or {}).get(PropertyId.REASON_STRING)
@@ -357,7 +353,7 @@ class Client:
         if self._accepted.done():
             raise ProtocolError(ReasonCode.PROTOCOL_ERROR, "MQTT-3.2.0-2", "a second CONNACK")
         if packet.reason_code:
-            text = reason_text(packet.reason_code, self.version, packet.properties)
+            text = reason_text(packet.reason_code, packet.properties)
             self._accepted.set_exception(ConnectionRefused(packet.reason_code, text))
             self.abort()
             return
@@ -445,7 +441,7 @@ class Client:
         self._is_ping_unanswered = False
 
     def _on_disconnect(self, packet: Disconnect) -> None:
-        text = reason_text(packet.reason_code, self.version, packet.properties)
+        text = reason_text(packet.reason_code, packet.properties)
         self._lose(ConnectionLost(f"the server disconnected: {text}", packet.reason_code))
         self._wire.abort()
 

@@ -69,7 +69,7 @@ class ClientError(MqttCoreError):
 class ConnectionRefused(ClientError):
     """The server answered CONNECT with a code other than success.
 
-    reason_code: as it came in CONNACK, of MQTT 5 or a return code of 3.1.1. text: its name and the server's words.
+    reason_code: MQTT 5's, in every version. text: its name and the server's Reason String.
     """
 
     def __init__(self, reason_code: int, text: str) -> None:

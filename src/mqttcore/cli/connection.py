@@ -21,7 +21,7 @@ __all__ = ["EPILOG", "Connection", "connection_options", "run"]
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 27 timed out (sub -W). If the server refuses the connection, "
-    "the reason is printed and the exit code is that of its CONNACK: 1 to 5 before MQTT 5, 128 to 162 with it. "
+    "its reason is printed and the exit code is that reason's number in MQTT 5, 128 to 162. "
     "TLS is not there yet: its options come with the broker's TLS listeners."
 )
 

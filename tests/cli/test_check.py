@@ -1,0 +1,85 @@
+"""`mqttcore check`, and what the group does by itself."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mqttcore._version import __version__
+from mqttcore.cli import main
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_good_file_is_summarised(config_file):
+    path = config_file('[[listeners]]\nname = "lan"\nport = 1884\n[plugins.audit]\n')
+    result = invoke("check", path)
+    assert result.exit_code == 0
+    assert result.stdout == f"{path}: ok\nlistener lan: mqtt on 127.0.0.1, port 1884\nplugins: audit\n"
+
+
+def test_show_prints_every_value_as_json(config_file):
+    result = invoke("check", config_file("[limits]\nreceive_maximum = 7\n"), "--show")
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert shown["limits"]["receive_maximum"] == 7
+    assert shown["limits"]["maximum_qos"] == 2
+    assert shown["listeners"][0]["port"] == 1883
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[[listeners]]\nprot = 1\n", "listeners[0].prot: unknown key"),
+        ("x = = 1\n", "is not TOML: Invalid value (at line 1, column 5)"),
+        ('[[listeners]]\nhost = "0.0.0.0"\n', "listeners[0].host: 0.0.0.0 can be reached by others"),
+    ],
+)
+def test_mistake_is_named_with_exit_code_2(config_file, text, error):
+    path = config_file(text)
+    result = invoke("check", path)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"{path}: {error}")
+
+
+def test_exposed_listener_with_plugins_is_left_to_serve(config_file):
+    assert invoke("check", config_file('[[listeners]]\nhost = "0.0.0.0"\n[plugins.passwords]\n')).exit_code == 0
+
+
+def test_version():
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout) == (0, f"mqttcore {__version__}\n")
+
+
+def test_help_names_the_commands():
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert all(f"  {name} " in result.stdout for name in ("serve", "check", "pub", "sub", "bench"))
+
+
+def test_unknown_command_is_wrong_usage():
+    assert invoke("sreve").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--help"], ["mqttcore.broker", "mqttcore.codec", "mqttcore.config", "asyncio"]),
+        (["pub", "--help"], ["mqttcore.broker", "mqttcore.engine", "mqttcore.cli.serve", "aiohttp", "uvloop"]),
+        (["check", "--help"], ["mqttcore.broker", "mqttcore.codec", "asyncio"]),
+    ],
+)
+def test_command_imports_only_what_it_needs(arguments, absent):
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('loaded', [name for name in {absent!r} if name in sys.modules]))\n"
+        "from mqttcore.cli import main\n"
+        f"main({arguments!r})\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert result.stdout.endswith("loaded []\n")

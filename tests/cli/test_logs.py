@@ -1,0 +1,101 @@
+"""Logging of `serve`: its two formats, and that it never blocks."""
+
+import io
+import json
+import logging
+import threading
+
+from mqttcore.cli import logs
+
+log = logging.getLogger("mqttcore.test")
+
+
+def logged(log_format, action, level="info"):
+    stream = io.StringIO()
+    with logs.running(level, log_format, stream):
+        action()
+    return stream.getvalue()
+
+
+def test_text_line_has_time_level_logger_message_and_fields():
+    line = logged("text", lambda: log.info("hello %s", "you", extra={"client_id": "c1"}))
+    time, rest = line.split(" ", 1)
+    assert time.endswith("Z")
+    assert len(time) == len("2026-01-02T03:04:05.678Z")
+    assert rest == "info mqttcore.test: hello you client_id=c1\n"
+
+
+def test_words_of_peers_cannot_forge_lines():
+    line = logged("text", lambda: log.info("%s", "a\nb\x1b[2J\x9b", extra={"topic": "x\r\ny"}))
+    assert line.endswith(": a\\x0ab\\x1b[2J\\x9b topic=x\\x0d\\x0ay\n")
+    assert line.count("\n") == 1
+
+
+def test_json_line_is_an_object():
+    line = logged("json", lambda: log.warning("a\n%d", 1, extra={"client_id": "c1", "code": 0x87, "path": object}))
+    record = json.loads(line)
+    assert line.count("\n") == 1
+    assert record.pop("time").endswith("Z")
+    assert record == {
+        "client_id": "c1",
+        "code": 0x87,
+        "path": "<class 'object'>",
+        "level": "warning",
+        "logger": "mqttcore.test",
+        "message": "a\n1",
+    }
+
+
+def fail():
+    try:
+        raise ValueError("oh")
+    except ValueError:
+        log.exception("it failed")
+
+
+def test_traceback_follows_the_text_line():
+    first, *traceback = logged("text", fail).splitlines()
+    assert first.endswith("error mqttcore.test: it failed")
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "ValueError: oh"
+
+
+def test_traceback_is_a_field_in_json():
+    assert json.loads(logged("json", fail))["exception"].endswith("ValueError: oh")
+
+
+def test_level_can_be_changed_and_is_put_back():
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+
+    def act():
+        log.debug("one")
+        logs.set_level("debug")
+        log.debug("two")
+
+    assert [line.rsplit(" ", 1)[1] for line in logged("text", act).splitlines()] == ["two"]
+    assert (root.level, root.handlers) == before
+
+
+def test_slow_reader_makes_records_drop_and_never_wait():
+    class Stuck(io.StringIO):
+        def __init__(self):
+            super().__init__()
+            self.may_write = threading.Event()
+
+        def write(self, text):
+            assert self.may_write.wait(20)
+            return super().write(text)
+
+    stream = Stuck()
+    count = 30_000
+    with logs.running("info", "text", stream):
+        for number in range(count):
+            log.info("%d", number)
+        stream.may_write.set()
+        while "dropped" not in stream.getvalue():
+            log.info("again")
+    written = stream.getvalue()
+    dropped = int(written.split(" log records dropped")[0].rsplit(" ", 1)[1])
+    assert count - 10_010 <= dropped
+    assert "mqttcore.test: 0\n" in written
