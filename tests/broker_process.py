@@ -1,0 +1,141 @@
+"""A broker in a process of its own, on a port that the system chose.
+
+MQTTCORE_TEST_BROKER=mosquitto runs Debian's mosquitto in its place, to tell a fault of the broker from one of a test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+START_DEADLINE_S = 20
+STOP_DEADLINE_S = 20
+LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+) \(mqtt\)")
+# What must not stand in a broker's stderr, however it ended.
+FAULTS = ("Traceback", "Task was destroyed", "was never awaited", "never retrieved", "ResourceWarning", "Segmentation")
+MOSQUITTO_CONFIG = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+max_queued_messages 0
+max_inflight_messages 100
+sys_interval 1
+"""
+
+
+def broker_kind() -> str:
+    return os.environ.get("MQTTCORE_TEST_BROKER", "mqttcore")
+
+
+@dataclass
+class BrokerProcess:
+    """A running broker. errors: what it has written to stderr so far."""
+
+    kind: str
+    process: subprocess.Popen[str]
+    host: str
+    port: int
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def rss_bytes(self) -> int:
+        """Resident memory, now (Linux)."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _command(kind: str, folder: Path, config: str | None) -> tuple[list[str], int]:
+    """Return the command line and the port in it; 0 when the broker will tell its port."""
+    if kind == "mosquitto":
+        program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        port = _free_port()  # mosquitto cannot tell; another process may take it first, which fails the start
+        path = folder / "mosquitto.conf"
+        path.write_text(MOSQUITTO_CONFIG.format(port=port))
+        return [program, "-c", str(path)], port
+    command = [sys.executable, "-X", "dev", "-m", "mqttcore", "serve", "--port", "0"]
+    if config is not None:
+        path = folder / "broker.toml"
+        path.write_text(config)
+        command += ["--config", str(path)]
+    return command, 0
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + START_DEADLINE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except ConnectionRefusedError:
+            time.sleep(0.01)  # mosquitto says nothing on stdout that could be awaited
+    raise AssertionError("mosquitto does not listen")
+
+
+@contextmanager
+def running_broker(folder: Path, config: str | None = None, kind: str | None = None) -> Iterator[BrokerProcess]:
+    """Start a broker, stop it by SIGTERM, and insist on exit code 0 and a clean stderr.
+
+    folder: where its files go. config: TOML for mqttcore; mosquitto always has its own.
+    """
+    kind = kind or broker_kind()
+    command, port = _command(kind, folder, config)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    broker = BrokerProcess(kind, process, "127.0.0.1", port)
+    assert process.stdout
+    assert process.stderr
+    readers = [threading.Thread(target=broker.errors.extend, args=(process.stderr,))]
+    readers[0].start()
+    try:
+        # A broker that neither prints nor ends is cut short, so readline() has a deadline.
+        watchdog = threading.Timer(START_DEADLINE_S, process.kill)
+        watchdog.start()
+        try:
+            if port:
+                _wait_for_port(port, process)
+            else:
+                line = process.stdout.readline()
+                match = LISTENING.search(line)
+                assert match, f"the broker printed {line!r} and not where it listens\n{_ended(process, broker, readers)}"
+                broker.host, broker.port = match["host"], int(match["port"])
+        finally:
+            watchdog.cancel()
+        readers.append(threading.Thread(target=process.stdout.read))  # or its pipe fills
+        readers[1].start()
+        yield broker
+        process.terminate()
+        code = process.wait(STOP_DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait()
+        for reader in readers:
+            reader.join()
+        process.stdout.close()
+        process.stderr.close()
+    text = "".join(broker.errors)
+    assert code == 0, f"the broker ended with {code}\n{text}"
+    found = [fault for fault in FAULTS if fault in text]
+    assert not found, f"the broker's stderr has {found}\n{text}"
+
+
+def _ended(process: subprocess.Popen[str], broker: BrokerProcess, readers: list[threading.Thread]) -> str:
+    process.kill()
+    process.wait()
+    readers[0].join()
+    return "".join(broker.errors)

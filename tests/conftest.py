@@ -1,0 +1,35 @@
+"""Fixtures for all tests, and the rule that CI skips no client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker_process import BrokerProcess, running_broker
+
+
+@pytest.fixture
+def broker_process(tmp_path: Path) -> Iterator[BrokerProcess]:
+    """A broker in its own process, for one test; it must stop cleanly."""
+    with running_broker(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def session_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """One broker process for all tests that use it; each test keeps to topics and client ids of its own."""
+    with running_broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    """In CI a client that is missing is a failure: a skip in a test marked interop fails."""
+    report = yield
+    if report.skipped and item.get_closest_marker("interop") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report

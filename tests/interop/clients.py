@@ -1,0 +1,121 @@
+"""The clients that we did not write: how each is run, what it needs, what it can do and tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DRIVERS = HERE / "drivers"
+BUILD = Path(os.environ.get("MQTTCORE_INTEROP_BUILD", HERE.parent.parent / "build" / "interop")).absolute()
+
+# Capabilities. A behaviour that a client cannot show is not generated for it.
+SESSION_PRESENT = "tells Session Present"
+UNSUBSCRIBE = "can unsubscribe while it is connected"
+PUBLISH_REASON = "tells the reason code of PUBACK and PUBREC"
+SUBSCRIBE_OPTIONS = "sends no_local, retain_as_published, retain_handling"
+SUBSCRIPTION_ID = "sends and tells subscription identifiers"
+ASSIGNED_CLIENT_ID = "tells the client id that the broker chose"
+TOPIC_ALIAS = "publishes with a topic alias that the caller chose"
+DISCONNECT_REASON = "sends a reason code with DISCONNECT"
+SERVER_REASON = "tells the reason code of the broker's DISCONNECT"
+PAYLOAD_FORMAT = "tells the payload format indicator"
+CLOSED = "tells the end of a connection"
+REFUSED_FILTER = "sends a filter that the broker must refuse and tells the reason code"
+ALL = frozenset(
+    {
+        SESSION_PRESENT,
+        UNSUBSCRIBE,
+        PUBLISH_REASON,
+        SUBSCRIBE_OPTIONS,
+        SUBSCRIPTION_ID,
+        ASSIGNED_CLIENT_ID,
+        TOPIC_ALIAS,
+        DISCONNECT_REASON,
+        SERVER_REASON,
+        PAYLOAD_FORMAT,
+        CLOSED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Client:
+    """versions: protocol levels (3 is MQTT 3.1). needs: programs, files and `module:NAME`s, all of which must be there."""
+
+    name: str
+    command: tuple[str, ...]
+    versions: tuple[int, ...]
+    can: frozenset[str]
+    needs: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+
+    def missing(self) -> str | None:
+        """Return why this client cannot run here, None when it can."""
+        for need in self.needs:
+            kind, _, name = need.rpartition(":")
+            if kind == "module":
+                is_there = importlib.util.find_spec(name) is not None
+            else:
+                is_there = Path(need).exists() if need.startswith("/") else shutil.which(need) is not None
+            if not is_there:
+                return f"{self.name} needs {need}; see tests/interop/setup.sh"
+        return None
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | dict(self.variables)
+
+
+def _python(name: str, file: str, versions: tuple[int, ...], cannot: set[str], needs: tuple[str, ...], path: str = "") -> Client:
+    variables = (("PYTHONPATH", path),) if path else ()
+    return Client(name, (sys.executable, str(DRIVERS / "python" / file)), versions, ALL - cannot, needs, variables)
+
+
+def _java(name: str, main: str, versions: tuple[int, ...], cannot: set[str]) -> Client:
+    jar = BUILD / "java" / "interop-drivers-1.jar"
+    classes = f"{jar}{os.pathsep}{BUILD / 'java' / 'lib'}{os.sep}*"
+    command = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp", classes, f"interop.{main}")
+    return Client(name, command, versions, ALL - cannot, ("java", str(jar)))
+
+
+V5_ONLY = {PUBLISH_REASON, SUBSCRIBE_OPTIONS, SUBSCRIPTION_ID, ASSIGNED_CLIENT_ID, TOPIC_ALIAS, DISCONNECT_REASON, SERVER_REASON}
+
+CLIENTS = (
+    _python("paho1", "drive_paho.py", (3, 4, 5), {PUBLISH_REASON}, (str(BUILD / "paho1" / "paho"),), str(BUILD / "paho1")),
+    _python("paho2", "drive_paho.py", (3, 4, 5), set(), ("module:paho",)),
+    _python(
+        "aiomqtt",
+        "drive_aiomqtt.py",
+        (3, 4, 5),
+        {SESSION_PRESENT, ASSIGNED_CLIENT_ID, PUBLISH_REASON, DISCONNECT_REASON, SERVER_REASON},
+        ("module:aiomqtt",),
+    ),
+    # gmqtt chooses its client id itself, and its DISCONNECT never says why
+    _python("gmqtt", "drive_gmqtt.py", (4, 5), {ASSIGNED_CLIENT_ID, PUBLISH_REASON}, ("module:gmqtt",)),
+    _python(
+        "mosquitto",
+        "drive_mosquitto.py",
+        (3, 4, 5),
+        {SESSION_PRESENT, UNSUBSCRIBE, ASSIGNED_CLIENT_ID, TOPIC_ALIAS, DISCONNECT_REASON, SUBSCRIBE_OPTIONS, PUBLISH_REASON, SUBSCRIPTION_ID, CLOSED},
+        ("mosquitto_pub", "mosquitto_sub", "stdbuf"),
+    ),
+    Client(
+        "mqttjs",
+        ("node", str(DRIVERS / "node" / "drive.js")),
+        (3, 4, 5),
+        ALL,
+        ("node", str(BUILD / "node" / "node_modules" / "mqtt")),
+        (("NODE_PATH", str(BUILD / "node" / "node_modules")),),
+    ),
+    Client("paho_c", (str(BUILD / "c" / "drive"),), (3, 4, 5), ALL - {PUBLISH_REASON}, (str(BUILD / "c" / "drive"),)),
+    Client("paho_go_v3", (str(BUILD / "go" / "pahov3"),), (3, 4), ALL - V5_ONLY, (str(BUILD / "go" / "pahov3"),)),
+    Client("paho_go_v5", (str(BUILD / "go" / "pahov5"),), (5,), ALL, (str(BUILD / "go" / "pahov5"),)),
+    _java("paho_java_v3", "PahoV3", (3, 4), V5_ONLY),
+    _java("paho_java_v5", "PahoV5", (5,), set()),
+    # HiveMQ's client chooses subscription identifiers and topic aliases itself
+    _java("hivemq", "HiveMq", (4, 5), {SUBSCRIPTION_ID, TOPIC_ALIAS}),
+)
