@@ -1,6 +1,7 @@
 """The stream decoder: versions, bounds, what it accepts as data."""
 
 import pytest
+
 from mqttcore.codec import Connect, Decoder, PingReq, Publish, PubRec, decode, encode
 from mqttcore.errors import PacketTooLarge, ProtocolError
 

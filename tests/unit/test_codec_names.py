@@ -5,6 +5,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mqttcore.codec import require_topic_filter, require_topic_name
 from mqttcore.errors import MalformedPacket, ProtocolError
 
@@ -45,7 +46,7 @@ def test_names_are_text_without_wildcards(text: str):
 
 
 @pytest.mark.parametrize("offset", range(20))
-@pytest.mark.parametrize("fault", ["\0", "\ud800", "\udfff"])
+@pytest.mark.parametrize("fault", ["\0", "\ud800"], ids=["nul", "surrogate"])
 @pytest.mark.parametrize("require", [require_topic_name, require_topic_filter])
 def test_malformed_text_is_found_anywhere(require, fault: str, offset: int):
     for filler in ("a", "é"):

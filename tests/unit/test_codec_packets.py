@@ -1,6 +1,7 @@
 """Packets as Python objects: arguments, comparison, repr, what older versions leave out."""
 
 import pytest
+
 from mqttcore.codec import (
     Auth,
     ConnAck,

@@ -1,6 +1,7 @@
 """Every vector decoded, encoded back, torn apart and packed together."""
 
 import pytest
+
 from mqttcore.codec import Decoder, decode, encode
 from mqttcore.errors import MalformedPacket, PacketTooLarge, ProtocolError
 from vectors import FAULTY, VALID, Vector
@@ -22,6 +23,11 @@ def assert_is_fault(error: ProtocolError, vector: Vector) -> None:
     assert type(error) is expected
     if "protocol_version" in vector.row:
         assert error.protocol_version == vector.protocol_version
+
+
+def feed_byte_by_byte(decoder: Decoder, data: bytes) -> None:
+    for byte in data:
+        assert decoder.feed(bytes([byte])) == []
 
 
 @valid_vectors
@@ -61,8 +67,7 @@ def test_incomplete_packet_is_not_decoded(vector: Vector):
 @valid_vectors
 def test_one_byte_at_a_time_gives_the_same_packet(vector: Vector):
     decoder = decoder_for(vector)
-    for byte in vector.data[:-1]:
-        assert decoder.feed(bytes([byte])) == []
+    feed_byte_by_byte(decoder, vector.data[:-1])
     assert decoder.feed(vector.data[-1:]) == [vector.packet]
     assert decoder.rest_size_bytes == 0
 
@@ -94,8 +99,7 @@ def test_fault_is_named(vector: Vector):
 def test_fault_is_the_same_one_byte_at_a_time(vector: Vector):
     decoder = decoder_for(vector)
     with pytest.raises(ProtocolError) as caught:
-        for byte in vector.data:
-            assert decoder.feed(bytes([byte])) == []
+        feed_byte_by_byte(decoder, vector.data)
     assert_is_fault(caught.value, vector)
 
 

@@ -2,8 +2,8 @@
 
 A row has `name`, `version` (3, 4, 5), `sender` (client, server), `hex` (one whole packet, or its start) and either
 `packet` (its type and the fields that differ from the class's defaults) or `reason_code` and `clause` of the fault.
-Optional: `canonical` false when encoding gives other bytes, `maximum_packet_size_bytes`, and for a fault in a CONNECT the
-`protocol_version` that the error carries. Bytes stand as {"hex": "..."}, properties under their names in PropertyId.
+Optional: `canonical` false when encoding gives other bytes, `maximum_packet_size_bytes`, and for a fault in a CONNECT
+the `protocol_version` that the error carries. Bytes stand as {"hex": "..."}, properties under their PropertyId names.
 """
 
 import json
