@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections import Counter
 
-# Those of which a broker makes one per message; perf also counts the total.
+# Those that perf counts by name, besides the total.
 NAMES = [
     "read",
     "write",

@@ -39,5 +39,5 @@ cdef class Histogram:
                 if i < FINE:
                     return i
                 shift = (i >> FINE_BITS) - 1
-                return ((FINE + (i & (FINE - 1))) << shift) + ((1 << shift) >> 1)
+                return (<uint64_t>(FINE + (i & (FINE - 1))) << shift) + ((<uint64_t>1 << shift) >> 1)
         return 0

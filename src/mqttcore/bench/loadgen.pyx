@@ -205,6 +205,7 @@ cdef class LoadGenerator:
     cdef readonly uint64_t foreign
     cdef readonly uint64_t connects
     cdef readonly uint64_t in_flight
+    cdef readonly int64_t unreleased    # QoS 2 messages received whose PUBREL hasn't come
 
     def __cinit__(self, str host, int port, *, int version, int qos, uint32_t payload_size, uint32_t clients,
                   uint32_t publishers, uint32_t flows, double stall_s):
@@ -398,8 +399,17 @@ cdef class LoadGenerator:
             raise self.stalled("packets")
 
     def await_sent(self):
-        """Wait until every publisher has reached its limit and no message is in flight."""
-        self.wait_for(GOAL_SENT, "deliveries and acknowledgements")
+        """Wait until every publisher has reached its limit and no message is in flight; return whether that came true.
+
+        False: all were sent, but some haven't arrived and nothing was heard for stall_s. LoadError: they weren't all sent.
+        """
+        cdef uint32_t i
+        if self.run(GOAL_SENT, 1e9, self.stall_ns) == ENDED_BY_GOAL:
+            return True
+        for i in range(self.publisher_count):
+            if self.publishers[i].next < self.publishers[i].limit:
+                raise self.stalled("deliveries and acknowledgements")
+        return False
 
     def await_received(self, uint64_t target):
         """Wait until *target* messages have been received."""
@@ -407,7 +417,7 @@ cdef class LoadGenerator:
         self.wait_for(GOAL_RECEIVED, "messages")
 
     def drain(self, double silence_s):
-        """Wait until nothing is in flight or nothing has come for *silence_s*; return whether all came."""
+        """Wait until every handshake is through or nothing has come for *silence_s*; return whether all came."""
         return self.run(GOAL_DONE, 1e9, <int64_t>(silence_s * 1e9)) == ENDED_BY_GOAL
 
     def start_storm(self, uint32_t concurrency, limit=None):
@@ -485,7 +495,7 @@ cdef class LoadGenerator:
         if self.goal == GOAL_CONNECTED:
             return self.connects >= self.target
         if self.goal == GOAL_DONE or self.goal == GOAL_SENT:
-            if self.in_flight:
+            if self.in_flight or self.unreleased:
                 return False
             if self.goal == GOAL_SENT:
                 for i in range(self.publisher_count):
@@ -902,6 +912,7 @@ cdef class LoadGenerator:
             ack[3] = body[at + 1]
             c.out_size += 4
             at += 2
+            self.unreleased += qos == 2
         if self.version == 5 and at < size:
             used = varint_size(body + at, body + size, &length)
             if used == 0 or used > 4:
@@ -962,6 +973,7 @@ cdef class LoadGenerator:
             answer[3] = body[1]
             c.out_size += 4
         if kind == 6:
+            self.unreleased -= 1
             return 1
         if c.publisher < 0:
             return self.fail(client, FAULT_MALFORMED, first)

@@ -93,6 +93,7 @@ class _Run:
     on_begin: Callable[[], None]
     on_end: Callable[[], None]
     report: Report
+    load: LoadGenerator | None = None
     began: tuple[float, float, int] = field(default=(0.0, 0.0, 0))
 
     @property
@@ -105,7 +106,7 @@ class _Run:
 
     def generator(self, clients: int, publishers: int, flows: int) -> LoadGenerator:
         options = self.options
-        load = LoadGenerator(
+        self.load = load = LoadGenerator(
             options.host,
             options.port,
             version=self.version,
@@ -284,7 +285,10 @@ def _run_flow(run: _Run) -> None:
     run.settle(load, load.sent * copies)
     if not copies:
         run.report.lost = load.in_flight
-    load.close()
+    if (load.in_flight or load.unreleased) and not run.report.lost:
+        raise LoadError(
+            f"all messages arrived, but {load.in_flight} were never acknowledged and {load.unreleased} never released"
+        )
 
 
 def _run_retain(run: _Run) -> None:
@@ -297,7 +301,8 @@ def _run_retain(run: _Run) -> None:
     load.set_subscriber(1, first_publisher=0, publisher_count=1, first_flow=0)
     load.connect(2)
     load.start_publishing()
-    load.await_sent()
+    if not load.await_sent():
+        raise LoadError("the broker did not take all the messages to retain")
     load.stop_publishing()
     load.expect_replay()
     run.begin(0)
@@ -310,7 +315,6 @@ def _run_retain(run: _Run) -> None:
         load.await_received(expected)
         load.await_answers()
     run.end(load.received)
-    load.close()
     run.settle(load, load.ledger.received)
     run.report.reordered = 0  # different topics have no order among each other
 
@@ -323,7 +327,6 @@ def _run_idle(run: _Run) -> None:
     run.begin(load.connects)
     load.connect(IDLE_FIRST + count)
     run.end(load.connects)
-    load.close()
 
 
 def _run_connect(run: _Run) -> None:
@@ -339,7 +342,6 @@ def _run_connect(run: _Run) -> None:
         load.run_for(options.duration_s)
     run.end(load.connects)
     load.stop_storm()
-    load.close()
 
 
 def allow_files(count: int) -> None:
@@ -378,5 +380,10 @@ def run_scenario(
         payload=options.payload,
     )
     allow_files(scenario.publishers + scenario.subscribers + 100)
-    _RUNNERS[scenario.shape](_Run(scenario, options, on_begin, on_end, report))
+    run = _Run(scenario, options, on_begin, on_end, report)
+    try:
+        _RUNNERS[scenario.shape](run)
+    finally:
+        if run.load is not None:
+            run.load.close()
     return report

@@ -1,0 +1,80 @@
+"""Every scenario once, small, against mosquitto."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("the load generator is built on epoll", allow_module_level=True)
+
+from mqttcore.bench.accounting import cpu_seconds, process_tree, rss_bytes
+from mqttcore.bench.run import Options, run_scenario
+from mqttcore.bench.scenarios import SCENARIOS
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(
+        not shutil.which("mosquitto", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/bin"), reason="mosquitto is missing"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[tuple[int, int]]:
+    """The process id and port of a mosquitto."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.syspath_prepend(BENCHMARKS)
+        from peers import COMMANDS, Peer  # type: ignore[import-not-found]
+
+        yield stack.enter_context(Peer("mosquitto", COMMANDS["mosquitto"]).running(None))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario_runs_and_nothing_is_lost(name: str, broker: tuple[int, int]) -> None:
+    pid, port = broker
+    looks: list[float] = []
+    is_counted = name not in ("idle", "latency")
+    options = Options(
+        "127.0.0.1",
+        port,
+        clients=3 if SCENARIOS[name].counts else None,
+        count=600 if is_counted else None,
+        duration_s=0.2,
+        warm_up_s=0.0,
+        rate=500.0,
+    )
+    report = run_scenario(name, options, *[lambda: looks.append(cpu_seconds(pid))] * 2)
+    assert report.is_correct, report
+    assert len(looks) == 2
+    assert looks[0] <= looks[1]
+    copies = {"fanout": 3, "fanout_q1": 3, "wild": 10}.get(name, 1)
+    if name == "idle":
+        assert report.messages == 3
+    elif name == "latency":
+        assert report.messages >= 50
+    elif name in ("retain", "connect"):
+        assert report.messages >= 600
+    else:
+        assert report.messages == 600 * copies
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("version", [4, 5])
+def test_version_qos_and_payload_can_be_chosen(version: int, qos: int, broker: tuple[int, int]) -> None:
+    options = Options("127.0.0.1", broker[1], version=version, qos=qos, payload=5000, clients=2, count=100)
+    report = run_scenario("pairs", options)
+    assert report.is_correct, report
+    assert (report.version, report.qos, report.payload, report.messages) == (version, qos, 5000, 100)
+
+
+def test_accounting_sees_the_process(broker: tuple[int, int]) -> None:
+    pid = broker[0]
+    assert process_tree(pid)[0] == pid
+    assert rss_bytes(pid) > 1_000_000
+    assert cpu_seconds(pid) >= 0
