@@ -23,7 +23,7 @@ have() { # have WHAT TOOL...: true when all tools are there
 }
 
 echo "interop: paho-mqtt 1.x"
-"$python" -m pip install --quiet --upgrade --target "$build/paho1" 'paho-mqtt<2'
+"$python" -m pip install --quiet --no-deps --upgrade --target "$build/paho1" 'paho-mqtt<2'
 
 if have MQTT.js node npm; then
     echo "interop: MQTT.js"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from broker_process import broker_kind
 
 from interop import clients as can
 from interop.driver import Message
@@ -134,7 +135,7 @@ def test_will_is_published_when_the_connection_is_cut(wire: Wire, retain: bool) 
         later.publish(topic, b"", 1, retain=True)
 
 
-@for_clients()
+@for_clients(can.WILL_DISCARD)
 def test_disconnect_discards_the_will(wire: Wire) -> None:
     topic, end = f"{wire.root}/will", f"{wire.root}/end"
     watcher, leaving = wire.connect(), wire.connect(will={"topic": topic, "payload": b"gone"})
@@ -153,7 +154,7 @@ def test_disconnect_with_will_publishes_it(wire: Wire) -> None:
     assert watcher.receive().payload == b"gone"
 
 
-@for_clients(versions=(5,))
+@for_clients(can.WILL_PROPERTIES, versions=(5,))
 def test_will_has_its_properties_and_waits_for_its_delay(wire: Wire) -> None:
     topic = f"{wire.root}/will"
     described = {"content_type": "text/plain", "user_properties": [["k", "v"]], "response_topic": "r"}
@@ -181,8 +182,9 @@ def test_session_resumes_with_what_was_queued(wire: Wire, end: str) -> None:
         publisher.publish(topic, b"%d" % number, 1 + number % 2)
     second = wire.connect_lasting(client_id)
     received = [second.receive() for _ in range(20)]
-    assert [message.payload for message in received] == [b"%d" % number for number in range(20)]
-    assert [message.qos for message in received] == [1, 2] * 10
+    for qos in (1, 2):  # a client gives a QoS 2 message to the application only at PUBREL, behind later QoS 1 ones
+        payloads = [message.payload for message in received if message.qos == qos]
+        assert payloads == [b"%d" % number for number in range(qos - 1, 20, 2)]
     publisher.publish(topic, b"live", 1)
     assert second.receive().payload == b"live"
     if can.SESSION_PRESENT in wire.driver.client.can:
@@ -208,25 +210,22 @@ def test_session_without_expiry_ends_with_its_connection(wire: Wire) -> None:
 @for_clients()
 def test_shared_subscription_gives_each_message_to_one_member(wire: Wire) -> None:
     members, outside, publisher = [wire.connect() for _ in range(2)], wire.connect(), wire.connect()
-    topic = f"{wire.root}/t"
+    topic, end = f"{wire.root}/t", f"{wire.root}/end"
     for member in members:
-        assert member.subscribe(f"$share/group/{topic}", qos=1) == [1]
+        assert member.subscribe(f"$share/group/{topic}", end, qos=1) == [1, 1]
     outside.subscribe(topic, qos=1)
     expected = [b"%d" % number for number in range(20)]
     for payload in expected:
         publisher.publish(topic, payload, 1)
-    assert [outside.receive().payload for _ in expected] == expected
-
-    inboxes = [wire.driver.messages.setdefault(member.name, type(wire.driver.messages[outside.name])()) for member in members]
-    wire.driver.wait_for(lambda: sum(map(len, inboxes)) >= len(expected), "all shared messages")
-    for member in members:  # a copy too many would arrive before this
-        publisher.publish(f"{wire.root}/end", b"", 1)
-        member.subscribe(f"{wire.root}/end", qos=1)
-    shares = [[message.payload for message in inbox if message.topic == topic] for inbox in inboxes]
+    publisher.publish(end, b"end", 1)
+    shares: list[list[bytes]] = [[], []]
+    for member, share in zip(members, shares, strict=True):
+        while (message := member.receive()).topic != end:
+            share.append(message.payload)
+        assert share == sorted(share, key=int)
     assert all(shares)
     assert sorted(shares[0] + shares[1], key=int) == expected
-    for share in shares:
-        assert share == sorted(share, key=int)
+    assert [outside.receive().payload for _ in expected] == expected
 
 
 @for_clients(can.CLOSED)
@@ -236,7 +235,8 @@ def test_second_connect_takes_the_session_over(wire: Wire) -> None:
     first.subscribe(topic, qos=1)
     second = wire.connect_lasting(client_id)
     reason_code = first.closed()
-    if wire.version == 5 and can.SERVER_REASON in wire.driver.client.can:
+    # mosquitto 2.0.11 just closes
+    if wire.version == 5 and can.SERVER_REASON in wire.driver.client.can and wire.broker.kind != "mosquitto":
         assert reason_code == CODES["session taken over"]
     wire.connect().publish(topic, b"yours", 1)
     assert second.receive().payload == b"yours"
@@ -258,8 +258,6 @@ def test_properties_of_a_message_arrive(wire: Wire, qos: int) -> None:
     message = subscriber.receive()
     assert (message.payload, message.qos) == (b"text", qos)
     properties = message.properties
-    if can.PAYLOAD_FORMAT not in wire.driver.client.can:
-        properties["payload_format"] = 1
     assert {name: properties.get(name) for name in described} == described
     assert bytes.fromhex(properties["correlation_data"]) == b"c0ffee"
     assert 95 <= properties["message_expiry_s"] <= 100
@@ -360,6 +358,11 @@ def test_subscriber_that_takes_topic_aliases_gets_whole_topics(wire: Wire) -> No
     assert [subscriber.receive().topic for _ in topics] == topics
 
 
+@pytest.mark.xfail(
+    broker_kind() == "mosquitto",
+    reason="mosquitto 2.0.11 sends more than Receive Maximum, which stops MQTT.js",
+    strict=False,
+)
 @for_clients(versions=(5,))
 def test_small_receive_maximum_loses_nothing(wire: Wire) -> None:
     client_id, topic = wire.client_id(), f"{wire.root}/t"
@@ -375,10 +378,9 @@ def test_small_receive_maximum_loses_nothing(wire: Wire) -> None:
 
 
 @for_clients(can.PUBLISH_REASON, versions=(5,))
-@pytest.mark.parametrize("qos", [1, 2])
-def test_publisher_learns_that_nobody_listens(wire: Wire, qos: int) -> None:
+def test_publisher_learns_that_nobody_listens(wire: Wire) -> None:
     subscriber, publisher = wire.connect(), wire.connect()
     topic = f"{wire.root}/t"
-    assert publisher.publish(topic, b"x", qos)["reason_code"] == CODES["no matching subscribers"]
+    assert publisher.publish(topic, b"x", 1)["reason_code"] == CODES["no matching subscribers"]
     subscriber.subscribe(topic)
-    assert publisher.publish(topic, b"x", qos)["reason_code"] == 0
+    assert publisher.publish(topic, b"x", 1)["reason_code"] == 0

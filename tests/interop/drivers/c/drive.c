@@ -322,7 +322,8 @@ static const char *do_connect(const cJSON *command, cJSON *answer)
         forget(connection);
         return "connect failed";
     }
-    cJSON_AddBoolToObject(answer, "session_present", options.returned.sessionPresent);
+    if (connection->version < 5) /* not kept in MQTT 5 */
+        cJSON_AddBoolToObject(answer, "session_present", options.returned.sessionPresent);
     return NULL;
 }
 

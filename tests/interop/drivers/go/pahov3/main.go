@@ -87,7 +87,11 @@ func handle(c *lines.Command) (lines.Answer, error) {
 		return lines.Answer{}, wait(client.Unsubscribe(filters...))
 	case "publish":
 		return lines.Answer{}, wait(client.Publish(c.Topic, c.QoS, c.Retain, []byte(c.Payload)))
-	case "disconnect", "drop":
+	case "disconnect":
+		delete(clients, c.Name)
+		client.Disconnect(1000) // ms for DISCONNECT to leave; 0 would not send it
+		return lines.Answer{}, nil
+	case "drop":
 		delete(clients, c.Name)
 		client.Disconnect(0)
 		return lines.Answer{}, nil

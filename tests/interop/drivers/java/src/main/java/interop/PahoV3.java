@@ -96,6 +96,7 @@ final class PahoV3 {
                 break;
             case "drop":
                 clients.remove(command.name);
+                client.disconnectForcibly(0, 0, false); // it may not have noticed yet
                 client.close(true);
                 break;
             default:

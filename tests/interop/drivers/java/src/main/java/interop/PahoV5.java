@@ -136,7 +136,7 @@ final class PahoV5 {
         }
         MqttProperties properties = new MqttProperties();
         if (command.subscriptionId != null)
-            properties.setSubscriptionIdentifiers(List.of(command.subscriptionId));
+            properties.setSubscriptionIdentifier(command.subscriptionId);
         IMqttToken token = client.subscribe(wanted.toArray(MqttSubscription[]::new), null, null, properties);
         token.waitForCompletion(Lines.DEADLINE_MS);
         Answer answer = new Answer();
@@ -176,6 +176,7 @@ final class PahoV5 {
                 break;
             case "drop":
                 clients.remove(command.name);
+                client.disconnectForcibly(0, 0, false); // it may not have noticed yet
                 client.close(true);
                 break;
             default:
