@@ -67,7 +67,8 @@ cdef class Connection(Outlet):
     listener: an object with `name` and `allow_anonymous`. peer: the client's address in whatever form the driver has.
     """
 
-    def __cinit__(self, Core core, object listener=None, object peer=None):
+    def __cinit__(self, Core core, object listener=None, object peer=None, **others):
+        # others: what the __init__ of a driver's subclass takes.
         self.core = core
         self.listener = listener
         self.given_peer = peer
