@@ -8,6 +8,7 @@ import pytest
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension
 
+import mqttcore
 from mqttcore.engine.subscriber import Subscriber
 from mqttcore.engine.topics import TopicTree
 
@@ -18,7 +19,12 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     build = tmp_path_factory.mktemp("probe")
     source = Path(__file__).with_name("route_probe.pyx")
     modules = cythonize(
-        [Extension("route_probe", [str(source)])], build_dir=str(build), language_level=3, quiet=True, force=True
+        [Extension("route_probe", [str(source)])],
+        build_dir=str(build),
+        include_path=[str(Path(mqttcore.__file__).parents[1])],  # an editable install is not on sys.path
+        language_level=3,
+        quiet=True,
+        force=True,
     )
     command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(build)
