@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -72,6 +73,9 @@ def compare(
         for name in wanted:
             click.echo(f"{name}: {rounds} x ({', '.join(peer.name for peer in peers)}), {SCENARIOS[name].summary}")
         return
+    # Brokers inherit it: `idle` holds 10,000 connections.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if generator_core is not None:
         os.sched_setaffinity(0, {generator_core})
     samples: list[Sample] = []

@@ -90,7 +90,7 @@ class Peer:
             is_told = "{port}" in self.command or "{config}" in self.command
             log = Path(folder, "log")
             with log.open("wb") as out, _pinned(core):
-                process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, cwd=folder)
+                process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=_environment())
             try:
                 if not is_told:
                     port = _wait(lambda: _announced(log), process, log)
@@ -98,6 +98,12 @@ class Peer:
                 yield process.pid, port
             finally:
                 _stop(process)
+
+
+def _environment() -> dict[str, str]:
+    # Brokers start in an empty folder, so a relative PYTHONPATH would lead nowhere.
+    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _find(program: str) -> str | None:

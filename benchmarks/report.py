@@ -87,6 +87,7 @@ def plot(rows: list[Row], path: Path) -> bool:
     axes.set_yticks([at + 0.4 - height / 2 for at in range(len(rows))], [f"{row.scenario}" for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.set_xlim(left=0.01)
     axes.set_xlabel("÷ mosquitto of the same run (left is cheaper)")
     axes.legend(loc="best")
     figure.savefig(path, metadata={"Date": None})

@@ -1,6 +1,8 @@
 """Medians, ratios and what is written, without a broker."""
 
 import csv
+import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -78,6 +80,19 @@ def test_syscalls_are_read_from_perf_and_strace() -> None:
 100.00    0.001000           5       200        10 total
 """
     assert parse(strace) == {TOTAL: 200, "read": 100, "write": 100}
+
+
+def test_port_is_read_from_the_line_that_a_broker_prints() -> None:
+    from peers import Peer, PeerError  # type: ignore[import-not-found]
+
+    code = "import mqttcore, socket, time; s = socket.create_server(('127.0.0.1', 0)); "
+    code += "print('x 1.0 listening on 127.0.0.1:%d (mqtt)' % s.getsockname()[1], flush=True); time.sleep(60)"
+    with Peer("ours", shlex.join([sys.executable, "-c", code])).running(None) as (pid, port):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    assert not Path(f"/proc/{pid}").exists()
+    failing = Peer("ours", shlex.join([sys.executable, "-c", "raise SystemExit('no such thing')"]))
+    with pytest.raises(PeerError, match="did not start: no such thing"), failing.running(None):
+        pass
 
 
 def test_every_scenario_has_a_goal_and_the_dry_run_names_it() -> None:

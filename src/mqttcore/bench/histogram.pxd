@@ -1,5 +1,6 @@
 # Latencies in buckets that are at most 1/64 of their value wide: 30 KiB for every time a 64-bit counter can hold.
 
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from *:
@@ -20,6 +21,7 @@ cdef inline int bucket_of(uint64_t value) noexcept nogil:
     return ((shift + 1) << FINE_BITS) + <int>((value >> shift) & (FINE - 1))
 
 
+@cython.final
 cdef class Histogram:
     cdef uint64_t counts[BUCKETS]
 

@@ -3,10 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-import cython
 
-
-@cython.final
 cdef class Histogram:
     """Counts of non-negative integers (nanoseconds here), exact below 64 and to 1/64 above."""
 

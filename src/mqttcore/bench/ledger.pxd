@@ -1,5 +1,6 @@
 # What arrived: one flow per (subscriber, publisher), one bit per sequence number, so the verdict is exact.
 
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memset
@@ -46,6 +47,7 @@ cdef inline int flow_note(flow_t* flow, uint64_t number) noexcept nogil:
     return 1
 
 
+@cython.final
 cdef class Ledger:
     cdef flow_t* flows
     cdef readonly Py_ssize_t flow_count

@@ -3,10 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
-import cython
 
-
-@cython.final
 cdef class Ledger:
     """Flows numbered from 0, each one the messages 0, 1, 2 … of one publisher as one subscriber saw them.
 
