@@ -245,7 +245,8 @@ cdef class TopicTree:
         route.refs = 1
         route.hash = hash
         route.count = count
-        memcpy(route.targets, self.targets, count * sizeof(target_t))
+        if count:
+            memcpy(route.targets, self.targets, count * sizeof(target_t))
         for i in range(count):
             target = &route.targets[i]
             if target.subids != NULL:
