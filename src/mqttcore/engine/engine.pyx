@@ -805,6 +805,8 @@ cdef class Engine(Core):
             (<Session>session).set_will(NULL, 0)
             self.end_session(session)
         self.held_publishers.clear()
+        self.taps.clear()
+        self.topics.clear()           # the trie holds its subscribers
         self.flush_dirty()
         self.graveyard.clear()
 
