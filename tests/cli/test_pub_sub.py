@@ -311,6 +311,26 @@ def test_lost_connection_ends_pub_that_waits_for_lines(command_line):
     assert process.stderr.read() == b"mqttcore: connection lost: the server closed the connection\n"
 
 
+def test_lost_connection_ends_pub_whose_input_has_no_end(command_line):
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen("yes", stdout=subprocess.PIPE) as endless:
+        port = server.getsockname()[1]
+        process = command_line.start("pub", "-h", "127.0.0.1", "-p", port, "-t", "a", "-l", stdin=endless.stdout)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"\x20\x02\x00\x00")
+            received = 0
+            while received < 1_000_000:
+                received += len(connection.recv(65_536))
+        try:
+            assert process.wait(10) == 1
+        finally:
+            endless.kill()
+    error = process.stderr.read()
+    assert error.startswith(b"mqttcore: connection lost: ")
+    assert error.count(b"\n") == 1
+
+
 def test_sub_connects_again_when_told(command_line):
     accepted, subscribed, message = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x00", b"\x30\x04\x00\x01ax"
     with socket.create_server(("127.0.0.1", 0)) as server:
