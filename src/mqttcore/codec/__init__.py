@@ -1,5 +1,6 @@
 """Bytes to packets and back, for MQTT 3.1, 3.1.1 and 5.0: no clock, no sockets, no sessions."""
 
+from mqttcore.codec.names import require_topic_filter, require_topic_name
 from mqttcore.codec.packets import (
     Auth,
     ConnAck,
@@ -49,4 +50,6 @@ __all__ = [
     "decode_properties",
     "encode",
     "encode_properties",
+    "require_topic_filter",
+    "require_topic_name",
 ]

@@ -12,6 +12,7 @@ from mqttcore.codec.status cimport (
     ST_SHARE_NAME,
     ST_TOPIC_EMPTY,
     ST_TOPIC_WILDCARD,
+    status_error,
 )
 from mqttcore.codec.wire cimport ASCII_WORD, load_u64, utf8_status, zero_bytes
 
@@ -85,3 +86,21 @@ cdef int check_topic_filter(const uint8_t* topic_filter, Py_ssize_t size) noexce
             elif not starts_level or i + 1 != size:
                 return ST_FILTER_HASH
     return ST_OK
+
+
+# --- Python face ------------------------------------------------------------------------------------------------------
+
+def require_topic_name(str topic not None):
+    """Raise ProtocolError (0x81, 0x82 or 0x90) unless *topic* is a Topic Name (MQTT 5 §4.7)."""
+    cdef bytes encoded = topic.encode("utf-8", "surrogatepass")
+    cdef int status = check_topic_name(encoded, len(encoded))
+    if status != ST_OK:
+        raise status_error(status)
+
+
+def require_topic_filter(str topic_filter not None):
+    """Raise ProtocolError (0x81 or 0x8F) unless *topic_filter* is a Topic Filter, shared or not (MQTT 5 §4.7, §4.8.2)."""
+    cdef bytes encoded = topic_filter.encode("utf-8", "surrogatepass")
+    cdef int status = check_topic_filter(encoded, len(encoded))
+    if status != ST_OK:
+        raise status_error(status)

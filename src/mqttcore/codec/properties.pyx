@@ -128,6 +128,7 @@ cdef list TABLE = [
 cdef rule_t RULES[PROPERTY_LIMIT]
 # PropertyId by number: the keys of decoded dicts; None where there is no such property
 cdef list KEYS = [None] * PROPERTY_LIMIT
+cdef list NAMES = [None] * PROPERTY_LIMIT      # their names, for messages
 
 
 cdef int fill_rules() except -1:
@@ -141,6 +142,7 @@ cdef int fill_rules() except -1:
         rule.places = <uint32_t>places | (1 << PLACE_ANY)
         rule.repeats_in = <uint32_t>repeats_in | ((1 << PLACE_ANY) if repeats_in else 0)
         KEYS[identifier] = PropertyId(identifier)
+        NAMES[identifier] = KEYS[identifier].name
     return 0
 
 
@@ -330,7 +332,7 @@ cdef int write_block(writer_t* out, dict properties, int place) except -1:
             raise ValueError(f"unknown property {key!r}")
         identifier = key
         rule = &RULES[identifier]
-        name = KEYS[identifier].name
+        name = NAMES[identifier]
         if not rule.places >> place & 1:
             raise ValueError(f"{name} is not allowed here")
         if isinstance(value, list):

@@ -1,0 +1,6 @@
+from typing import Any
+
+__pyx_capi__: dict[str, Any]
+
+def require_topic_filter(topic_filter: str) -> None: ...
+def require_topic_name(topic: str) -> None: ...
