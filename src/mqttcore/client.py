@@ -49,6 +49,7 @@ Properties = Mapping[int, Any]  # PropertyId → value, as the codec has them
 _PACKET_MAXIMUM_BYTES = 268_435_460  # the largest Remaining Length and its fixed header of five bytes, §2.1.4
 _PACKET_IDS = 65_535
 _CLOSE_TIMEOUT_S = 2.0
+_SENT_PER_TURN = 100
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class Client:
         # Outgoing: packet id → (class of the answer that is waited for, future of the answer)
         self._awaited: dict[int, tuple[type, asyncio.Future[Any]]] = {}
         self._last_packet_id = 0
+        self._sent = 0
         self._window = asyncio.Semaphore(in_flight_maximum)
         # Incoming
         self._received: deque[Publish] = deque()
@@ -271,6 +273,10 @@ class Client:
         Raises ClientError for what the server said it doesn't take (QoS, retained messages, size), ConnectionLost.
         """
         self._check_publish(qos, retain)
+        self._sent += 1
+        if self._sent % _SENT_PER_TURN == 0:
+            # Nothing below waits while there is room, and a loop without a turn never notices a lost connection.
+            await asyncio.sleep(0)
         outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if qos:
             await self._window.acquire()
@@ -546,7 +552,8 @@ class _Wire(asyncio.Protocol):
         self.ended.set()
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        # A transport that failed is closing before `connection_lost` says so, and complains about more.
+        if self._transport is not None and not self._transport.is_closing():
             self._has_written = True
             self._transport.write(data)
 

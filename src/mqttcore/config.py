@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
 
 from mqttcore.errors import ConfigError
 
@@ -289,4 +289,18 @@ def _locate(message: str) -> tuple[str, str]:
     if field := _FIELD.match(reason):
         path = f"{path}.{field['field']}" if path else field["field"]
         reason = "unknown key" if field["what"] == "contains unknown" else "missing"
+    elif reason.startswith("Invalid enum value"):
+        reason += f", not one of {', '.join(_choices(path))}"
     return path, reason.replace("`object`", "a table")  # TOML's word
+
+
+def _choices(path: str) -> list[str]:
+    """Return the words that the key at *path* may have."""
+    described: inspect.Type = inspect.type_info(Config)
+    for name in re.sub(r"\[\d+\]", "", path).split("."):
+        assert isinstance(described, inspect.StructType)  # msgspec found its way here, too
+        described = next(field.type for field in described.fields if field.name == name)
+        while isinstance(described, inspect.Metadata | inspect.ListType):
+            described = described.type if isinstance(described, inspect.Metadata) else described.item_type
+    assert isinstance(described, inspect.LiteralType)
+    return [str(value) for value in described.values]

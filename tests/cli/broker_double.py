@@ -1,10 +1,13 @@
 """What `serve` needs of a broker and no more: run as a program it is `mqttcore` with this one in its place.
 
+With `--without-signal-handlers` as first argument the event loop takes none for SIGINT and SIGTERM, as on Windows.
+
 With a plugin called `broken` it does not start, with `slow` it does not stop, with `unreloadable` it does not reload.
 """
 
 import asyncio
 import logging
+import signal
 import sys
 
 from mqttcore.config import check_exposure
@@ -51,6 +54,14 @@ class Broker:
 
 if __name__ == "__main__":
     sys.modules["mqttcore.broker"] = sys.modules["__main__"]
+    if sys.argv[1] == "--without-signal-handlers":
+        del sys.argv[1]
+
+        def refuse(loop, number, callback, *arguments):
+            if number != signal.SIGHUP:
+                raise NotImplementedError
+
+        asyncio.SelectorEventLoop.add_signal_handler = refuse
     from mqttcore.cli import main
 
     main(prog_name="mqttcore")

@@ -77,16 +77,19 @@ def test_level_can_be_changed_and_is_put_back():
     assert (root.level, root.handlers) == before
 
 
+class Stuck(io.StringIO):
+    """A stream that takes nothing until it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_write = threading.Event()
+
+    def write(self, text):
+        assert self.may_write.wait(20)
+        return super().write(text)
+
+
 def test_slow_reader_makes_records_drop_and_never_wait():
-    class Stuck(io.StringIO):
-        def __init__(self):
-            super().__init__()
-            self.may_write = threading.Event()
-
-        def write(self, text):
-            assert self.may_write.wait(20)
-            return super().write(text)
-
     stream = Stuck()
     count = 30_000
     with logs.running("info", "text", stream):
@@ -99,3 +102,12 @@ def test_slow_reader_makes_records_drop_and_never_wait():
     dropped = int(written.split(" log records dropped")[0].rsplit(" ", 1)[1])
     assert count - 10_010 <= dropped
     assert "mqttcore.test: 0\n" in written
+
+
+def test_end_waits_until_a_full_queue_is_written():
+    stream = Stuck()
+    with logs.running("info", "text", stream):
+        for number in range(20_000):
+            log.info("%d", number)
+        threading.Timer(0.1, stream.may_write.set).start()
+    assert stream.getvalue().count("\n") >= 10_000

@@ -286,6 +286,75 @@ def test_invalid_topic_is_an_error_without_traceback(pub, sub):
         assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_pub_that_waits_for_lines(command_line, mosquitto, topic, listen, number):
+    subscriber = listen(1)
+    process = command_line.start("pub", "-p", mosquitto.port, "-t", topic, "-l", stdin=subprocess.PIPE)
+    process.stdin.write(b"one\n")
+    process.stdin.flush()
+    subscriber.finish()
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    assert process.stderr.read() == b""
+
+
+def test_lost_connection_ends_pub_that_waits_for_lines(command_line):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        arguments = ["pub", "-h", "127.0.0.1", "-p", port, "-t", "a", "-l"]
+        process = command_line.start(*arguments, stdin=subprocess.PIPE)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"\x20\x02\x00\x00")  # CONNACK of 3.1.1, accepted
+    assert process.wait(10) == 1
+    assert process.stderr.read() == b"mqttcore: connection lost: the server closed the connection\n"
+
+
+def test_lost_connection_ends_pub_whose_input_has_no_end(command_line):
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen("yes", stdout=subprocess.PIPE) as endless:
+        port = server.getsockname()[1]
+        process = command_line.start("pub", "-h", "127.0.0.1", "-p", port, "-t", "a", "-l", stdin=endless.stdout)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"\x20\x02\x00\x00")
+            received = 0
+            while received < 1_000_000:
+                received += len(connection.recv(65_536))
+        try:
+            assert process.wait(10) == 1
+        finally:
+            endless.kill()
+    error = process.stderr.read()
+    assert error.startswith(b"mqttcore: connection lost: ")
+    assert error.count(b"\n") == 1
+
+
+def test_sub_connects_again_when_told(command_line):
+    accepted, subscribed, message = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x00", b"\x30\x04\x00\x01ax"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        arguments = ["sub", "-h", "127.0.0.1", "-p", port, "-t", "a", "-C", "1"]
+        giving_up = command_line.start(*arguments)
+        trying_again = command_line.start(*arguments, "--reconnect")
+        for sent in (b"", b"", message):
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1000)[0] == 0x10
+                connection.sendall(accepted)
+                assert connection.recv(1000)[0] == 0x82
+                connection.sendall(subscribed + sent)
+                if sent:
+                    assert connection.recv(1000) == b"\xe0\x00"
+        out, err = trying_again.communicate(timeout=10)
+        assert (trying_again.returncode, out) == (0, b"x\n")
+        assert err == b"mqttcore: connection lost: the server closed the connection; trying again in 1 s\n"
+        out, err = giving_up.communicate(timeout=10)
+        assert (giving_up.returncode, out) == (1, b"")
+        assert err == b"mqttcore: connection lost: the server closed the connection\n"
+
+
 def test_reader_that_goes_away_ends_sub(command_line, mosquitto, pub, topic):
     pub("-t", topic, "-m", "x", "-r")
     process = command_line.start("sub", "-p", mosquitto.port, "-t", topic)

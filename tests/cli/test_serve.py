@@ -14,7 +14,7 @@ from mqttcore._version import __version__
 
 pytestmark = [
     pytest.mark.timeout(30),
-    pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX; Ctrl-C has a test of its own there"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
 ]
 
 DOUBLE = str(Path(__file__).with_name("broker_double.py"))
@@ -25,8 +25,8 @@ LISTENING = re.compile(rf"mqttcore {re.escape(__version__)} listening on (\S+):(
 def serve():
     processes = []
 
-    def start(*arguments):
-        command = [sys.executable, DOUBLE, "serve", *map(str, arguments)]
+    def start(*arguments, before=()):
+        command = [sys.executable, DOUBLE, *before, "serve", *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         return process
@@ -82,6 +82,16 @@ def test_second_signal_ends_at_once(serve, config_file):
     line_with(process, "stopping for ever")
     process.terminate()
     assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_ctrl_c_stops_cleanly_where_the_loop_takes_no_signal_handlers(serve, config_file):
+    path = config_file('loop = "asyncio"\n[[listeners]]\nport = 0\n')
+    process = serve("--config", path, before=["--without-signal-handlers"])
+    listening(process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert err.endswith("broker_double: stopped\n")
 
 
 def test_port_in_use_is_one_line_and_exit_code_1(serve):

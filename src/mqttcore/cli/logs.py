@@ -85,6 +85,16 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             self._dropped += 1
 
 
+class _Listener(logging.handlers.QueueListener):
+    def __init__(self, records: "queue.Queue[Any]", sink: logging.Handler) -> None:
+        super().__init__(records, sink)
+        self._records = records
+
+    def enqueue_sentinel(self) -> None:
+        # The queue may be full of records that are still to be written: wait for room instead of failing.
+        self._records.put(None)
+
+
 def set_level(level: str) -> None:
     """Log records of *level* (a name in lower case) and above."""
     logging.getLogger().setLevel(level.upper())
@@ -97,7 +107,7 @@ def running(level: str, log_format: str, stream: TextIO | None = None) -> Iterat
     sink.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
     handler = _BoundedQueueHandler(records)
-    listener = logging.handlers.QueueListener(records, sink)
+    listener = _Listener(records, sink)
     root = logging.getLogger()
     former_level = root.level
     set_level(level)

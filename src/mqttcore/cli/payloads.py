@@ -36,19 +36,19 @@ async def _stdin_chunks() -> AsyncIterator[bytes]:
     keep the process from ending.
     """
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(_CHUNKS_WAITING)
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
+    room = threading.Semaphore(_CHUNKS_WAITING)  # of the queue: a thread can wait for this one
 
     def read() -> None:
         chunk = b"-"
-        while chunk:
+        while chunk and room.acquire():
             chunk = os.read(_STDIN, _CHUNK_BYTES)
-            putting = chunks.put(chunk)
             try:
-                asyncio.run_coroutine_threadsafe(putting, loop).result()
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
             except RuntimeError:  # the loop was closed before the input ended
-                putting.close()
                 return
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     while chunk := await chunks.get():
+        room.release()
         yield chunk

@@ -24,6 +24,7 @@ from mqttcore.cli.topic_match import covers
 from mqttcore.client import Client, reason_text
 from mqttcore.codec import Publish, Subscription
 from mqttcore.constants import PropertyId, ReasonCode, RetainHandling
+from mqttcore.errors import ClientError, ConnectionRefused
 
 __all__ = ["sub"]
 
@@ -35,6 +36,7 @@ _TABLE = {
     "will": WILL,
 }
 _TIMED_OUT = 27  # as mosquitto_sub
+_DELAY_MAXIMUM_S = 30
 _RETAIN_HANDLING = {
     "always": RetainHandling.SEND,
     "new": RetainHandling.SEND_IF_NEW,
@@ -54,6 +56,7 @@ _RETAIN_HANDLING = {
     "-W", "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), help="Exit after so many seconds."
 )
 @click.option("-E", "--exit-after-suback", is_flag=True, help="Exit once all subscriptions are acknowledged.")
+@click.option("--reconnect", is_flag=True, help="Connect again, ever later, when that fails or the connection is lost.")
 @click.option("-R", "--no-retained", is_flag=True, help="Do not print retained messages.")
 @click.option("--retained-only", is_flag=True, help="Print retained messages and exit at the first other one.")
 @click.option("--remove-retained", is_flag=True, help="Clear each retained message that comes, but for those of -T.")
@@ -89,6 +92,7 @@ def sub(
     count: int | None,
     timeout_s: float | None,
     exit_after_suback: bool,
+    reconnect: bool,
     no_retained: bool,
     retained_only: bool,
     remove_retained: bool,
@@ -129,6 +133,7 @@ def sub(
         count=count,
         timeout_s=timeout_s,
         exits_after_suback=exit_after_suback,
+        reconnects=reconnect,
         skips_retained=no_retained,
         retained_only=retained_only,
         removes_retained=remove_retained,
@@ -187,6 +192,7 @@ class _Subscriber:
         count: int | None,
         timeout_s: float | None,
         exits_after_suback: bool,
+        reconnects: bool,
         skips_retained: bool,
         retained_only: bool,
         removes_retained: bool,
@@ -201,6 +207,9 @@ class _Subscriber:
         self._count = count
         self._timeout_s = timeout_s
         self._exits_after_suback = exits_after_suback
+        self._reconnects = reconnects
+        self._delay_s = 1  # before the next connection
+        self._printed = 0
         self._skips_retained = skips_retained
         self._retained_only = retained_only
         self._removes_retained = removes_retained
@@ -208,17 +217,33 @@ class _Subscriber:
 
     async def run(self) -> int:
         """Subscribe, print, and return the exit code."""
-        client = await self._connection.open()
         try:
             async with asyncio.timeout(self._timeout_s):
-                if not await self._subscribe(client):
-                    return 1
-                if not self._exits_after_suback:
-                    await self._print_messages(client)
-                return 0
+                while True:
+                    try:
+                        return await self._run_connection()
+                    except ConnectionRefused:
+                        raise
+                    except ClientError as error:
+                        if not self._reconnects:
+                            raise
+                        self._connection.complain(f"mqttcore: {error}; trying again in {self._delay_s} s")
+                    await asyncio.sleep(self._delay_s)
+                    self._delay_s = min(2 * self._delay_s, _DELAY_MAXIMUM_S)
         except TimeoutError:
             self._connection.complain("mqttcore: timed out")
             return _TIMED_OUT
+
+    async def _run_connection(self) -> int:
+        """Connect, subscribe, print until there is enough, and return the exit code; raises ClientError."""
+        client = await self._connection.open()
+        self._delay_s = 1
+        try:
+            if not await self._subscribe(client):
+                return 1
+            if not self._exits_after_suback:
+                await self._print_messages(client)
+            return 0
         finally:
             try:
                 self._output.flush()
@@ -241,8 +266,7 @@ class _Subscriber:
         return is_any_granted
 
     async def _print_messages(self, client: Client) -> None:
-        printed = 0
-        while self._count is None or printed < self._count:
+        while self._count is None or self._printed < self._count:
             if not client.waiting:
                 self._output.flush()
             message = await client.receive()
@@ -256,7 +280,7 @@ class _Subscriber:
                 await client.send(message.topic, b"", retain=True)
             if self._is_printed(message):
                 self._output.print(message)
-                printed += 1
+                self._printed += 1
 
     def _is_printed(self, message: Publish) -> bool:
         if self._skips_retained and message.retain:
