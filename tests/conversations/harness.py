@@ -184,7 +184,7 @@ class Peer(ABC):
             await self.send(PubAck(packet.packet_id))
         elif acknowledge and packet.qos == 2:
             await self.send(PubRec(packet.packet_id))
-            await self.expect(PubRel(packet.packet_id))
+            await self._acknowledged(PubRel)
             await self.send(PubComp(packet.packet_id))
         return packet
 
@@ -376,7 +376,7 @@ class BrokerWorld(World):
     async def until(self, is_so: Any) -> None:
         """Let the broker's loop, which is ours, turn until *is_so* returns true."""
         async with asyncio.timeout(DEADLINE_S):
-            while not is_so():  # noqa: ASYNC110: counters have no event
+            while not is_so():  # noqa: ASYNC110 (counters have no event)
                 await asyncio.sleep(0)
 
     async def end_sessions(self) -> None:
