@@ -176,6 +176,7 @@ class Broker:
         while loop.time() < deadline_s and (self._streams or (self._poller is not None and self._poller.lingering_count)):
             # Closing is quick; the poller's own wake-ups do the work while we wait.
             await asyncio.sleep(0.01)
+        engine.set_wake(None)         # what is cut from here on asks for no more flushes
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -192,7 +193,6 @@ class Broker:
             await server.wait_closed()
         while self._streams:
             await asyncio.sleep(0)    # aborted transports say so in the loop's next turn
-        engine.set_wake(None)
         engine.close()
         self._servers.clear()
         self._listeners = []

@@ -1,6 +1,6 @@
 """CONNECT, CONNACK, takeover, keep alive and the end of connections."""
 
-from mqttcore.codec import Connect, Disconnect, PingReq, PingResp, Publish, Subscribe, Subscription
+from mqttcore.codec import Connect, PingReq, PingResp, Publish
 from mqttcore.constants import PropertyId, ReasonCode
 
 from .conftest import Start

@@ -58,7 +58,8 @@ cdef enum:
 
 
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
-    (<Connection>owner).look_at_clock(now_ms)
+    cdef Connection connection = <Connection>owner        # its last other reference may go meanwhile
+    connection.look_at_clock(now_ms)
 
 
 cdef class Connection(Outlet):
@@ -101,7 +102,12 @@ cdef class Connection(Outlet):
 
     def take_output(self) -> bytes:
         """Return what is to be written and forget it; for drivers without C access, and tests."""
-        return out_take(&self.out)
+        cdef bytes taken = out_take(&self.out)
+        if self.session is not None and self.session.has_backlog():
+            self.session.pump()           # there is room again
+            while not self.out.pending and self.session.has_paused():
+                self.session.pump()
+        return taken
 
     def connection_lost(self) -> None:
         """Tell that the network connection is gone without DISCONNECT."""
@@ -112,14 +118,18 @@ cdef class Connection(Outlet):
         self.close_with(reason_code, publish_will, reason)
 
     def refuse(self, reason_code: int, reason: str | None = None) -> None:
-        """Answer the CONNECT being admitted with a refusal, and close [MQTT-3.1.4-2]."""
+        """Refuse the CONNECT being admitted [MQTT-3.1.4-2] or the re-authentication under way [MQTT-4.12.1-2], and close."""
+        if self.state == STATE_CONNECTED and self.is_reauthenticating:
+            self.close_with(reason_code, True, reason)
         if self.state != STATE_ADMITTING:
             return
-        properties = {}
+        packet = ConnAck(False, reason_code, {}).encode(self.version)
         if reason is not None and self.wants_problem_information:
-            properties[PROP_REASON_STRING] = reason
+            longer = ConnAck(False, reason_code, {PROP_REASON_STRING: reason}).encode(self.version)
+            if len(longer) <= self.maximum_packet_size:      # [MQTT-3.2.2-19]
+                packet = longer
         self.core.counters.connects_refused += 1
-        self.send_bytes(ConnAck(False, reason_code, properties).encode(self.version))
+        self.send_bytes(packet)
         self.close_reason = reason_code
         self.end(False)
 
@@ -258,6 +268,9 @@ cdef class Connection(Outlet):
         self.core.counters.packets_in[packet_type] += 1
         if self.state == STATE_NEW:
             return self.on_first(first, body, size)
+        if self.state == STATE_ADMITTING and packet_type != PT_AUTH and packet_type != PT_DISCONNECT:
+            # Authentication is under way and there is no session yet [MQTT-3.1.2-30].
+            return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.2-30", "neither AUTH nor DISCONNECT before CONNACK"))
         if packet_type == PT_PUBLISH:
             return self.on_publish(first, body, size)
         if PT_PUBACK <= packet_type <= PT_PUBCOMP:
@@ -279,10 +292,7 @@ cdef class Connection(Outlet):
         self.client_id = packet.client_id
         self.connect = packet
         self.state = STATE_ADMITTING
-        self.core.admit(self, packet)
-        if self.state == STATE_ADMITTING:
-            self.set_paused(True)     # the answer comes later
-        return 0
+        return self.core.admit(self, packet)
 
     cdef int refuse_connect(self, object error) except -1:
         # A CONNECT that cannot be read. An unsupported version is answered in the one it named [MQTT-3.1.2-2].
@@ -383,6 +393,7 @@ cdef class Connection(Outlet):
                 self.version == 5 and core.limits.enforce_receive_maximum
                 and session.received.count > core.limits.receive_maximum
             ):
+                session.on_pubrel(view.packet_id)     # not taken: it must be new when it is sent again
                 return self.fail_with(ProtocolError(
                     RC_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-9", "more QoS 2 messages than Receive Maximum"
                 ))
@@ -393,6 +404,8 @@ cdef class Connection(Outlet):
         if route == NULL or view.topic[0] == c"$":
             status = check_topic_name(view.topic, view.topic_size)
             if status:
+                if view.qos == 2:
+                    session.on_pubrel(view.packet_id)
                 return self.fail(status)
             if view.topic_size > core.limits.topic_bytes_maximum:
                 return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
@@ -432,7 +445,7 @@ cdef class Connection(Outlet):
                 reason_code = RC_NO_MATCHING_SUBSCRIBERS
             elif targets == -2:
                 reason_code = RC_QUOTA_EXCEEDED
-                if view.qos == 2:
+                if view.qos == 2 and self.version == 5:
                     session.on_pubrel(view.packet_id)
             self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
         if core.congested != NULL:
@@ -463,6 +476,7 @@ cdef class Connection(Outlet):
             self.received_aliases = <alias_t*>calloc(self.core.limits.topic_alias_maximum, sizeof(alias_t))
             if self.received_aliases == NULL:
                 raise MemoryError
+            self.received_alias_count = self.core.limits.topic_alias_maximum
         place = &self.received_aliases[view.topic_alias - 1]
         if view.topic_size == 0:
             if place.size == 0:
@@ -489,7 +503,7 @@ cdef class Connection(Outlet):
     cdef void free_aliases(self) noexcept:
         cdef uint16_t i
         if self.received_aliases != NULL:
-            for i in range(self.core.limits.topic_alias_maximum):
+            for i in range(self.received_alias_count):
                 free(self.received_aliases[i].topic)
             free(self.received_aliases)
             self.received_aliases = NULL
@@ -578,6 +592,8 @@ cdef class Connection(Outlet):
 
     cdef int on_disconnect(self, object packet) except -1:
         cdef object expiry = packet.properties.get(PROP_SESSION_EXPIRY_INTERVAL)
+        if self.session is None:
+            return self.end(False)        # gave up authenticating
         if expiry is not None:
             if self.session.session_expiry_s == 0 and expiry:
                 return self.fail_with(ProtocolError(
@@ -614,8 +630,7 @@ cdef class Connection(Outlet):
             packet = Disconnect(reason_code, properties).encode(5)
             if PyBytes_GET_SIZE(packet) > self.maximum_packet_size:
                 packet = Disconnect(reason_code, {}).encode(5)
-            if PyBytes_GET_SIZE(packet) <= self.maximum_packet_size:
-                self.send_bytes(packet)
+            self.send_bytes(packet)
         return self.end(publish_will)
 
     cdef int lost(self) except -1:

@@ -39,6 +39,7 @@ cdef class Engine(Core):
     cdef bint keep_retained(self, pub_t* pub) except -1
     cdef int release_publishers(self) except -1
     cdef int take_answer(self, Connection conn, object answer) except -1
+    cdef int reauthenticated(self, Connection conn) except -1
     cdef int arm_session(self, Session session) except -1
     cdef int session_due(self, Session session, int64_t now_ms) except -1
     cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t qos,

@@ -2,8 +2,7 @@
 
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from mqttcore.codec.codes cimport (
     PROP_ASSIGNED_CLIENT_IDENTIFIER,
@@ -28,11 +27,14 @@ from mqttcore.codec.codes cimport (
     PROP_WILL_DELAY_INTERVAL,
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
+    RC_CONTINUE_AUTHENTICATION,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
+    RC_PACKET_TOO_LARGE,
     RC_PROTOCOL_ERROR,
     RC_QOS_NOT_SUPPORTED,
     RC_QUOTA_EXCEEDED,
+    RC_RE_AUTHENTICATE,
     RC_RETAIN_NOT_SUPPORTED,
     RC_SERVER_BUSY,
     RC_SERVER_SHUTTING_DOWN,
@@ -46,12 +48,13 @@ from mqttcore.codec.codes cimport (
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
-from mqttcore.codec.wire cimport get_u32, put_varint
+from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.connection cimport STATE_ADMITTING, STATE_CLOSED, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
 from mqttcore.engine.message cimport Message, msg_props, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
+from mqttcore.engine.subscriber cimport subids_add, subids_unref
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_QOS,
@@ -63,7 +66,6 @@ from mqttcore.engine.topics cimport (
     subids_t,
     target_t,
 )
-from mqttcore.engine.window cimport subids_unref
 
 import logging
 import secrets
@@ -321,6 +323,7 @@ cdef class Engine(Core):
         finally:
             if pub.kept != m:
                 pub_done(&pub)
+        self.congested = NULL         # nobody to pause
         return 0
 
     def publish_bytes(self, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
@@ -347,6 +350,7 @@ cdef class Engine(Core):
             reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
         finally:
             msg_unref(m)
+        self.congested = NULL         # nobody to pause; it is borrowed only until the publisher has been seen to
         self.wake()
         if reached == -2:
             raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
@@ -354,7 +358,7 @@ cdef class Engine(Core):
 
     cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
         # The next member; the leaving one is out of the trie already. [MQTT-4.8.2-6]
-        cdef target_t* target = (<ShareGroup>group).pick(0)
+        cdef target_t* target = (<ShareGroup>group).pick(self.topics.route(m.data, m.topic_size).hash)
         cdef pub_t pub
         if target == NULL or target.subscriber == <PyObject*>leaving:
             self.counters.dropped[DROP_SESSION_ENDED] += 1
@@ -365,6 +369,7 @@ cdef class Engine(Core):
             (<Subscriber>target.subscriber).deliver(&pub, target)
         finally:
             self.delivering -= 1
+        self.congested = NULL
         return 0
 
     cdef int pause_publisher(self, object connection) except -1:
@@ -449,10 +454,12 @@ cdef class Engine(Core):
         return self.take_answer(conn, answer)
 
     cdef int take_answer(self, Connection conn, object answer) except -1:
+        if conn.state != STATE_ADMITTING:
+            return 0                  # answered by accept() or refuse() meanwhile
         if answer is True:
             self.accept_session(conn, conn.connect, None)
         elif answer is PENDING:
-            pass
+            conn.set_paused(True)     # nothing is read until the answer comes
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif isinstance(answer, Refusal):
@@ -463,19 +470,29 @@ cdef class Engine(Core):
         return 0
 
     def accept(self, connection: Connection, identity: object = None) -> None:
-        """Accept the CONNECT that *connection* is waiting with; without effect when it is gone by now."""
+        """Accept the CONNECT or re-authentication that *connection* waits with; without effect when it is gone by now."""
         if connection.state == STATE_ADMITTING:
             self.accept_session(connection, connection.connect, identity)
-            self.wake()
+        elif connection.state == STATE_CONNECTED and connection.is_reauthenticating:
+            connection.session.identity = identity
+            self.reauthenticated(connection)
+        self.wake()
+
+    cdef int reauthenticated(self, Connection conn) except -1:
+        conn.is_reauthenticating = False
+        return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
     def challenge(self, connection: Connection, data: bytes | None) -> None:
         """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2]."""
+        if connection.state == STATE_CLOSED:
+            return
         properties = {PROP_AUTHENTICATION_METHOD: connection.authentication_method}
         if data is not None:
             properties[PROP_AUTHENTICATION_DATA] = data
         connection.send_bytes(Auth(0x18, properties).encode(5))
         if connection.state == STATE_ADMITTING and connection.is_paused:
             connection.set_paused(False)
+        self.wake()
 
     cdef int continue_authentication(self, object connection, object packet) except -1:
         cdef Connection conn = <Connection>connection
@@ -486,15 +503,22 @@ cdef class Engine(Core):
         ):
             # [MQTT-4.12.0-5] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
             return conn.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-4.12.0-7", "AUTH without an agreed method"))
+        is_under_way = conn.state == STATE_ADMITTING or conn.is_reauthenticating
+        if packet.reason_code != (RC_CONTINUE_AUTHENTICATION if is_under_way else RC_RE_AUTHENTICATE):
+            return conn.fail_with(ProtocolError(            # [MQTT-4.12.0-3] [MQTT-4.12.1-1]
+                RC_PROTOCOL_ERROR, "§3.15.2.1", f"AUTH with reason code 0x{packet.reason_code:02X} at the wrong time"
+            ))
+        if conn.state == STATE_CONNECTED:
+            conn.is_reauthenticating = True
         try:
             answer = self.hooks.continue_authentication(conn, packet)
         except Exception:
             log.exception("re-authenticating client %s", conn.client_id)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
-        if conn.state == STATE_ADMITTING:
+        if conn.state != STATE_CONNECTED or not conn.is_reauthenticating:
             return self.take_answer(conn, answer)
         if answer is True:
-            conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
+            self.reauthenticated(conn)
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif answer is not PENDING:
@@ -566,8 +590,10 @@ cdef class Engine(Core):
         conn.alias_maximum = min(
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
-        self.counters.connects += 1
         self.answer_connack(conn, packet, session, present, requested_s, keep_alive_s, is_assigned)
+        if conn.state != STATE_ADMITTING:
+            return self.connection_ended(conn, session, False)
+        self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
         session.pump()
         conn.connected(session, keep_alive_s)
@@ -577,6 +603,7 @@ cdef class Engine(Core):
                             uint64_t requested_expiry_s, int keep_alive_s, bint is_assigned) except -1:
         cdef Connection conn = <Connection>connection
         cdef dict said
+        cdef bytes connack
         if conn.version < 5:
             # 3.1 has no Session Present.
             return conn.send_bytes(b"\x20\x02\x01\x00" if present and conn.version == 4 else b"\x20\x02\x00\x00")
@@ -591,10 +618,15 @@ cdef class Engine(Core):
             said[PROP_AUTHENTICATION_METHOD] = conn.authentication_method
         if packet.properties.get(PROP_REQUEST_RESPONSE_INFORMATION) and self.limits_source.response_information:
             said[PROP_RESPONSE_INFORMATION] = self.limits_source.response_information
-        if not said:
-            return conn.send_bytes(self.connack_resumed if present else self.connack_new)
-        said.update(self.connack_properties)
-        return conn.send_bytes(ConnAck(present, 0, said).encode(5))
+        if said:
+            said.update(self.connack_properties)
+            connack = ConnAck(present, 0, said).encode(5)
+        else:
+            connack = self.connack_resumed if present else self.connack_new
+        if <uint32_t>len(connack) > conn.maximum_packet_size:
+            conn.refuse(RC_PACKET_TOO_LARGE)                      # [MQTT-3.1.2-24]
+            return 0
+        return conn.send_bytes(connack)
 
     # --- the end of connections and sessions ------------------------------------------------------------------------
 
@@ -890,13 +922,7 @@ cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, d
 
 cdef subids_t* make_subids(uint32_t subid) except? NULL:
     # One encoded Subscription Identifier; NULL for 0.
-    cdef subids_t* ids
-    if subid == 0:
-        return NULL
-    ids = <subids_t*>malloc(sizeof(subids_t) + 5)
-    if ids == NULL:
-        raise MemoryError
-    ids.refs = 1
-    ids.data[0] = 0x0B
-    ids.size = 1 + put_varint(ids.data + 1, subid)
+    cdef subids_t* ids = NULL
+    if subid:
+        subids_add(&ids, subid)
     return ids

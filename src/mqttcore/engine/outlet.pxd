@@ -32,6 +32,7 @@ cdef class Outlet:
     cdef int send_publish(self, pub_t* pub, uint8_t first, uint16_t packet_id, subids_t* ids) except -1
     # Appends PUBACK, PUBREC, PUBREL or PUBCOMP; first with its flags.
     cdef int send_ack(self, uint8_t first, uint16_t packet_id, uint8_t reason_code) except -1
+    # Appends a whole packet, unless it is over the client's Maximum Packet Size.
     cdef int send_bytes(self, bytes packet) except -1
     # Puts this outlet on the engine's list of those to be flushed at the end of the turn.
     cdef void mark_dirty(self) noexcept

@@ -38,7 +38,10 @@ cdef class Outlet:
 
     cdef int send_bytes(self, bytes packet) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(packet)
-        cdef uint8_t* p = out_reserve(&self.out, size)
+        cdef uint8_t* p
+        if size > self.maximum_packet_size:
+            return 0                  # [MQTT-3.1.2-24]
+        p = out_reserve(&self.out, size)
         memcpy(p, PyBytes_AS_STRING(packet), size)
         out_wrote(&self.out, size)
         self.core.counters.packets_out[p[0] >> 4] += 1
@@ -70,6 +73,7 @@ cdef class Outlet:
         cdef uint32_t copied
         cdef int64_t left
         cdef uint16_t alias = 0
+        cdef uint16_t known
         cdef bint by_reference = pub.payload_size >= PAYLOAD_BY_REFERENCE
         cdef msg_t* kept
         cdef uint8_t* p
@@ -90,8 +94,14 @@ cdef class Outlet:
             remaining += varint_size(block) + block
         total = 1 + varint_size(remaining) + <Py_ssize_t>remaining
         if total > self.maximum_packet_size:
-            if alias and topic_size:          # the client never learns this alias
+            if alias and topic_size:          # the client never learns this alias; without it the packet may fit
                 self.aliases[alias - 1].size = 0
+                known = self.alias_maximum
+                self.alias_maximum = 0
+                try:
+                    return self.send_publish(pub, first, packet_id, ids)
+                finally:
+                    self.alias_maximum = known
             return 0
         copied = <uint32_t>(total - (pub.payload_size if by_reference else 0))
         if by_reference:

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref
-from mqttcore.engine.window cimport subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport subids_ref, subids_unref
 
 cdef enum:
     FIRST_CAPACITY = 8

@@ -62,6 +62,8 @@ cdef class Session(Subscriber):
     cdef int pump(self) except -1
     # True while pump() would have something to do if there were room.
     cdef bint has_backlog(self) noexcept
+    # After a pump() that sent nothing: it stopped for its budget of retained nodes, not for want of room.
+    cdef bint has_paused(self) noexcept
     # A connection takes the session up; resends are prepared [MQTT-4.4.0-1].
     cdef int attach(self, Outlet link, uint32_t receive_maximum) except -1
     cdef void detach(self) noexcept

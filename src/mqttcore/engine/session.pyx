@@ -15,13 +15,12 @@ from mqttcore.engine.core cimport (
 )
 from mqttcore.engine.message cimport msg_ref, msg_unref, msg_view, pub_done, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
+from mqttcore.engine.subscriber cimport subids_ref, subids_unref
 from mqttcore.engine.window cimport (
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
     AWAIT_PUBREC,
     AWAIT_PUBREL,
-    subids_ref,
-    subids_unref,
     window_add,
     window_clear,
     window_find,
@@ -201,6 +200,12 @@ cdef class Session(Subscriber):
 
     cdef bint has_backlog(self) noexcept:
         return self.resend != NULL or self.queue_qos0.count or self.queue.count or self.replays is not None
+
+    cdef bint has_paused(self) noexcept:
+        return (
+            self.replays is not None and self.queue.count == 0 and self.resend == NULL
+            and ((<Replay>self.replays[0]).qos == 0 or self.sent.count < self.window_size)
+        )
 
     cdef int pump(self) except -1:
         self.has_acked = False

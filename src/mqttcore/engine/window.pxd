@@ -4,10 +4,9 @@
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free
 
 from mqttcore.engine.message cimport msg_t
-from mqttcore.engine.topics cimport subids_t
+from mqttcore.engine.subscriber cimport subids_t
 
 
 cdef enum:
@@ -33,19 +32,6 @@ cdef struct window_t:
     uint32_t count
     uint32_t seq
     uint16_t last_id
-
-
-cdef inline subids_t* subids_ref(subids_t* ids) noexcept nogil:
-    if ids != NULL:
-        ids.refs += 1
-    return ids
-
-
-cdef inline void subids_unref(subids_t* ids) noexcept nogil:
-    if ids != NULL:
-        ids.refs -= 1
-        if ids.refs == 0:
-            free(ids)
 
 
 cdef slot_t* window_find(window_t* w, uint16_t packet_id) noexcept

@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
 from mqttcore.engine.message cimport msg_unref
+from mqttcore.engine.subscriber cimport subids_unref
 
 cdef enum:
     FIRST_CAPACITY = 8

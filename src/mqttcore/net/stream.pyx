@@ -95,5 +95,7 @@ cdef class StreamConnection(Connection):
             rounds += 1
             self.session.pump()
             if not self.out.pending:
+                if self.session.has_paused():
+                    self.mark_dirty()
                 return 0
         return 0
