@@ -69,7 +69,7 @@ def _command(kind: str, folder: Path, config: str | None) -> tuple[list[str], in
         path = folder / "mosquitto.conf"
         path.write_text(MOSQUITTO_CONFIG.format(port=port))
         return [program, "-c", str(path)], port
-    command = [sys.executable, "-X", "dev", "-m", "mqttcore", "serve", "--port", "0"]
+    command = [sys.executable, "-W", "always::ResourceWarning", "-X", "faulthandler", "-m", "mqttcore", "serve", "--port", "0"]
     if config is not None:
         path = folder / "broker.toml"
         path.write_text(config)

@@ -176,7 +176,7 @@ class Connection:
 
     def disconnect(self, reason_code: int = 0) -> None:
         self.driver.call("disconnect", self.name, reason_code=reason_code)
-        self.relay.cut()
+        self.relay.finish()
 
     def kill(self) -> None:
         """End the network connection without a DISCONNECT."""

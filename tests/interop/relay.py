@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+CLOSE_DEADLINE_S = 5
+
 
 class Relay:
     """Forwards each connection to its own port to `target`, until cut() or close()."""
@@ -42,6 +44,15 @@ class Relay:
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+    def finish(self) -> None:
+        """Wait until the client has closed and all that it sent is forwarded, then end."""
+        with self.lock:
+            to_broker = self.threads[1::2]
+        for thread in to_broker:
+            thread.join(CLOSE_DEADLINE_S)
+            assert not thread.is_alive(), "the client did not close its connection after DISCONNECT"
+        self.cut()
 
     def cut(self) -> None:
         """End every connection at once, on both sides, and take no other."""
