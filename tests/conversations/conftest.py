@@ -10,7 +10,7 @@ from .harness import World, make_world
 Start = Callable[..., Awaitable[World]]
 
 
-async def _starter(carrier: str) -> AsyncIterator[Start]:
+async def starter_of(carrier: str) -> AsyncIterator[Start]:
     worlds: list[World] = []
 
     async def start(**arguments: object) -> World:
@@ -30,14 +30,14 @@ async def _starter(carrier: str) -> AsyncIterator[Start]:
 @pytest_asyncio.fixture(params=["memory", "bytewise", "tcp", "stream"])
 async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
     """Make a broker: `await start(receive_maximum=2)`, with fields of config.Limits."""
-    async for starter in _starter(request.param):
+    async for starter in starter_of(request.param):
         yield starter
 
 
 @pytest_asyncio.fixture(params=["memory", "bytewise"])
 async def start_clocked(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
     """As `start`, where the clock can be set and hooks can be given."""
-    async for starter in _starter(request.param):
+    async for starter in starter_of(request.param):
         yield starter
 
 
