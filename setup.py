@@ -51,6 +51,7 @@ setup(
     + ["mqttcore_plugins"],
     package_data={"": ["py.typed", "*.pyi", "*.pxd"]},
     exclude_package_data={"": ["*.c"]},
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=cythonize(
         extensions(),
         build_dir="build/cython",
