@@ -42,7 +42,7 @@ def test_connection_that_is_dropped_unclosed_is_counted_off():
     del connection
     gc.collect()
     assert engine.metrics()["connections"] == 0
-    engine.advance(1_000_000)         # its timer is gone with it
+    engine.advance(1_000_000)  # its timer is gone with it
 
 
 def test_engine_that_is_dropped_with_everything_open():
@@ -86,7 +86,8 @@ def test_callback_is_told_of_output_outside_a_turn():
 
 
 @pytest.mark.parametrize(
-    ("topic", "qos", "error"), [(b"a/#", 0, ValueError), (b"", 0, ValueError), (b"\xff", 0, ValueError), (b"t", 3, ValueError)]
+    ("topic", "qos", "error"),
+    [(b"a/#", 0, ValueError), (b"", 0, ValueError), (b"\xff", 0, ValueError), (b"t", 3, ValueError)],
 )
 def test_broker_publishes_only_what_is_allowed(topic: bytes, qos: int, error: type[Exception]):
     engine = Engine(Limits(), now_ms=1000)

@@ -62,6 +62,7 @@ cdef enum:
     READ_SIZE = 131072        # bytes of one read
     MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
+    CHOKE = 4                 # times the high-water mark of output from which on we do not read from who does not read
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
 
@@ -102,7 +103,7 @@ cdef class SocketConnection(Connection):
 
     cdef int interest_changed(self) except -1:
         cdef epoll_event event
-        cdef bint reads = self.is_shut or not self.is_paused and self.state != STATE_CLOSED
+        cdef bint reads = self.is_shut or not self.is_paused and not self.is_choked and self.state != STATE_CLOSED
         if self.fd < 0:
             return 0
         self.reads = reads
@@ -146,6 +147,9 @@ cdef class SocketConnection(Connection):
                     self.wants_write = True
                     self.interest_changed()
                 return False
+        if self.is_choked:
+            self.is_choked = False
+            self.interest_changed()
         return True
 
     cdef int flush(self) except -1:
@@ -154,6 +158,10 @@ cdef class SocketConnection(Connection):
             return 0
         if self.wants_write:
             self.linger()
+            if not self.is_choked and self.out.pending > CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
+                # It sends and does not read: what we have to answer may not grow without bounds.
+                self.is_choked = True
+                self.interest_changed()
             return 0                  # the kernel is full; it says when it is not
         while True:
             if not self.write_out() or self.fd < 0:
