@@ -339,7 +339,9 @@ class Broker:
             self._flush_handle = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_handle = None
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()       # called directly: the one that was asked for has nothing left to do
+            self._flush_handle = None
         engine = self._running()
         if self._poller is not None:
             self._poller.flush()

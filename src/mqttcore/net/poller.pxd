@@ -15,6 +15,8 @@ cdef class SocketConnection(Connection):
     cdef int fd                       # -1: closed
     cdef bint wants_write             # EPOLLOUT is on
     cdef bint reads                   # EPOLLIN is on
+    cdef bint is_choked               # not read from until it has read what we wrote
+    cdef bint is_shut                 # we have said our last; read until the peer closes
     cdef uint8_t address_size
     cdef uint8_t address_bytes[28]    # struct sockaddr_in or sockaddr_in6
 
@@ -23,6 +25,7 @@ cdef class SocketConnection(Connection):
     cdef void close_fd(self) noexcept
     cdef void drop(self) noexcept
     cdef bint write_out(self) except -1
+    cdef int finish(self) except -1
     cdef int linger(self) except -1
 
 

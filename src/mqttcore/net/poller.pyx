@@ -45,6 +45,10 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 
+cdef extern from "<sys/socket.h>" nogil:
+    enum: SHUT_WR
+    int shutdown(int fd, int how)
+
 cdef extern from "<time.h>" nogil:
     enum: CLOCK_MONOTONIC
     struct timespec:
@@ -58,7 +62,8 @@ cdef enum:
     READ_SIZE = 131072        # bytes of one read
     MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
-    LINGER_MS = 2000          # a closed connection's last bytes may take this long
+    CHOKE = 4                 # times the high-water mark of output from which on we do not read from who does not read
+    LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
 
 
@@ -98,7 +103,7 @@ cdef class SocketConnection(Connection):
 
     cdef int interest_changed(self) except -1:
         cdef epoll_event event
-        cdef bint reads = not self.is_paused and self.state != STATE_CLOSED
+        cdef bint reads = self.is_shut or not self.is_paused and not self.is_choked and self.state != STATE_CLOSED
         if self.fd < 0:
             return 0
         self.reads = reads
@@ -142,6 +147,9 @@ cdef class SocketConnection(Connection):
                     self.wants_write = True
                     self.interest_changed()
                 return False
+        if self.is_choked:
+            self.is_choked = False
+            self.interest_changed()
         return True
 
     cdef int flush(self) except -1:
@@ -150,12 +158,16 @@ cdef class SocketConnection(Connection):
             return 0
         if self.wants_write:
             self.linger()
+            if not self.is_choked and self.out.pending > CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
+                # It sends and does not read: what we have to answer may not grow without bounds.
+                self.is_choked = True
+                self.interest_changed()
             return 0                  # the kernel is full; it says when it is not
         while True:
             if not self.write_out() or self.fd < 0:
                 break
             if self.state == STATE_CLOSED:
-                self.close_fd()
+                self.finish()
                 return 0
             if self.session is None or not self.session.has_backlog():
                 return 0
@@ -169,6 +181,18 @@ cdef class SocketConnection(Connection):
                     self.mark_dirty()
                 return 0              # the window is full: acknowledgements go on from here
         self.linger()
+        return 0
+
+    cdef int finish(self) except -1:
+        # Everything is written. Where we closed, the peer may still be sending: closing with its bytes unread resets the
+        # connection and takes our last packet from it. So it hears the end first, and is read until it closes too.
+        if self.close_reason < 0:
+            self.close_fd()
+        elif not self.is_shut:
+            self.is_shut = True
+            shutdown(self.fd, SHUT_WR)
+            self.interest_changed()
+            self.linger()
         return 0
 
     cdef int linger(self) except -1:

@@ -9,6 +9,7 @@ from mqttcore.engine.outbuf cimport out_clear, out_take
 import time
 
 cdef enum:
+    CHOKE = 4                 # times the high-water mark of output from which on we do not read from who does not read
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
 
@@ -37,6 +38,10 @@ cdef class StreamConnection(Connection):
             self.feed(&view[0], view.shape[0])
         (<Engine>self.core).flush_dirty()
         (<Engine>self.core).wake()
+        if self.is_full and self.out.pending > CHOKE * self.core.limits.output_high_water_bytes and self.transport is not None:
+            # It sends and does not read: what we have to answer may not grow without bounds.
+            self.is_choked = True
+            self.transport.pause_reading()
 
     def eof_received(self) -> None:
         """Asyncio: the peer closes; so do we."""
@@ -48,6 +53,9 @@ cdef class StreamConnection(Connection):
     def resume_writing(self) -> None:
         """Asyncio: it is below the low-water mark."""
         self.is_full = False
+        if self.is_choked:
+            self.is_choked = False
+            self.paused_changed()
         self.mark_dirty()
         (<Engine>self.core).wake()
 
@@ -70,7 +78,7 @@ cdef class StreamConnection(Connection):
 
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
-            if self.is_paused:
+            if self.is_paused or self.is_choked:
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
