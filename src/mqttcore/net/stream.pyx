@@ -6,10 +6,12 @@ from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
 
+import asyncio
 import time
 
 cdef enum:
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
+    LINGER_MS = 2000          # a closed connection's last bytes may take this long
 
 
 cdef class StreamConnection(Connection):
@@ -28,6 +30,9 @@ cdef class StreamConnection(Connection):
             self.given_peer = transport.get_extra_info("peername")
         if self.listener is not None:
             self.listener.connections += 1
+            if 0 < self.listener.max_connections < self.listener.connections:
+                self.listener.refused += 1
+                transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes came."""
@@ -56,6 +61,9 @@ cdef class StreamConnection(Connection):
         if self.transport is not None and self.listener is not None:
             self.listener.connections -= 1
         self.transport = None
+        if self.linger_handle is not None:
+            self.linger_handle.cancel()
+            self.linger_handle = None
         self.lost()
         out_clear(&self.out)
         (<Engine>self.core).wake()
@@ -80,13 +88,12 @@ cdef class StreamConnection(Connection):
         cdef int rounds = 0
         if self.transport is None:
             return 0
+        if self.state == STATE_CLOSED:
+            return self.finish()
         while not self.is_full:
             if self.out.pending:
                 self.core.counters.bytes_out += self.out.pending
                 self.transport.write(out_take(&self.out))
-            if self.state == STATE_CLOSED:
-                self.transport.close()
-                return 0
             if self.is_full or self.session is None or not self.session.has_backlog():
                 return 0
             if rounds == PUMP_ROUNDS:
@@ -96,4 +103,16 @@ cdef class StreamConnection(Connection):
             self.session.pump()
             if not self.out.pending:
                 return 0
+        return 0
+
+    cdef int finish(self) except -1:
+        # Everything goes to the transport, full or not: it is the last. The peer gets a little time to read it.
+        if self.transport.is_closing():
+            return 0
+        if self.out.pending:
+            self.core.counters.bytes_out += self.out.pending
+            self.transport.write(out_take(&self.out))
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.linger_handle = asyncio.get_running_loop().call_later(LINGER_MS / 1000, self.transport.abort)
         return 0
