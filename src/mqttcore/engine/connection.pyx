@@ -420,6 +420,7 @@ cdef class Connection(Outlet):
             pub.props_size -= 3
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
+        core.congested = NULL         # of an earlier message, a will perhaps: that session may be gone
         try:
             targets = core.publish(&pub, route)
         finally:
