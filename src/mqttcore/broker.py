@@ -195,6 +195,7 @@ class Broker:
                     await self._drained.wait()
 
     async def _close(self, engine: Engine) -> None:
+        engine.set_wake(None)  # what is cut from here on asks for no more flushes
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -211,7 +212,6 @@ class Broker:
             await self._drained.wait()
         for server in self._servers:
             await server.wait_closed()
-        engine.set_wake(None)
         engine.close()
         self._servers.clear()
         self._listeners = []

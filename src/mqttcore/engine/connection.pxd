@@ -31,7 +31,7 @@ cdef class Connection(Outlet):
     cdef uint32_t rest_size
     cdef uint32_t rest_cap
     cdef alias_t* received_aliases    # alias n stands at n - 1; NULL until the first use
-    cdef uint16_t received_alias_count
+    cdef uint16_t received_alias_count            # places in received_aliases
     cdef timer_t timer                # connect time-out, then keep-alive
     cdef int64_t last_received_ms
     cdef readonly int64_t opened_ms

@@ -67,7 +67,8 @@ cdef class Connection(Outlet):
     listener: an object with `name` and `allow_anonymous`. peer: the client's address in whatever form the driver has.
     """
 
-    def __cinit__(self, Core core, object listener=None, object peer=None, **for_driver):
+    def __cinit__(self, Core core, object listener=None, object peer=None, **others):
+        # others: what the __init__ of a driver's subclass takes.
         self.core = core
         self.listener = listener
         self.given_peer = peer
@@ -489,7 +490,7 @@ cdef class Connection(Outlet):
     cdef void free_aliases(self) noexcept:
         cdef uint16_t i
         if self.received_aliases != NULL:
-            for i in range(self.received_alias_count):    # core may be gone by now
+            for i in range(self.received_alias_count):
                 free(self.received_aliases[i].topic)
             free(self.received_aliases)
             self.received_aliases = NULL
