@@ -33,6 +33,8 @@ cdef class StreamConnection(Connection):
             if 0 < self.listener.max_connections < self.listener.connections:
                 self.listener.refused += 1
                 transport.abort()
+        if self.state == STATE_CLOSED:
+            transport.abort()         # we gave it up while it was on its way
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes came."""
@@ -72,9 +74,11 @@ cdef class StreamConnection(Connection):
             self.when_closed = None
 
     def abort(self) -> None:
-        """Cut the transport without further ado."""
+        """Cut the transport without further ado; one that has not come yet, as soon as it does."""
         if self.transport is not None:
             self.transport.abort()
+        else:
+            self.lost()
 
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
