@@ -2,6 +2,8 @@
 
 MQTTCORE_DEBUG=1   bounds checks, -O0 -g and line tracing
 MQTTCORE_ASAN=1    AddressSanitizer (run Python with libasan preloaded)
+
+Give those builds a place of their own with `--build-base`; docs/development.md has the commands.
 """
 
 import os
@@ -21,7 +23,7 @@ else:
     compile_args += ["-Wno-unused-function", "-Wno-unreachable-code"]
     link_args = []
     if ASAN:
-        compile_args += ["-fsanitize=address", "-fno-omit-frame-pointer", "-g"]
+        compile_args += ["-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer"]
         link_args += ["-fsanitize=address"]
 
 LINUX_ONLY = {"mqttcore.net.poller", "mqttcore.bench.loadgen"}  # epoll
@@ -45,16 +47,14 @@ def extensions() -> list[Extension]:
 
 setup(
     package_dir={"": "src", "mqttcore_plugins": "plugins"},
-    packages=[
-        ".".join(path.parent.relative_to("src").parts) for path in sorted(Path("src").rglob("__init__.py"))
-    ]
+    packages=[".".join(path.parent.relative_to("src").parts) for path in sorted(Path("src").rglob("__init__.py"))]
     + ["mqttcore_plugins"],
     package_data={"": ["py.typed", "*.pyi", "*.pxd"]},
     exclude_package_data={"": ["*.c"]},
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=cythonize(
         extensions(),
-        build_dir="build/cython",
+        build_dir="build/cython-debug" if DEBUG else "build/cython",  # the directives below change the C
         include_path=["src"],
         compiler_directives={
             "language_level": 3,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from mqttcore.config import Config, Limits, check_exposure, is_loopback
 from mqttcore.constants import ReasonCode
@@ -70,6 +72,8 @@ class Broker:
     process and loop. Methods are to be called from the loop's thread.
     """
 
+    _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
+
     def __init__(self, config: Config | None = None) -> None:
         self.config = config if config is not None else Config()
         self._engine: Engine | None = None
@@ -85,7 +89,8 @@ class Broker:
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
-        self._all_closed: asyncio.Event | None = None
+        self._stopping = asyncio.Lock()
+        self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +106,7 @@ class Broker:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen. Raises ConfigError for a configuration that is not safe, OSError for an address that cannot be had."""
+        """Listen. Raises ConfigError when the configuration is not safe, OSError for an address that cannot be had."""
         if self._engine is not None:
             raise MqttCoreError("the broker is running")
         check_exposure(self.config, has_authentication=False)
@@ -130,9 +135,14 @@ class Broker:
             engine.set_wake(self._wake)
             await self._accept()
         except BaseException:
+            for server in self._servers:
+                server.close()
             for opened in bound:
                 opened.close()
-            self._engine = self._loop = None
+            if self._poller is not None:
+                self._poller.close()
+            self._servers.clear()
+            self._poller = self._engine = self._loop = None
             self._listeners = []
             raise
         self._started_s = time.monotonic()
@@ -142,57 +152,70 @@ class Broker:
     async def _accept(self) -> None:
         assert self._loop is not None
         assert self._engine is not None
-        if sys.platform.startswith("linux"):
+        if self._uses_poller:
             try:
                 self._poller = Poller(self._engine, self._loop)
             except NotImplementedError:
                 log.info("the event loop watches no descriptors: sockets go through its transports")
             else:
+                self._poller.set_drained(self._drained.set)
                 for listener in self._listeners:
                     for sock in listener.sockets:
                         self._poller.add_listener(sock, listener)
                 return
         for listener in self._listeners:
             for sock in listener.sockets:
-                self._servers.append(
-                    await self._loop.create_server(lambda listener=listener: self._new_stream(listener), sock=sock)
-                )
+                protocol_factory = functools.partial(self._new_protocol, listener)
+                server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                self._servers.append(server)
 
     async def stop(self) -> None:
         """Stop: no new connections, DISCONNECT 0x8B to all, at most `shutdown_timeout_s` for their last bytes."""
-        if self._engine is None or self._loop is None:
-            return
-        engine, loop = self._engine, self._loop
+        async with self._stopping:  # whoever calls it a second time waits for the first
+            if self._engine is None:
+                return
+            try:
+                await self._drain(self._engine)
+            finally:
+                await self._close(self._engine)
+
+    async def _drain(self, engine: Engine) -> None:
+        for server in self._servers:
+            server.close()
         for listener in self._listeners:
             if self._poller is not None:
                 for sock in listener.sockets:
                     self._poller.remove_listener(sock)
             listener.close()
-        for server in self._servers:
-            server.close()
         engine.shut_down()
+        for connection in list(self._streams):
+            if not connection.is_closed:  # no session yet: there is nothing to say to it
+                connection.abort()
         self._flush()
-        deadline_s = loop.time() + self.config.shutdown_timeout_s
-        while loop.time() < deadline_s and (self._streams or (self._poller is not None and self._poller.lingering_count)):
-            # Closing is quick; the poller's own wake-ups do the work while we wait.
-            await asyncio.sleep(0.01)
-        engine.set_wake(None)         # what is cut from here on asks for no more flushes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.shutdown_timeout_s):
+                while self._streams or (self._poller is not None and self._poller.lingering_count):
+                    self._drained.clear()
+                    await self._drained.wait()
+
+    async def _close(self, engine: Engine) -> None:
+        engine.set_wake(None)  # what is cut from here on asks for no more flushes
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
         self._tick_handle = self._flush_handle = None
         for stream in list(self._message_streams):
             stream.close()
-        self._message_streams.clear()
         for connection in list(self._streams):
             connection.abort()
         if self._poller is not None:
             self._poller.close()
             self._poller = None
+        while self._streams:  # aborted transports say so in one of the loop's next turns
+            self._drained.clear()
+            await self._drained.wait()
         for server in self._servers:
             await server.wait_closed()
-        while self._streams:
-            await asyncio.sleep(0)    # aborted transports say so in the loop's next turn
         engine.close()
         self._servers.clear()
         self._listeners = []
@@ -206,12 +229,16 @@ class Broker:
         check_exposure(config, has_authentication=False)
         engine = self._running()
         need_restart = [
-            path
-            for path in ("listeners", "loop", "plugins")
-            if getattr(config, path) != getattr(self.config, path)
+            path for path in ("listeners", "loop", "plugins") if getattr(config, path) != getattr(self.config, path)
         ]
-        frozen = ("topic_levels_maximum", "routes_cached_maximum", "share_strategy", "topic_alias_maximum",
-                  "retained_messages_maximum", "retained_bytes_maximum")
+        frozen = (
+            "topic_levels_maximum",
+            "routes_cached_maximum",
+            "share_strategy",
+            "topic_alias_maximum",
+            "retained_messages_maximum",
+            "retained_bytes_maximum",
+        )
         need_restart += [
             f"limits.{name}" for name in frozen if getattr(config.limits, name) != getattr(self.config.limits, name)
         ]
@@ -249,8 +276,8 @@ class Broker:
     ) -> int:
         """Publish a message as the broker; the number of subscribers it reached.
 
-        properties: `PropertyId` -> value. Raises ValueError for what is no Topic Name, QoS or property, QuotaExceeded when
-        it cannot be retained. Returns when the message is as safe as a PUBACK would make it.
+        properties: `PropertyId` -> value. Raises ValueError for what is no Topic Name, QoS or property, QuotaExceeded
+        when it cannot be retained. Returns when the message is as safe as a PUBACK would make it.
         """
         return self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
 
@@ -274,11 +301,13 @@ class Broker:
 
         It takes every QoS as published, and no retained messages (see `retained`).
         """
-        stream = MessageStream(
-            self._running(), topic_filter, messages_maximum=messages_maximum, bytes_maximum=bytes_maximum,
+        return MessageStream(
+            self._running(),
+            topic_filter,
+            messages_maximum=messages_maximum,
+            bytes_maximum=bytes_maximum,
             streams=self._message_streams,
         )
-        return stream
 
     def retained(self, topic_filter: str = "#") -> list[Message]:
         """Return the retained messages that match; a leading wildcard does not match `$` topics."""
@@ -307,19 +336,24 @@ class Broker:
         """Return all counters and gauges; the keys are stable."""
         return self._running().metrics()
 
-    async def attach(self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached") -> None:
-        """Serve MQTT on an accepted transport of the running loop (a TLS one, say); it belongs to the broker from now on."""
-        connection = self._new_stream(BoundListener(name, allow_anonymous, 0, 1))
-        transport.set_protocol(connection)
-        connection.connection_made(transport)
+    async def attach(
+        self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached"
+    ) -> None:
+        """Serve MQTT on an accepted transport of the running loop, one with TLS, say; from now on it is the broker's.
+
+        The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here.
+        """
+        protocol = self._new_protocol(BoundListener(name, allow_anonymous, 0, 1, 1))
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
         transport.resume_reading()
 
     def attach_socket(self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached") -> None:
-        """Serve MQTT on an accepted stream socket; it belongs to the broker from now on. Linux only: MqttCoreError."""
+        """Serve MQTT on an accepted stream socket; from now on it is the broker's. MqttCoreError where not on Linux."""
         self._running()
         if self._poller is None:
             raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
-        self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1))
+        self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1, 1))
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -328,10 +362,15 @@ class Broker:
             raise MqttCoreError("the broker is not running")
         return self._engine
 
-    def _new_stream(self, listener: BoundListener) -> StreamConnection:
-        connection = StreamConnection(self._running(), listener, when_closed=self._streams.discard)
+    def _new_protocol(self, listener: BoundListener) -> asyncio.BaseProtocol:
+        connection = StreamConnection(self._running(), listener, when_closed=self._stream_closed)
         self._streams.add(connection)
-        return connection
+        return cast("asyncio.BaseProtocol", connection)
+
+    def _stream_closed(self, connection: StreamConnection) -> None:
+        self._streams.discard(connection)
+        if not self._streams:
+            self._drained.set()
 
     def _wake(self) -> None:
         # Output outside a turn: written in the next one, together with what else comes until then.
@@ -340,7 +379,7 @@ class Broker:
 
     def _flush(self) -> None:
         if self._flush_handle is not None:
-            self._flush_handle.cancel()       # called directly: the one that was asked for has nothing left to do
+            self._flush_handle.cancel()  # called directly: the one that was asked for has nothing left to do
             self._flush_handle = None
         engine = self._running()
         if self._poller is not None:

@@ -33,7 +33,7 @@ class MessageStream:
         streams: set[MessageStream],
     ) -> None:
         self._engine = engine
-        self._streams = streams       # of the broker, which closes those that are open when it stops
+        self._streams = streams  # of the broker, which closes those that are open when it stops
         self._filter = topic_filter.encode()
         self._arrived = asyncio.Event()
         self._is_open = False

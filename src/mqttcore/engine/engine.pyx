@@ -55,7 +55,7 @@ from mqttcore.engine.message cimport Message, msg_props, msg_ref, msg_unref, msg
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.subscriber cimport subids_add, subids_unref
-from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_init, wheel_turn
+from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_QOS,
     ShareGroup,
@@ -141,6 +141,10 @@ cdef class Engine(Core):
         self.taps = {}
         self.graveyard = []
         self.held_publishers = []
+
+    def __del__(self):
+        # Engine, sessions and connections refer to each other: when the collector ends them, it chooses the order.
+        wheel_clear(&self.wheel)
 
     def __dealloc__(self):
         cdef PyObject* head = self.dirty

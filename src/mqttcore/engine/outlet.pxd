@@ -21,7 +21,7 @@ cdef class Outlet:
     cdef outbuf_t out
     cdef PyObject* next_dirty
     cdef alias_t* aliases             # alias n stands at n - 1; NULL until the first use
-    cdef uint32_t maximum_packet_size # of the client
+    cdef uint32_t maximum_packet_size  # of the client
     cdef uint16_t alias_maximum       # how many we may give out on this connection
     cdef readonly uint8_t version
     cdef bint is_dirty

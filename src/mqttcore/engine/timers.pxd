@@ -27,6 +27,8 @@ cdef struct wheel_t:
 
 
 cdef void wheel_init(wheel_t* wheel, int64_t now_ms) noexcept
+# Disarms every timer: none refers to the wheel any more.
+cdef void wheel_clear(wheel_t* wheel) noexcept
 cdef void timer_arm(wheel_t* wheel, timer_t* timer, int64_t deadline_ms) noexcept
 cdef void timer_disarm(wheel_t* wheel, timer_t* timer) noexcept
 # Fires everything due until now_ms.

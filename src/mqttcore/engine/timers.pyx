@@ -9,6 +9,15 @@ cdef void wheel_init(wheel_t* wheel, int64_t now_ms) noexcept:
     wheel.armed = 0
 
 
+cdef void wheel_clear(wheel_t* wheel) noexcept:
+    cdef timer_t* head
+    cdef int i
+    for i in range(WHEEL_SLOTS):
+        head = &wheel.slots[i]
+        while head.next != NULL and head.next != head:
+            timer_disarm(wheel, head.next)
+
+
 cdef void timer_arm(wheel_t* wheel, timer_t* timer, int64_t deadline_ms) noexcept:
     cdef int64_t tick = (deadline_ms + WHEEL_TICK_MS - 1) // WHEEL_TICK_MS
     cdef timer_t* head

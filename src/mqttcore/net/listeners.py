@@ -21,6 +21,7 @@ class BoundListener:
     allow_anonymous: bool
     max_connections: int
     accept_per_turn: int
+    backlog: int
     sockets: list[socket.socket] = field(default_factory=list)
     connections: int = 0
     refused: int = 0
@@ -44,7 +45,7 @@ def bind(
 
     host: a name, an IPv4 or IPv6 address, or empty for all interfaces. Raises OSError, naming the address.
     """
-    listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn)
+    listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn, backlog)
     found = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
     )

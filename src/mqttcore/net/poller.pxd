@@ -38,9 +38,11 @@ cdef class Poller:
     cdef Py_ssize_t table_size
     cdef dict listeners               # fd -> listener object
     cdef dict lingering               # fd -> ms until when a closed connection may still write
+    cdef object on_drained            # called when lingering becomes empty, or None
     cdef readonly Py_ssize_t open_sockets
     cdef bint is_watching
 
+    cdef int drained(self) except -1
     cdef int accept_batch(self, int fd, object listener) except -1
     cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1
     cdef int run(self) except -1

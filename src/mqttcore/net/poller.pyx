@@ -6,11 +6,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from mqttcore.engine.connection cimport STATE_CLOSED, STATE_CONNECTED, Connection
+from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
 
-import errno as errno_module
 import logging
 import os
 import socket
@@ -37,6 +36,7 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec* msg_iov
         size_t msg_iovlen
     ctypedef unsigned int socklen_t
+    int getpeername(int fd, sockaddr* addr, socklen_t* size)
     int accept4(int fd, sockaddr* addr, socklen_t* size, int flags)
     Py_ssize_t recv(int fd, void* buf, size_t size, int flags)
     Py_ssize_t send(int fd, const void* buf, size_t size, int flags)
@@ -207,9 +207,10 @@ cdef class SocketConnection(Connection):
         close(self.fd)                # takes it out of the epoll as well
         self.poller.table[self.fd] = NULL
         self.poller.open_sockets -= 1
-        self.poller.lingering.pop(self.fd, None)
-        self.fd = -1
         out_clear(&self.out)
+        if self.poller.lingering.pop(self.fd, None) is not None and not self.poller.lingering:
+            self.poller.drained()
+        self.fd = -1
         if self.listener is not None:
             self.listener.connections -= 1
         Py_DECREF(self)
@@ -242,6 +243,15 @@ cdef class Poller:
         if self.epfd >= 0:
             close(self.epfd)
 
+    def set_drained(self, callback: object) -> None:
+        """Have *callback* called whenever the last bytes of all closed connections are written or given up."""
+        self.on_drained = callback
+
+    cdef int drained(self) except -1:
+        if self.on_drained is not None:
+            self.on_drained()
+        return 0
+
     def add_listener(self, sock: object, listener: object) -> None:
         """Accept on a listening, non-blocking socket; the caller keeps and closes it."""
         cdef epoll_event event
@@ -259,8 +269,16 @@ cdef class Poller:
 
     def adopt(self, sock: object, listener: object) -> None:
         """Take over an accepted stream socket; *sock* is detached from its Python object."""
+        cdef uint8_t address[28]
+        cdef socklen_t size = sizeof(address)
+        cdef int fd
         sock.setblocking(False)
-        self.adopt_fd(sock.detach(), listener, NULL, 0)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        fd = sock.detach()
+        if getpeername(fd, <sockaddr*>address, &size) < 0:
+            size = 0
+        self.adopt_fd(fd, listener, address, size)
 
     cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1:
         cdef SocketConnection connection
@@ -299,10 +317,10 @@ cdef class Poller:
     cdef int accept_batch(self, int fd, object listener) except -1:
         cdef uint8_t address[28]
         cdef socklen_t size
-        cdef int accepted, i
+        cdef int accepted, _
         cdef int most = listener.accept_per_turn
         cdef int limit = listener.max_connections
-        for i in range(most):
+        for _ in range(most):
             size = sizeof(address)
             accepted = accept4(fd, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if accepted < 0:

@@ -6,11 +6,13 @@ from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
 
+import asyncio
 import time
 
 cdef enum:
     CHOKE = 4                 # times the high-water mark of output from which on we do not read from who does not read
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
+    LINGER_MS = 2000          # a closed connection's last bytes may take this long
 
 
 cdef class StreamConnection(Connection):
@@ -29,6 +31,11 @@ cdef class StreamConnection(Connection):
             self.given_peer = transport.get_extra_info("peername")
         if self.listener is not None:
             self.listener.connections += 1
+            if 0 < self.listener.max_connections < self.listener.connections:
+                self.listener.refused += 1
+                transport.abort()
+        if self.state == STATE_CLOSED:
+            transport.abort()         # we gave it up while it was on its way
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes came."""
@@ -64,6 +71,9 @@ cdef class StreamConnection(Connection):
         if self.transport is not None and self.listener is not None:
             self.listener.connections -= 1
         self.transport = None
+        if self.linger_handle is not None:
+            self.linger_handle.cancel()
+            self.linger_handle = None
         self.lost()
         out_clear(&self.out)
         (<Engine>self.core).wake()
@@ -72,9 +82,11 @@ cdef class StreamConnection(Connection):
             self.when_closed = None
 
     def abort(self) -> None:
-        """Cut the transport without further ado."""
+        """Cut the transport without further ado; one that has not come yet, as soon as it does."""
         if self.transport is not None:
             self.transport.abort()
+        else:
+            self.lost()
 
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
@@ -88,13 +100,12 @@ cdef class StreamConnection(Connection):
         cdef int rounds = 0
         if self.transport is None:
             return 0
+        if self.state == STATE_CLOSED:
+            return self.finish()
         while not self.is_full:
             if self.out.pending:
                 self.core.counters.bytes_out += self.out.pending
                 self.transport.write(out_take(&self.out))
-            if self.state == STATE_CLOSED:
-                self.transport.close()
-                return 0
             if self.is_full or self.session is None or not self.session.has_backlog():
                 return 0
             if rounds == PUMP_ROUNDS:
@@ -106,4 +117,16 @@ cdef class StreamConnection(Connection):
                 if self.session.has_paused():
                     self.mark_dirty()
                 return 0
+        return 0
+
+    cdef int finish(self) except -1:
+        # Everything goes to the transport, full or not: it is the last. The peer gets a little time to read it.
+        if self.transport.is_closing():
+            return 0
+        if self.out.pending:
+            self.core.counters.bytes_out += self.out.pending
+            self.transport.write(out_take(&self.out))
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.linger_handle = asyncio.get_running_loop().call_later(LINGER_MS / 1000, self.transport.abort)
         return 0

@@ -1,0 +1,11 @@
+from typing_extensions import disjoint_base
+
+from mqttcore.engine.retained import RetainedTree
+from mqttcore.engine.topics import TopicTree
+
+@disjoint_base
+class Core:
+    @property
+    def topics(self) -> TopicTree: ...
+    @property
+    def retained(self) -> RetainedTree: ...
