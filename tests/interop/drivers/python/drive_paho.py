@@ -115,9 +115,7 @@ class Connection:
             ]
             extra = {}
             if command["subscription_id"]:
-                extra["properties"] = to_paho(
-                    PacketTypes.SUBSCRIBE, {"subscription_ids": command["subscription_id"]}
-                )
+                extra["properties"] = to_paho(PacketTypes.SUBSCRIBE, {"subscription_ids": command["subscription_id"]})
             result, mid = self.client.subscribe(filters, **extra)
         else:
             result, mid = self.client.subscribe([(one["filter"], one["qos"]) for one in command["filters"]])
