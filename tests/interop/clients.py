@@ -48,7 +48,7 @@ ALL = frozenset(
 
 @dataclass(frozen=True)
 class Client:
-    """versions: protocol levels (3 is MQTT 3.1). needs: programs, files and `module:NAME`s, all of which must be there."""
+    """versions: protocol levels (3 is MQTT 3.1). needs: programs, files and `module:NAME`s, all to be there."""
 
     name: str
     command: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""Every behaviour once, for every client that has it. Messages that must not come are ruled out by one that must, sent after them."""
+"""Every behaviour once, for every client that has it.
+
+Messages that must not come are ruled out by one that must, sent after them.
+"""
 
 from __future__ import annotations
 
