@@ -69,7 +69,18 @@ def _command(kind: str, folder: Path, config: str | None) -> tuple[list[str], in
         path = folder / "mosquitto.conf"
         path.write_text(MOSQUITTO_CONFIG.format(port=port))
         return [program, "-c", str(path)], port
-    command = [sys.executable, "-W", "always::ResourceWarning", "-X", "faulthandler", "-m", "mqttcore", "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-W",
+        "always::ResourceWarning",
+        "-X",
+        "faulthandler",
+        "-m",
+        "mqttcore",
+        "serve",
+        "--port",
+        "0",
+    ]
     if config is not None:
         path = folder / "broker.toml"
         path.write_text(config)
@@ -96,7 +107,9 @@ def running_broker(folder: Path, config: str | None = None, kind: str | None = N
     """
     kind = kind or broker_kind()
     command, port = _command(kind, folder, config)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     broker = BrokerProcess(kind, process, "127.0.0.1", port)
     assert process.stdout
     assert process.stderr
@@ -112,7 +125,9 @@ def running_broker(folder: Path, config: str | None = None, kind: str | None = N
             else:
                 line = process.stdout.readline()
                 match = LISTENING.search(line)
-                assert match, f"the broker printed {line!r} and not where it listens\n{_ended(process, broker, readers)}"
+                assert match, (
+                    f"the broker printed {line!r} and not where it listens\n{_ended(process, broker, readers)}"
+                )
                 broker.host, broker.port = match["host"], int(match["port"])
         finally:
             watchdog.cancel()

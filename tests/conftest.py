@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from broker_process import BrokerProcess, running_broker
 
 

@@ -21,6 +21,7 @@ SUBSCRIBE_OPTIONS = "sends no_local, retain_as_published, retain_handling"
 SUBSCRIPTION_ID = "sends and tells subscription identifiers"
 ASSIGNED_CLIENT_ID = "tells the client id that the broker chose"
 TOPIC_ALIAS = "publishes with a topic alias that the caller chose"
+TAKES_ALIASES = "resolves the broker's topic aliases"
 DISCONNECT_REASON = "sends a reason code with DISCONNECT"
 SERVER_REASON = "tells the reason code of the broker's DISCONNECT"
 CLOSED = "tells the end of a connection"
@@ -35,9 +36,10 @@ ALL = frozenset(
         SUBSCRIPTION_ID,
         ASSIGNED_CLIENT_ID,
         TOPIC_ALIAS,
+        TAKES_ALIASES,
         DISCONNECT_REASON,
         SERVER_REASON,
-            CLOSED,
+        CLOSED,
         WILL_DISCARD,
         WILL_PROPERTIES,
     }
@@ -46,7 +48,7 @@ ALL = frozenset(
 
 @dataclass(frozen=True)
 class Client:
-    """versions: protocol levels (3 is MQTT 3.1). needs: programs, files and `module:NAME`s, all of which must be there."""
+    """versions: protocol levels (3 is MQTT 3.1). needs: programs, files and `module:NAME`s, all to be there."""
 
     name: str
     command: tuple[str, ...]
@@ -71,7 +73,9 @@ class Client:
         return os.environ | dict(self.variables)
 
 
-def _python(name: str, file: str, versions: tuple[int, ...], cannot: set[str], needs: tuple[str, ...], path: str = "") -> Client:
+def _python(
+    name: str, file: str, versions: tuple[int, ...], cannot: set[str], needs: tuple[str, ...], path: str = ""
+) -> Client:
     variables = (("PYTHONPATH", path),) if path else ()
     return Client(name, (sys.executable, str(DRIVERS / "python" / file)), versions, ALL - cannot, needs, variables)
 
@@ -83,26 +87,53 @@ def _java(name: str, main: str, versions: tuple[int, ...], cannot: set[str]) -> 
     return Client(name, command, versions, ALL - cannot, ("java", str(jar)))
 
 
-V5_ONLY = {PUBLISH_REASON, SUBSCRIBE_OPTIONS, SUBSCRIPTION_ID, ASSIGNED_CLIENT_ID, TOPIC_ALIAS, DISCONNECT_REASON, SERVER_REASON}
+V5_ONLY = {
+    PUBLISH_REASON,
+    SUBSCRIBE_OPTIONS,
+    SUBSCRIPTION_ID,
+    ASSIGNED_CLIENT_ID,
+    TOPIC_ALIAS,
+    DISCONNECT_REASON,
+    SERVER_REASON,
+}
 
 CLIENTS = (
-    _python("paho1", "drive_paho.py", (3, 4, 5), {PUBLISH_REASON}, (str(BUILD / "paho1" / "paho"),), str(BUILD / "paho1")),
-    _python("paho2", "drive_paho.py", (3, 4, 5), set(), ("module:paho",)),
+    _python(
+        "paho1",
+        "drive_paho.py",
+        (3, 4, 5),
+        {PUBLISH_REASON, TAKES_ALIASES},
+        (str(BUILD / "paho1" / "paho"),),
+        str(BUILD / "paho1"),
+    ),
+    _python("paho2", "drive_paho.py", (3, 4, 5), {TAKES_ALIASES}, ("module:paho",)),
     _python(
         "aiomqtt",
         "drive_aiomqtt.py",
         (3, 4, 5),
-        {SESSION_PRESENT, ASSIGNED_CLIENT_ID, PUBLISH_REASON, DISCONNECT_REASON, SERVER_REASON},
+        {SESSION_PRESENT, ASSIGNED_CLIENT_ID, PUBLISH_REASON, DISCONNECT_REASON, SERVER_REASON, TAKES_ALIASES},
         ("module:aiomqtt",),
     ),
-    # gmqtt chooses its client id itself, and its DISCONNECT never says why
+    # gmqtt chooses its client id itself
     _python("gmqtt", "drive_gmqtt.py", (4, 5), {ASSIGNED_CLIENT_ID, PUBLISH_REASON}, ("module:gmqtt",)),
     # mosquitto_sub ends an MQTT 5 connection with reason code 0x04
     _python(
         "mosquitto",
         "drive_mosquitto.py",
         (3, 4, 5),
-        {SESSION_PRESENT, UNSUBSCRIBE, ASSIGNED_CLIENT_ID, TOPIC_ALIAS, DISCONNECT_REASON, SUBSCRIBE_OPTIONS, PUBLISH_REASON, SUBSCRIPTION_ID, CLOSED, WILL_DISCARD},
+        {
+            SESSION_PRESENT,
+            UNSUBSCRIBE,
+            ASSIGNED_CLIENT_ID,
+            TOPIC_ALIAS,
+            DISCONNECT_REASON,
+            SUBSCRIBE_OPTIONS,
+            PUBLISH_REASON,
+            SUBSCRIPTION_ID,
+            CLOSED,
+            WILL_DISCARD,
+            TAKES_ALIASES,
+        },
         ("mosquitto_pub", "mosquitto_sub", "stdbuf"),
     ),
     Client(
@@ -115,12 +146,24 @@ CLIENTS = (
     ),
     Client("paho_c", (str(BUILD / "c" / "drive"),), (3, 4), ALL - V5_ONLY, (str(BUILD / "c" / "drive"),)),
     # its blocking face forgets Session Present in MQTT 5
-    Client("paho_c_v5", (str(BUILD / "c" / "drive"),), (5,), ALL - {PUBLISH_REASON, SESSION_PRESENT}, (str(BUILD / "c" / "drive"),)),
+    Client(
+        "paho_c_v5",
+        (str(BUILD / "c" / "drive"),),
+        (5,),
+        ALL - {PUBLISH_REASON, SESSION_PRESENT, TAKES_ALIASES},
+        (str(BUILD / "c" / "drive"),),
+    ),
     Client("paho_go_v3", (str(BUILD / "go" / "pahov3"),), (3, 4), ALL - V5_ONLY, (str(BUILD / "go" / "pahov3"),)),
     # paho.golang leaves all but the delay out of the will's properties
-    Client("paho_go_v5", (str(BUILD / "go" / "pahov5"),), (5,), ALL - {WILL_PROPERTIES}, (str(BUILD / "go" / "pahov5"),)),
+    Client(
+        "paho_go_v5",
+        (str(BUILD / "go" / "pahov5"),),
+        (5,),
+        ALL - {WILL_PROPERTIES, TAKES_ALIASES},
+        (str(BUILD / "go" / "pahov5"),),
+    ),
     _java("paho_java_v3", "PahoV3", (3, 4), V5_ONLY),
-    _java("paho_java_v5", "PahoV5", (5,), {TOPIC_ALIAS, SERVER_REASON}),
+    _java("paho_java_v5", "PahoV5", (5,), {TOPIC_ALIAS, SERVER_REASON, TAKES_ALIASES}),
     # HiveMQ's client chooses subscription identifiers and topic aliases itself
     _java("hivemq", "HiveMq", (4, 5), {SUBSCRIPTION_ID, TOPIC_ALIAS}),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from broker_process import BrokerProcess
 
+from broker_process import BrokerProcess
 from interop.clients import Client
 from interop.driver import Driver
 from interop.wire import Wire

@@ -92,7 +92,9 @@ class Driver:
             found = self.changed.wait_for(lambda: predicate() or self.has_ended, DEADLINE_S)
             value = predicate()
             assert value, (
-                f"{self.client.name}: no {what} " + ("(driver ended)" if found else "in time") + f"\n{self.log.read_text()}"
+                f"{self.client.name}: no {what} "
+                + ("(driver ended)" if found else "in time")
+                + f"\n{self.log.read_text()}"
             )
             return value
 

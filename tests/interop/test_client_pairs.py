@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from broker_process import BrokerProcess
 
+from broker_process import BrokerProcess
 from interop.clients import CLIENTS, Client
 from interop.driver import Driver
 from interop.wire import Wire
@@ -16,7 +16,10 @@ PAIRS = [(client, version) for client in CLIENTS for version in client.versions 
 
 @pytest.mark.parametrize("publishing", [pytest.param(pair, id=f"{pair[0].name}-{pair[1]}") for pair in PAIRS])
 def test_every_client_hears_this_one(
-    publishing: tuple[Client, int], listeners: list[Wire], session_broker: BrokerProcess, driver_of: Callable[[Client], Driver]
+    publishing: tuple[Client, int],
+    listeners: list[Wire],
+    session_broker: BrokerProcess,
+    driver_of: Callable[[Client], Driver],
 ) -> None:
     client, version = publishing
     wire = Wire(session_broker, driver_of(client), version)

@@ -1,12 +1,15 @@
-"""Every behaviour once, for every client that has it. Messages that must not come are ruled out by one that must, sent after them."""
+"""Every behaviour once, for every client that has it.
+
+Messages that must not come are ruled out by one that must, sent after them.
+"""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-from broker_process import broker_kind
 
+from broker_process import broker_kind
 from interop import clients as can
 from interop.driver import Message
 from interop.wire import Wire, for_clients
@@ -348,7 +351,7 @@ def test_topic_alias_stands_for_the_topic(wire: Wire) -> None:
     assert [message.payload for message in received] == [b"1", b"2", b"3", b"4"]
 
 
-@for_clients(versions=(5,))
+@for_clients(can.TAKES_ALIASES, versions=(5,))
 def test_subscriber_that_takes_topic_aliases_gets_whole_topics(wire: Wire) -> None:
     subscriber, publisher = wire.connect(topic_alias_maximum=10), wire.connect()
     subscriber.subscribe(f"{wire.root}/+", qos=1)

@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 import pytest
-from broker_process import BrokerProcess
 
+from broker_process import BrokerProcess
 from interop.clients import CLIENTS
 from interop.driver import Connection, Driver
 
@@ -66,6 +66,11 @@ class Wire:
         return self.connect(client_id, clean_start=False)
 
     def close(self) -> None:
-        for connection in self.connections:
-            if connection.relay.is_open:
-                connection.disconnect()
+        """Disconnect what is still connected; where that fails, the rest is at least cut."""
+        try:
+            for connection in self.connections:
+                if connection.relay.is_open:
+                    connection.disconnect()
+        finally:
+            for connection in self.connections:
+                connection.relay.cut()

@@ -1,4 +1,4 @@
-"""QoS 2 clients with persistent sessions that lose their connections on purpose and resume them, as [MQTT-4.4.0-1] asks."""
+"""QoS 2 clients with persistent sessions that lose their connections and resume them, as [MQTT-4.4.0-1] asks."""
 
 from __future__ import annotations
 

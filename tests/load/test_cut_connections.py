@@ -1,4 +1,4 @@
-"""QoS 2 with connections cut at random: nothing acknowledged is lost, nothing comes twice, every publisher's order is kept."""
+"""QoS 2 with connections cut at random: nothing acknowledged is lost or comes twice, each publisher's order is kept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from broker_process import BrokerProcess, running_broker
 
+from broker_process import BrokerProcess, running_broker
 from load.gauges import Gauges
 from load.lasting_clients import Cuts, Publisher, Subscriber, forget_session
 

@@ -1,7 +1,7 @@
 """Driver for mosquitto_pub and mosquitto_sub.
 
-A connection is one mosquitto_sub. It cannot subscribe later, so `subscribe` starts it anew with all filters so far (same client
-id), and `connect` gives it a filter that nobody publishes to. `publish` is a mosquitto_pub of its own.
+A connection is one mosquitto_sub. It cannot subscribe later, so `subscribe` starts it anew with all filters so far
+(same client id), and `connect` gives it a filter that nobody publishes to. `publish` is a mosquitto_pub of its own.
 """
 
 from __future__ import annotations

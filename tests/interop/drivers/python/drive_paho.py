@@ -6,15 +6,12 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+import paho.mqtt
 import paho.mqtt.client as mqtt
 from lines import Fields, Refused, emit, serve
 from paho.mqtt.subscribeoptions import SubscribeOptions
 from paho_properties import PacketTypes, from_paho, to_paho
 
-try:
-    from paho.mqtt import __version__ as VERSION
-except ImportError:
-    VERSION = "unknown"
 IS_V2 = hasattr(mqtt, "CallbackAPIVersion")
 DEADLINE_S = 10
 
@@ -115,9 +112,7 @@ class Connection:
             ]
             extra = {}
             if command["subscription_id"]:
-                extra["properties"] = to_paho(
-                    PacketTypes.SUBSCRIBE, {"subscription_ids": command["subscription_id"]}
-                )
+                extra["properties"] = to_paho(PacketTypes.SUBSCRIBE, {"subscription_ids": command["subscription_id"]})
             result, mid = self.client.subscribe(filters, **extra)
         else:
             result, mid = self.client.subscribe([(one["filter"], one["qos"]) for one in command["filters"]])
@@ -174,4 +169,4 @@ def handle(command: Fields) -> Fields | None:
             return getattr(CONNECTIONS[name], verb)(command)
 
 
-serve(f"paho-mqtt {VERSION}", handle)
+serve(f"paho-mqtt {paho.mqtt.__version__}", handle)
