@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mqttcore.codec import Connect, PubAck, Publish, Subscription
+from mqttcore.codec import Connect, PubAck, Publish, SubAck, Subscribe, Subscription
 from mqttcore.constants import PropertyId, ReasonCode
 
 from .conftest import Start
@@ -452,3 +452,38 @@ async def test_unknown_fields_of_the_clients_view(start: Start):
     fields: dict[str, Any] = {"properties": {PropertyId.USER_PROPERTY: [("x", "y")]}}
     peer = await world.connect("a", **fields)
     await peer.expect_nothing()
+
+
+async def test_what_is_not_available_is_refused(start: Start):
+    world = await start(wildcard_subscription_available=False, subscription_identifier_available=False)
+    peer = await world.connect("a")
+    await peer.send(Subscribe(1, [Subscription("a/+", 0), Subscription("#", 0), Subscription("a", 0)]))
+    refused = ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
+    await peer.expect(SubAck(1, [refused, refused, 0]))
+    await peer.send(Subscribe(1, [Subscription("a", 0)], {PropertyId.SUBSCRIPTION_IDENTIFIER: 1}))
+    await peer.expect_closed(ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED)
+
+
+async def test_suback_that_is_too_large_for_the_client_is_not_sent(start: Start):
+    world = await start()
+    peer = await world.connect("a", properties={PACKET_MAXIMUM: 40})
+    await peer.send(Subscribe(1, [Subscription(f"t/{i}", 0) for i in range(60)]))
+    await peer.expect_nothing()
+    assert world.metrics["subscriptions"] == 60
+
+
+async def test_aliases_start_afresh_on_a_new_connection(start: Start):
+    world = await start()
+    properties = {EXPIRY: 60, ALIAS_MAXIMUM: 5}
+    reader = await world.connect("r", clean_start=False, properties=properties)
+    await reader.subscribe("#")
+    writer = await world.connect("w")
+    for _ in range(3):
+        await writer.publish("some/topic", b"x", qos=1)
+    assert [bool((await reader.receive()).topic) for _ in range(3)] == [True, False, False]
+    await reader.lose()
+    reader = await world.connect("r", clean_start=False, session_present=True, properties=properties)
+    aliases = Aliases(5)
+    again = [await reader.receive_publish() for _ in range(3)]
+    assert [aliases.topic(m) for m in again] == ["some/topic"] * 3
+    assert [m.dup for m in again] == [True] * 3

@@ -217,3 +217,32 @@ async def test_redelivery_to_the_same_member_after_it_comes_back(start: Start):
     await one.expect(PubRel(again.packet_id))
     await one.send(PubComp(again.packet_id))
     await two.expect_nothing()
+
+
+async def test_redistribution_keeps_to_the_hash(start: Start):
+    world = await start(share_strategy="hash", in_flight_maximum=1)
+    group = await members(world, 3)
+    writer = await world.connect("w")
+
+    async def publish_all() -> None:
+        for i in range(30):
+            await writer.publish(f"t/{i}", b"%d" % i, qos=1)
+
+    async def homes(*places: int) -> dict[bytes, int]:
+        found: dict[bytes, int] = {}
+        for place in places:
+            while seen := await drain(group[place]):
+                found |= dict.fromkeys(seen, place)
+        assert len(found) == 30
+        return found
+
+    await publish_all()
+    before = await homes(0, 1, 2)
+    await publish_all()
+    await group[1].lose()
+    redistributed = await homes(0, 2)
+    await publish_all()
+    after = await homes(0, 2)
+    orphans = [payload for payload, place in before.items() if place == 1]
+    assert {redistributed[payload] for payload in orphans} == {0, 2}
+    assert all(redistributed[payload] == after[payload] for payload in orphans)

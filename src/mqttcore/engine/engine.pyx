@@ -464,7 +464,7 @@ cdef class Engine(Core):
             self.accept_session(conn, conn.connect, None)
         elif answer is PENDING:
             conn.set_paused(True)     # nothing is read until the answer comes
-        elif isinstance(answer, Challenge):
+        elif isinstance(answer, Challenge) and conn.authentication_method is not None:
             self.challenge(conn, answer.data)
         elif isinstance(answer, Refusal):
             conn.refuse(answer.reason_code, answer.reason)
@@ -487,9 +487,14 @@ cdef class Engine(Core):
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
     def challenge(self, connection: Connection, data: bytes | None) -> None:
-        """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2]."""
+        """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2].
+
+        Without effect when the connection is gone by now. ValueError: its CONNECT named no method [MQTT-4.12.0-6].
+        """
         if connection.state == STATE_CLOSED:
             return
+        if connection.authentication_method is None:
+            raise ValueError(f"client {connection.client_id} has no Authentication Method")
         properties = {PROP_AUTHENTICATION_METHOD: connection.authentication_method}
         if data is not None:
             properties[PROP_AUTHENTICATION_DATA] = data
