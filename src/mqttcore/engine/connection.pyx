@@ -1,6 +1,6 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -19,7 +19,6 @@ from mqttcore.codec.codes cimport (
     PT_PUBREL,
     PT_SUBSCRIBE,
     PT_UNSUBSCRIBE,
-    RC_DISCONNECT_WITH_WILL_MESSAGE,
     RC_KEEP_ALIVE_TIMEOUT,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NOT_AUTHORIZED,
@@ -33,14 +32,13 @@ from mqttcore.codec.codes cimport (
     RC_SUCCESS,
     RC_TOPIC_ALIAS_INVALID,
     RC_TOPIC_NAME_INVALID,
-    RC_UNSPECIFIED_ERROR,
 )
 from mqttcore.codec.names cimport check_topic_name
 from mqttcore.codec.packets cimport decode_body
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish
 from mqttcore.codec.wire cimport read_varint
-from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, DROP_QUOTA, Core
+from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
 from mqttcore.engine.message cimport pub_done, pub_t
 from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
