@@ -275,11 +275,13 @@ class MemoryWorld(World):
 
     has_clock = True
 
-    def __init__(self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool) -> None:
+    def __init__(
+        self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool, sys_for_anonymous: bool
+    ) -> None:
         super().__init__()
         self.is_bytewise = is_bytewise
         self.now_ms = 1_000
-        self._engine = Engine(limits, hooks, now_ms=self.now_ms)
+        self._engine = Engine(limits, hooks, now_ms=self.now_ms, sys_for_anonymous=sys_for_anonymous)
 
     @property
     def engine(self) -> Engine:
@@ -338,11 +340,17 @@ class BrokerWorld(World):
 
     peers: list[StreamPeer]
 
-    def __init__(self, limits: Limits, *, through_streams: bool) -> None:
+    def __init__(self, limits: Limits, *, through_streams: bool, sys_for_anonymous: bool) -> None:
         super().__init__()
         self.through_streams = through_streams
         self.broker = Broker(
-            Config(listeners=[Listener(port=0)], limits=limits, sys_interval_s=0, shutdown_timeout_s=1.0)
+            Config(
+                listeners=[Listener(port=0)],
+                limits=limits,
+                sys_for_anonymous=sys_for_anonymous,
+                sys_interval_s=0,
+                shutdown_timeout_s=1.0,
+            )
         )
         self._server: asyncio.Server | None = None
         self._attaching: set[asyncio.Task[None]] = set()
@@ -400,11 +408,17 @@ class _Handover(asyncio.Protocol):
         self.world.attach(transport)
 
 
-async def make_world(carrier: str, hooks: HookTable | None = None, **limits: Any) -> World:
+async def make_world(
+    carrier: str, hooks: HookTable | None = None, *, sys_for_anonymous: bool = False, **limits: Any
+) -> World:
     """Return a started world; limits: fields of config.Limits."""
     if carrier in ("memory", "bytewise"):
-        return MemoryWorld(Limits(**limits), hooks, is_bytewise=carrier == "bytewise")
+        return MemoryWorld(
+            Limits(**limits), hooks, is_bytewise=carrier == "bytewise", sys_for_anonymous=sys_for_anonymous
+        )
     assert hooks is None, "hooks are for carriers in memory"
-    world = BrokerWorld(Limits(**limits), through_streams=carrier == "stream")
+    world = BrokerWorld(
+        Limits(**limits), through_streams=carrier == "stream", sys_for_anonymous=sys_for_anonymous
+    )
     await world.start()
     return world

@@ -295,7 +295,7 @@ async def test_41_deep_filters_and_topics(start: Start):
 
 @pytest.mark.parametrize("topic", ["$SYS/broker/version", "$SYS/x"])
 async def test_42_clients_do_not_publish_to_sys(start: Start, version: int, topic: str):
-    world = await start()
+    world = await start(sys_for_anonymous=True)
     peer = await world.connect("a", version)
     await peer.subscribe("$SYS/#")
     denied = ReasonCode.NOT_AUTHORIZED if version == 5 else 0
@@ -306,6 +306,17 @@ async def test_42_clients_do_not_publish_to_sys(start: Start, version: int, topi
     await peer.expect_nothing()
     assert world.metrics["messages_dropped_not_authorized"] == 3
     assert world.metrics["retained"] == 0
+
+
+@pytest.mark.parametrize("topic_filter", ["$SYS/#", "$SYS", "$SYS/broker/version", "$share/g/$SYS/#", "$share/g/$SYS"])
+async def test_53_anonymous_clients_do_not_see_sys(start: Start, version: int, topic_filter: str):
+    world = await start()
+    peer = await world.connect("a", version)
+    await peer.send(Subscribe(1, [Subscription(topic_filter, 0), Subscription("#", 0)]))
+    assert (await peer.receive()).reason_codes == [ReasonCode.NOT_AUTHORIZED if version == 5 else 0x80, 0]
+    world.engine.publish_bytes(b"$SYS/broker/version", b"1")
+    world.engine.publish_bytes(b"$SYS", b"1")
+    await peer.expect_nothing()
 
 
 async def test_43_many_takeovers(start: Start, version: int):

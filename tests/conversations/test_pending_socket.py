@@ -30,7 +30,7 @@ async def test_reading_stops_until_the_answer():
     engine.set_wake(lambda: loop.call_soon(poller.flush))
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    poller.adopt(theirs, BoundListener("pair", True, 0, 1))
+    poller.adopt(theirs, BoundListener("pair", True, 0, 1, 1))
     data = Connect("a").encode(5) + b"".join(
         Publish("t", bytes(500), qos=1, packet_id=i + 1).encode(5) for i in range(MESSAGES)
     )
