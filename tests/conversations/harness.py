@@ -275,9 +275,7 @@ class MemoryWorld(World):
 
     has_clock = True
 
-    def __init__(
-        self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool, sys_for_anonymous: bool
-    ) -> None:
+    def __init__(self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool, sys_for_anonymous: bool) -> None:
         super().__init__()
         self.is_bytewise = is_bytewise
         self.now_ms = 1_000
@@ -417,8 +415,6 @@ async def make_world(
             Limits(**limits), hooks, is_bytewise=carrier == "bytewise", sys_for_anonymous=sys_for_anonymous
         )
     assert hooks is None, "hooks are for carriers in memory"
-    world = BrokerWorld(
-        Limits(**limits), through_streams=carrier == "stream", sys_for_anonymous=sys_for_anonymous
-    )
+    world = BrokerWorld(Limits(**limits), through_streams=carrier == "stream", sys_for_anonymous=sys_for_anonymous)
     await world.start()
     return world
