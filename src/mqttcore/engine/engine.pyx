@@ -1,7 +1,7 @@
 """The engine: client table, publish path, delivery, wills, takeover, expiry."""
 
 from cpython.ref cimport Py_DECREF, PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from mqttcore.codec.codes cimport (
@@ -12,7 +12,6 @@ from mqttcore.codec.codes cimport (
     PROP_MAXIMUM_QOS,
     PROP_MESSAGE_EXPIRY_INTERVAL,
     PROP_PAYLOAD_FORMAT_INDICATOR,
-    PROP_REASON_STRING,
     PROP_RECEIVE_MAXIMUM,
     PROP_REQUEST_PROBLEM_INFORMATION,
     PROP_REQUEST_RESPONSE_INFORMATION,
@@ -51,7 +50,7 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.connection cimport STATE_ADMITTING, STATE_CLOSED, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
-from mqttcore.engine.message cimport Message, msg_props, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_t
+from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.subscriber cimport subids_add, subids_unref

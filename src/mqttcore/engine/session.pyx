@@ -2,7 +2,6 @@
 
 from cpython.ref cimport PyObject, Py_XINCREF
 from libc.stdlib cimport free
-from libc.string cimport memset
 
 from mqttcore.codec.codes cimport PT_PUBREL
 from mqttcore.engine.core cimport (
@@ -13,7 +12,7 @@ from mqttcore.engine.core cimport (
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
-from mqttcore.engine.message cimport msg_ref, msg_unref, msg_view, pub_done, pub_keep
+from mqttcore.engine.message cimport msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
 from mqttcore.engine.subscriber cimport subids_ref, subids_unref
 from mqttcore.engine.window cimport (
