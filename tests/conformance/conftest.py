@@ -1,4 +1,4 @@
-"""Fixtures of the conformance tests: brokers over TCP and in memory, from the conversations' harness."""
+"""Fixtures of the conformance tests, and the report that a run writes when asked with --conformance-report."""
 
 from collections.abc import AsyncIterator
 
@@ -6,6 +6,40 @@ import pytest
 import pytest_asyncio
 
 from conversations.conftest import Start, starter_of
+
+from . import report
+
+RESULTS: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option; it is known when pytest is started on this folder."""
+    parser.addoption(
+        "--conformance-report", action="store_true", help="write docs/conformance.md from this run of all tests"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin without results."""
+    config.stash[RESULTS] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Note the worst result of each test over its parameters and phases."""
+    outcome = yield
+    if outcome.when == "call" or not outcome.passed:
+        results = item.config.stash.setdefault(RESULTS, {})
+        test_id = report.test_id_of(item.nodeid)
+        both = {results.get(test_id, "passed"), outcome.outcome}
+        results[test_id] = next(result for result in ("failed", "skipped", "passed") if result in both)
+    return outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report."""
+    if session.config.getoption("conformance_report", default=False):
+        report.WRITTEN.write_text(report.render(session.config.stash[RESULTS]), encoding="utf-8")
 
 
 @pytest_asyncio.fixture(params=["tcp", "memory"])
