@@ -57,6 +57,7 @@ from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.subscriber cimport subids_add, subids_unref
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
+    OPT_NO_LOCAL,
     OPT_QOS,
     ShareGroup,
     TopicTree,
@@ -299,11 +300,15 @@ cdef class Engine(Core):
         return -2 if is_over_quota else reached
 
     cdef bint keep_retained(self, pub_t* pub) except -1:
+        cdef msg_t* m
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
+        m = pub_keep(pub)
+        if pub.origin != NULL:
+            m.origin = hash((<Session>pub.origin).client_id)
         try:
-            self.retained.put(pub_keep(pub))                      # [MQTT-3.3.1-5]
+            self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
             log.warning("retained message refused: %s", error)
@@ -728,17 +733,17 @@ cdef class Engine(Core):
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
-            self.replay_retained(session, text, size, qos, subid)         # [MQTT-3.3.1-9..11]
+            self.replay_retained(session, text, size, options, qos, subid)         # [MQTT-3.3.1-9..11]
         return qos
 
-    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t qos,
+    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t options, uint8_t qos,
                              uint32_t subid) except -1:
         cdef subids_t* ids
         if self.retained.count == 0:
             return 0
         ids = make_subids(subid)
         try:
-            session.start_replay(self.retained.match(text, size), qos, ids)
+            session.start_replay(self.retained.match(text, size), qos, options & OPT_NO_LOCAL != 0, ids)
         finally:
             subids_unref(ids)
         return 0
