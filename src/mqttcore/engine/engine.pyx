@@ -488,8 +488,17 @@ cdef class Engine(Core):
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
     def challenge(self, connection: Connection, data: bytes | None) -> None:
-        """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2]."""
-        if connection.state == STATE_CLOSED:
+        """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2].
+
+        A client that named no Authentication Method is refused instead. Without effect when nothing is under way.
+        """
+        if connection.state != STATE_ADMITTING and not (
+            connection.state == STATE_CONNECTED and connection.is_reauthenticating
+        ):
+            return
+        if connection.authentication_method is None:
+            log.error("client %s named no authentication method and cannot be challenged", connection.client_id)
+            connection.refuse(RC_NOT_AUTHORIZED)                  # [MQTT-4.12.0-6]
             return
         properties = {PROP_AUTHENTICATION_METHOD: connection.authentication_method}
         if data is not None:
