@@ -501,7 +501,9 @@ async def test_client_identifiers_that_must_be_taken_are_taken(start: Start, cli
 
 
 @pytest.mark.mqtt3("3.1.3-4", "3.1.3-2")
-@pytest.mark.parametrize("client_id", ["x" * 24, "x" * 65535, "a/b #+$ ü €", "🌍"], ids=["24", "65535", "marks", "4-byte"])
+@pytest.mark.parametrize(
+    "client_id", ["x" * 24, "x" * 65535, "a/b #+$ ü €", "🌍"], ids=["24", "65535", "marks", "4-byte"]
+)
 async def test_other_client_identifiers_are_taken_as_well(start: Start, client_id: str):
     world = await start()
     await client(world, client_id, flags=0)

@@ -56,6 +56,7 @@ from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.subscriber cimport subids_add, subids_unref
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
+    OPT_NO_LOCAL,
     OPT_QOS,
     ShareGroup,
     TopicTree,
@@ -302,11 +303,15 @@ cdef class Engine(Core):
         return -2 if is_over_quota else reached
 
     cdef bint keep_retained(self, pub_t* pub) except -1:
+        cdef msg_t* m
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
+        m = pub_keep(pub)
+        if pub.origin != NULL:
+            m.origin = hash((<Session>pub.origin).client_id)
         try:
-            self.retained.put(pub_keep(pub))                      # [MQTT-3.3.1-5]
+            self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
             log.warning("retained message refused: %s", error)
@@ -463,7 +468,7 @@ cdef class Engine(Core):
             self.accept_session(conn, conn.connect, None)
         elif answer is PENDING:
             conn.set_paused(True)     # nothing is read until the answer comes
-        elif isinstance(answer, Challenge) and conn.authentication_method is not None:
+        elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif isinstance(answer, Refusal):
             conn.refuse(answer.reason_code, answer.reason)
@@ -488,12 +493,16 @@ cdef class Engine(Core):
     def challenge(self, connection: Connection, data: bytes | None) -> None:
         """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2].
 
-        Without effect when the connection is gone by now. ValueError: its CONNECT named no method [MQTT-4.12.0-6].
+        A client that named no Authentication Method is refused instead. Without effect when nothing is under way.
         """
-        if connection.state == STATE_CLOSED:
+        if connection.state != STATE_ADMITTING and not (
+            connection.state == STATE_CONNECTED and connection.is_reauthenticating
+        ):
             return
         if connection.authentication_method is None:
-            raise ValueError(f"client {connection.client_id} has no Authentication Method")
+            log.error("client %s named no authentication method and cannot be challenged", connection.client_id)
+            connection.refuse(RC_NOT_AUTHORIZED)                  # [MQTT-4.12.0-6]
+            return
         properties = {PROP_AUTHENTICATION_METHOD: connection.authentication_method}
         if data is not None:
             properties[PROP_AUTHENTICATION_DATA] = data
@@ -736,17 +745,17 @@ cdef class Engine(Core):
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
-            self.replay_retained(session, text, size, qos, subid)         # [MQTT-3.3.1-9..11]
+            self.replay_retained(session, text, size, options, qos, subid)         # [MQTT-3.3.1-9..11]
         return qos
 
-    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t qos,
+    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t options, uint8_t qos,
                              uint32_t subid) except -1:
         cdef subids_t* ids
         if self.retained.count == 0:
             return 0
         ids = make_subids(subid)
         try:
-            session.start_replay(self.retained.match(text, size), qos, ids)
+            session.start_replay(self.retained.match(text, size), qos, options & OPT_NO_LOCAL != 0, ids)
         finally:
             subids_unref(ids)
         return 0

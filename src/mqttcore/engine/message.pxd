@@ -14,6 +14,7 @@ from libc.stdlib cimport free
 cdef struct msg_t:
     Py_ssize_t refs
     int64_t expires_ms        # engine clock; 0: never
+    Py_hash_t origin          # retained: hash of the publisher's client id, for No Local; 0: the broker itself, or not retained
     uint32_t topic_size
     uint32_t props_size
     uint32_t payload_size

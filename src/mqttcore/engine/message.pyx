@@ -13,6 +13,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
         raise MemoryError
     m.refs = 1
     m.expires_ms = pub.expires_ms
+    m.origin = 0
     m.topic_size = pub.topic_size
     m.props_size = pub.props_size
     m.payload_size = pub.payload_size

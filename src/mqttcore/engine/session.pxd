@@ -21,6 +21,7 @@ from mqttcore.engine.window cimport slot_t, window_t
 cdef class Replay:
     cdef RetainedCursor cursor
     cdef subids_t* subids
+    cdef Py_hash_t unwanted           # hash of the client id whose messages No Local keeps away; 0: none
     cdef uint8_t qos
 
 
@@ -77,7 +78,7 @@ cdef class Session(Subscriber):
     # Everything it holds: queues, windows, will. Subscriptions are the engine's to remove.
     cdef int clear(self) except -1
     cdef void set_will(self, msg_t* will, uint32_t delay_s) noexcept
-    cdef int start_replay(self, RetainedCursor cursor, uint8_t qos, subids_t* ids) except -1
+    cdef int start_replay(self, RetainedCursor cursor, uint8_t qos, bint no_local, subids_t* ids) except -1
     cdef int enqueue(self, pub_t* pub, uint8_t qos, uint8_t retain, target_t* target, subids_t* ids) except -1
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group) except -1
     cdef int send_again(self, slot_t* slot) except -1

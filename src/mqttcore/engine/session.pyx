@@ -263,6 +263,8 @@ cdef class Session(Subscriber):
                     break
                 if m.expires_ms and m.expires_ms <= self.core.now_ms:
                     continue
+                if replay.unwanted and m.origin == replay.unwanted:
+                    continue          # [MQTT-3.8.3-3]
                 msg_view(m, &pub)
                 qos = m.qos if m.qos < replay.qos else replay.qos
                 if qos:
@@ -279,10 +281,11 @@ cdef class Session(Subscriber):
                 self.replays = None
         return 0
 
-    cdef int start_replay(self, RetainedCursor cursor, uint8_t qos, subids_t* ids) except -1:
+    cdef int start_replay(self, RetainedCursor cursor, uint8_t qos, bint no_local, subids_t* ids) except -1:
         cdef Replay replay = Replay.__new__(Replay)
         replay.cursor = cursor
         replay.qos = qos
+        replay.unwanted = hash(self.client_id) if no_local else 0
         replay.subids = subids_ref(ids)
         if self.replays is None:
             self.replays = []
