@@ -103,6 +103,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     queued_bytes_maximum: Annotated[
         int, Meta(ge=0, le=_BYTES_MAXIMUM, description="Bytes queued per session beyond those in flight.")
     ] = 16_777_216
+    queued_age_maximum_s: Annotated[
+        int, Meta(ge=0, le=0xFFFFFFFF, description="Longest time a message stays queued for a session; 0: no limit.")
+    ] = 604_800
     queue_drop: Annotated[
         Literal["newest", "oldest"], Meta(description="Which message a full queue drops, after those of QoS 0.")
     ] = "oldest"

@@ -280,3 +280,24 @@ async def test_a_thousand_packets_in_one_write(start: Start, version: int):
     assert seen == [b"%d" % i for i in range(1, 1001)]
     acks = [await writer.receive() for _ in range(667)]
     assert [a.packet_id for a in acks] == [i for i in range(1, 1001) if i % 3]
+
+
+@pytest.mark.parametrize("has_publisher", [True, False], ids=["while it grows", "at the resume"])
+async def test_queued_messages_are_dropped_when_they_are_too_old(start_clocked: Start, has_publisher: bool):
+    world = await start_clocked(queued_age_maximum_s=60)
+    reader = await world.connect("r", properties={PropertyId.SESSION_EXPIRY_INTERVAL: 3600})
+    await reader.subscribe("t")
+    await reader.disconnect()
+    writer = await world.connect("w")
+    await writer.publish("t", b"old", qos=1)
+    world.advance(59_000)
+    await writer.publish("t", b"middle", qos=1)
+    assert world.metrics["queued"] == 2
+    world.advance(1_000)
+    if has_publisher:
+        await writer.publish("t", b"new", qos=1)
+        assert world.metrics["queued"] == 2
+        assert world.metrics["messages_dropped_expired"] == 1
+    again = await world.connect("r", clean_start=False, session_present=True)
+    assert await payloads(again) == ([b"middle", b"new"] if has_publisher else [b"middle"])
+    assert world.metrics["messages_dropped_expired"] == 1

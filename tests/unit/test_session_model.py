@@ -121,6 +121,8 @@ class Model:
         if self.is_connected and has_room:
             self._send_new(m, now_ms)
             return
+        while self.queue and (first := self.queue[0]).expires_ms is not None and first.expires_ms <= now_ms:
+            self.queue.popleft()
         if len(self.queue) == QUEUED_MAXIMUM:
             self.queue.popleft()
         self.queue.append(m)

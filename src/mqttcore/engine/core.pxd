@@ -19,6 +19,7 @@ cdef struct limits_t:
     uint32_t in_flight_maximum
     uint32_t queued_messages_maximum
     int64_t queued_bytes_maximum
+    int64_t queued_age_maximum_ms     # 0: none
     int64_t queued_total_bytes_maximum
     uint32_t output_high_water_bytes
     uint32_t topic_levels_maximum
@@ -45,7 +46,7 @@ cdef struct limits_t:
 cdef enum:
     DROP_QUEUE_FULL = 0       # a session's queue was at its limit
     DROP_SLOW_READER = 1      # QoS 0 to a connection that does not read
-    DROP_EXPIRED = 2          # Message Expiry Interval passed
+    DROP_EXPIRED = 2          # Message Expiry Interval or queued_age_maximum_s passed
     DROP_TOO_LARGE = 3        # over the receiver's Maximum Packet Size
     DROP_NOT_AUTHORIZED = 4   # publishing refused
     DROP_SESSION_ENDED = 5    # still queued or in flight when the session ended

@@ -162,6 +162,7 @@ cdef class Engine(Core):
         self.limits.in_flight_maximum = limits.in_flight_maximum
         self.limits.queued_messages_maximum = limits.queued_messages_maximum
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
+        self.limits.queued_age_maximum_ms = <int64_t>limits.queued_age_maximum_s * 1000
         self.limits.queued_total_bytes_maximum = limits.queued_total_bytes_maximum
         self.limits.output_high_water_bytes = limits.output_high_water_bytes
         self.limits.topic_levels_maximum = limits.topic_levels_maximum

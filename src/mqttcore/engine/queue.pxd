@@ -11,6 +11,7 @@ cdef struct entry_t:
     msg_t* message            # owned reference
     subids_t* subids          # owned reference; NULL: none
     PyObject* group           # owned reference on a ShareGroup; NULL: not shared
+    int64_t since_ms          # when it was queued
     uint8_t qos               # of the delivery
     uint8_t retain            # RETAIN bit of the delivery
 
@@ -24,7 +25,8 @@ cdef struct queue_t:
 
 
 # Takes over no reference: it adds its own.
-cdef int queue_push(queue_t* q, msg_t* m, subids_t* ids, PyObject* group, uint8_t qos, uint8_t retain) except -1
+cdef int queue_push(queue_t* q, msg_t* m, subids_t* ids, PyObject* group, uint8_t qos, uint8_t retain,
+                    int64_t now_ms) except -1
 # The oldest entry; borrowed until the queue changes. Only when count.
 cdef inline entry_t* queue_head(queue_t* q) noexcept:
     return &q.ring[q.head]

@@ -27,7 +27,8 @@ cdef int grow(queue_t* q) except -1:
     return 0
 
 
-cdef int queue_push(queue_t* q, msg_t* m, subids_t* ids, PyObject* group, uint8_t qos, uint8_t retain) except -1:
+cdef int queue_push(queue_t* q, msg_t* m, subids_t* ids, PyObject* group, uint8_t qos, uint8_t retain,
+                    int64_t now_ms) except -1:
     cdef entry_t* entry
     if q.ring == NULL or q.count == q.mask + 1:
         grow(q)
@@ -36,6 +37,7 @@ cdef int queue_push(queue_t* q, msg_t* m, subids_t* ids, PyObject* group, uint8_
     entry.subids = subids_ref(ids)
     Py_XINCREF(group)
     entry.group = group
+    entry.since_ms = now_ms
     entry.qos = qos
     entry.retain = retain
     q.count += 1

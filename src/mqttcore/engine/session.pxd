@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from mqttcore.engine.core cimport Core
 from mqttcore.engine.message cimport msg_t, pub_t
 from mqttcore.engine.outlet cimport Outlet
-from mqttcore.engine.queue cimport queue_t
+from mqttcore.engine.queue cimport entry_t, queue_t
 from mqttcore.engine.retained cimport RetainedCursor
 from mqttcore.engine.timers cimport timer_t
 from mqttcore.engine.topics cimport Subscriber, subids_t, target_t
@@ -85,5 +85,6 @@ cdef class Session(Subscriber):
     cdef int pump_resends(self) except -1
     cdef int pump_queue(self, queue_t* queue) except -1
     cdef int pump_replays(self) except -1
+    cdef bint is_too_old(self, entry_t* entry) noexcept
     cdef void count_drop(self, int reason) noexcept
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept

@@ -165,6 +165,13 @@ cdef class Session(Subscriber):
         if self.core.counters.queued_bytes + size > self.core.limits.queued_total_bytes_maximum:
             self.count_drop(DROP_TOTAL_FULL)
             return 0
+        # Nobody may ever come for them: what is too old goes when something new arrives.
+        while self.queue.count and self.is_too_old(queue_head(&self.queue)):
+            queue_pop(&self.queue)
+            self.count_drop(DROP_EXPIRED)
+        self.queue_bytes(before_bytes, before_count)
+        before_bytes = self.queue.bytes + self.queue_qos0.bytes
+        before_count = <int64_t>self.queue.count + self.queue_qos0.count
         # Room is made by dropping QoS 0 first, then by the policy (DESIGN §4).
         while (
             before_count + 1 > self.core.limits.queued_messages_maximum
@@ -187,7 +194,7 @@ cdef class Session(Subscriber):
             self.queue_bytes(before_bytes, before_count)
             before_bytes = self.queue.bytes + self.queue_qos0.bytes
             before_count = <int64_t>self.queue.count + self.queue_qos0.count
-        queue_push(&self.queue_qos0 if qos == 0 else &self.queue, m, ids, target.group, qos, retain)
+        queue_push(&self.queue_qos0 if qos == 0 else &self.queue, m, ids, target.group, qos, retain, self.core.now_ms)
         self.queue_bytes(before_bytes, before_count)
         if (
             qos and self.link is not None and not self.is_stalled
@@ -229,7 +236,7 @@ cdef class Session(Subscriber):
         try:
             while queue.count and self.link.out.pending < high:
                 entry = queue_head(queue)
-                if entry.message.expires_ms and entry.message.expires_ms <= self.core.now_ms:
+                if self.is_too_old(entry):
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
@@ -291,6 +298,12 @@ cdef class Session(Subscriber):
             self.replays = []
         self.replays.append(replay)
         return 0
+
+    cdef bint is_too_old(self, entry_t* entry) noexcept:
+        return (entry.message.expires_ms and entry.message.expires_ms <= self.core.now_ms) or (
+            self.core.limits.queued_age_maximum_ms != 0
+            and self.core.now_ms - entry.since_ms >= self.core.limits.queued_age_maximum_ms
+        )
 
     cdef void count_drop(self, int reason) noexcept:
         self.dropped += 1
