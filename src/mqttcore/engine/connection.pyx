@@ -402,11 +402,13 @@ cdef class Connection(Outlet):
                 return self.send_ack(PT_PUBREC << 4, view.packet_id, RC_SUCCESS)      # [MQTT-4.3.3-10]
             if (
                 self.version == 5 and core.limits.enforce_receive_maximum
+                # what is left of earlier connections does not count, but is bounded, too
                 and session.received.count > core.limits.receive_maximum
+                + min(session.received_before, core.limits.receive_maximum)
             ):
                 session.on_pubrel(view.packet_id)     # not taken: it must be new when it is sent again
                 return self.fail_with(ProtocolError(
-                    RC_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-9", "more QoS 2 messages than Receive Maximum"
+                    RC_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-7", "more QoS 2 messages than Receive Maximum"
                 ))
         core.counters.messages_in[view.qos] += 1
         core.counters.message_bytes_in += view.payload_size
