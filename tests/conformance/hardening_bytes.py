@@ -121,6 +121,14 @@ async def everything_until_closed(peer: Peer) -> bytes:
     return said
 
 
+async def assert_says(peer: Peer, expected: bytes) -> None:
+    """The broker's next bytes are these, and no more come with them."""
+    said = b""
+    while len(said) < len(expected) and (data := await peer._read()):
+        said += data
+    assert said.hex(" ") == expected.hex(" ")
+
+
 async def assert_fatal(
     world: World, version: int, data: bytes | Sequence[bytes], reason_code: int, *, peer: Peer | None = None
 ) -> None:

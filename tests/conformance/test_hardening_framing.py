@@ -143,20 +143,22 @@ async def test_case_06_connect_over_the_limit_closes_before_its_body_comes(start
 
 def conversation(version: int) -> bytes:
     """A client's life with each packet type that it may send, ending with DISCONNECT."""
-    return b"".join([
-        connect(version, "c"),
-        subscribe(version, ("a/#", 2), ("b", 0)),
-        publish(version, "a/1", b"zero"),
-        publish(version, "a/2", b"one", first=0x32, packet_id=1),
-        publish(version, "a/3", b"two" * 100, first=0x34, packet_id=2),
-        b"\x62\x02\x00\x02",
-        b"\x40\x02\x00\x01",
-        b"\x50\x02\x00\x02",
-        b"\x70\x02\x00\x02",
-        b"\xc0\x00",
-        unsubscribe(version, "b", packet_id=3),
-        NORMAL_DISCONNECT,
-    ])
+    return b"".join(
+        [
+            connect(version, "c"),
+            subscribe(version, ("a/#", 2), ("b", 0)),
+            publish(version, "a/1", b"zero"),
+            publish(version, "a/2", b"one", first=0x32, packet_id=1),
+            publish(version, "a/3", b"two" * 100, first=0x34, packet_id=2),
+            b"\x62\x02\x00\x02",
+            b"\x40\x02\x00\x01",
+            b"\x50\x02\x00\x02",
+            b"\x70\x02\x00\x02",
+            b"\xc0\x00",
+            unsubscribe(version, "b", packet_id=3),
+            NORMAL_DISCONNECT,
+        ]
+    )
 
 
 async def hold(world: World, version: int, pieces: list[bytes]) -> bytes:
