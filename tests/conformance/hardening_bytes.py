@@ -6,6 +6,7 @@ A case is a number in the project's list of bad input, faults and abuse; tests c
 from collections.abc import Sequence
 
 import pytest
+
 from conversations.harness import Peer, World
 
 versions = pytest.mark.parametrize("version", [4, 5], ids=["v3.1.1", "v5"])

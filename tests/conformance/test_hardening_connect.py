@@ -1,9 +1,9 @@
 """Hardening cases 11-15 and 19-21 as far as they are about CONNECT."""
 
 import pytest
+
 from conversations.conftest import Start
 from conversations.harness import Peer
-
 from mqttcore.constants import PropertyId
 
 from .hardening_bytes import answer_to_connect, assert_refused, connect, text, u16, u32, versions

@@ -3,15 +3,13 @@
 from typing import Any
 
 import pytest
+
 from conversations.conftest import Start
 from conversations.harness import Peer, World
-
 from mqttcore.codec import Decoder, PubComp, Publish, PubRec, PubRel
 from mqttcore.constants import PropertyId
 
 from .hardening_bytes import assert_fatal, assert_says, packet, publish, subscribe, u16, unsubscribe, versions
-
-REASON = {4: b"", 5: b"\x10"}  # No matching subscribers, where acknowledgements can say it
 
 
 def lasting(version: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Hardening cases 20 and 22-30: PUBLISH that is wrong in itself, and properties where they do not belong."""
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.constants import PropertyId
 
 from .hardening_bytes import (

@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 import pytest
+
 from conversations.conftest import Start
 from conversations.harness import Peer, World
-
 from mqttcore.codec import Will
 from mqttcore.constants import PropertyId
 

@@ -1,8 +1,8 @@
 """Hardening cases 37-42: SUBSCRIBE and UNSUBSCRIBE, filters, and what topics they may reach."""
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck
 
 from .hardening_bytes import (

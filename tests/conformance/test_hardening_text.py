@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from conversations.conftest import Start
 
 from .hardening_bytes import (

@@ -51,6 +51,9 @@ cdef class Connection(Outlet):
     cdef int set_paused(self, bint paused) except -1
     # Drivers override: start or stop reading from the network.
     cdef int paused_changed(self) except -1
+    # Whether answers the peer does not read have piled up: drivers read no more of it until it does. Messages stop at
+    # the high-water mark, payloads by reference do not count; acknowledgements and PINGRESP are what is left.
+    cdef bint is_clogged(self) noexcept
     # Address of the client: (host, port), a path, or None; drivers may override.
     cdef object address(self)
     cdef int fail(self, int status) except -1

@@ -1,6 +1,7 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -345,6 +346,9 @@ cdef class Connection(Outlet):
 
     cdef int paused_changed(self) except -1:
         return 0
+
+    cdef bint is_clogged(self) noexcept:
+        return self.out.end - self.out.start >= 2 * <uint64_t>self.core.limits.output_high_water_bytes
 
     cdef void look_at_clock(self, int64_t now_ms) noexcept:
         # The timer rang: a connection without CONNECT, or one that may have been silent for 1.5 keep-alives.

@@ -98,7 +98,9 @@ cdef class SocketConnection(Connection):
 
     cdef int interest_changed(self) except -1:
         cdef epoll_event event
-        cdef bint reads = not self.is_paused and self.state != STATE_CLOSED
+        cdef bint reads = (
+            not self.is_paused and self.state != STATE_CLOSED and not (self.wants_write and self.is_clogged())
+        )
         if self.fd < 0:
             return 0
         self.reads = reads
@@ -149,6 +151,8 @@ cdef class SocketConnection(Connection):
         if self.fd < 0:
             return 0
         if self.wants_write:
+            if self.reads and self.is_clogged():
+                self.interest_changed()
             self.linger()
             return 0                  # the kernel is full; it says when it is not
         while True:

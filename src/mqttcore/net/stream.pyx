@@ -48,6 +48,7 @@ cdef class StreamConnection(Connection):
     def resume_writing(self) -> None:
         """Asyncio: it is below the low-water mark."""
         self.is_full = False
+        self.paused_changed()
         self.mark_dirty()
         (<Engine>self.core).wake()
 
@@ -70,7 +71,7 @@ cdef class StreamConnection(Connection):
 
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
-            if self.is_paused:
+            if self.is_paused or (self.is_full and self.is_clogged()):
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
@@ -98,4 +99,6 @@ cdef class StreamConnection(Connection):
                 if self.session.has_paused():
                     self.mark_dirty()
                 return 0
+        if self.is_clogged():
+            self.paused_changed()
         return 0
