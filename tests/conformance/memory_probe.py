@@ -177,6 +177,22 @@ def subscribe_bombs() -> Iterator[Report]:
         yield {}
 
 
+def subscriptions_again_and_again() -> Iterator[Report]:
+    """A subscriber that acknowledges nothing asks for the retained messages again and again."""
+    engine = Engine(Limits(in_flight_maximum=10))
+    for n in range(100):
+        engine.publish_bytes(b"t/%d" % n, b"x", 1, True)
+    peer = connected(engine, "c")
+    for rounds in (1_000, 100_000):
+        for n in range(rounds):
+            topic_filter = ("t/#", "+/+", f"t/+/{n}/#")[n % 3]
+            peer.receive(subscribe(5, (topic_filter, 1)))
+            if n % 3 == 2:
+                peer.receive(unsubscribe(5, topic_filter))
+            peer.take_output()
+        yield {"in_flight": engine.metrics()["in_flight"], "subscriptions": engine.metrics()["subscriptions"]}
+
+
 def deep_topics() -> Iterator[Report]:
     """Filters, retained messages and topics of 60,000 levels, where the limits allow them."""
     engine = Engine(Limits(topic_levels_maximum=65_535, retained_messages_maximum=100))
@@ -282,6 +298,7 @@ WORKS: dict[str, Callable[[], Iterator[Report]]] = {
         wills_that_are_replaced,
         property_bombs,
         subscribe_bombs,
+        subscriptions_again_and_again,
         deep_topics,
         sessions_that_take_over_from_each_other,
         reader_that_never_takes_anything,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from conversations.conftest import Start
-from conversations.harness import Door
-from mqttcore.codec import Auth
+from conversations.harness import Door, Peer
+from mqttcore.codec import Auth, PubAck, Publish, UnsubAck
 from mqttcore.config import Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
@@ -107,6 +107,39 @@ def test_message_of_properties_is_queued_in_as_many_bytes_as_it_came_in():
 
 def test_other_packets_full_of_properties_leave_nothing():
     assert_flat(probe("subscribe_bombs"))
+
+
+def test_subscribing_again_and_again_keeps_one_answer_for_each_filter():
+    said = probe("subscriptions_again_and_again")
+    assert (said["in_flight"], said["subscriptions"]) == (10, 2)
+    assert_flat(said)
+
+
+async def retained_readers_first_two(start: Start) -> tuple[Peer, list[Publish]]:
+    """A subscriber to five retained messages that has two, unacknowledged, and no window for more."""
+    world = await start(in_flight_maximum=2)
+    writer = await world.connect("w")
+    for n in range(5):
+        await writer.publish(f"t/{n}", b"kept", qos=1, retain=True)
+    reader = await world.connect("r")
+    await reader.subscribe("t/+", qos=1)
+    return reader, [await reader.receive() for _ in range(2)]
+
+
+async def test_subscribing_again_sends_every_retained_message_again(start: Start):
+    reader, begun = await retained_readers_first_two(start)
+    await reader.subscribe("t/+", qos=1)
+    await reader.send(*(PubAck(message.packet_id) for message in begun))
+    topics = sorted([(await reader.receive_publish()).topic for _ in range(5)])
+    assert topics == [f"t/{n}" for n in range(5)]
+    await reader.expect_nothing()
+
+
+async def test_unsubscribing_ends_the_retained_messages(start: Start):
+    reader, begun = await retained_readers_first_two(start)
+    await reader.send(unsubscribe(5, "t/+"), *(PubAck(message.packet_id) for message in begun))
+    await reader.expect(UnsubAck(1, [0]))
+    await reader.expect_nothing()
 
 
 # --- deep hierarchies: CVE-2019-11779, amqtt GHSA-2hjf
