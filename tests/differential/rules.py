@@ -30,6 +30,10 @@ WE_REFUSE: dict[tuple[str, str], str] = {
     ("mqtt5", "authentication data without authentication method"): "does not compare the two (§3.1.2.11.10)",
     ("mqtt5", "AUTH without authentication method"): "does not ask for it (§3.15.2.2.2)",
     ("mqtt5", "a field goes past the end of the packet"): "reads a property's value past the property length (§2.2.2)",
+    (
+        "mqtt5",
+        "bytes behind the last field of the packet",
+    ): "reads a property's value past the property length (§2.2.2)",
     ("mqtt-packet", "ill-formed UTF-8"): "puts U+FFFD in its place [MQTT-1.5.4-1]",
     ("mqtt-packet", "U+0000 in a string"): "does not look for U+0000 [MQTT-1.5.4-2]",
     ("mqtt-packet", "packet identifier 0"): "checks packet identifiers in no packet [MQTT-2.2.1-3]",
