@@ -225,7 +225,7 @@ async def test_redistribution_keeps_to_the_hash(start: Start):
     writer = await world.connect("w")
 
     async def publish_all() -> None:
-        for i in range(30):
+        for i in range(100):
             await writer.publish(f"t/{i}", b"%d" % i, qos=1)
 
     async def homes(*places: int) -> dict[bytes, int]:
@@ -233,7 +233,7 @@ async def test_redistribution_keeps_to_the_hash(start: Start):
         for place in places:
             while seen := await drain(group[place]):
                 found |= dict.fromkeys(seen, place)
-        assert len(found) == 30
+        assert len(found) == 100
         return found
 
     await publish_all()

@@ -749,17 +749,20 @@ cdef class Engine(Core):
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
-            self.replay_retained(session, text, size, options, qos, subid)         # [MQTT-3.3.1-9..11]
+            self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
 
-    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t options, uint8_t qos,
+    cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,
                              uint32_t subid) except -1:
         cdef subids_t* ids
         if self.retained.count == 0:
             return 0
         ids = make_subids(subid)
         try:
-            session.start_replay(self.retained.match(text, size), qos, options & OPT_NO_LOCAL != 0, ids)
+            session.start_replay(
+                topic_filter, self.retained.match(<const uint8_t*><char*>topic_filter, len(topic_filter)), qos,
+                options & OPT_NO_LOCAL != 0, ids,
+            )
         finally:
             subids_unref(ids)
         return 0
@@ -772,6 +775,7 @@ cdef class Engine(Core):
             return RC_NO_SUBSCRIPTION_EXISTED
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
         self.counters.subscriptions -= 1
+        session.stop_replay(topic_filter)
         return RC_SUCCESS
 
     def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:

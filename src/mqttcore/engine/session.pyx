@@ -212,7 +212,7 @@ cdef class Session(Subscriber):
     cdef bint has_paused(self) noexcept:
         return (
             self.replays is not None and self.queue.count == 0 and self.resend == NULL
-            and ((<Replay>self.replays[0]).qos == 0 or self.sent.count < self.window_size)
+            and ((<Replay>next(iter(self.replays.values()))).qos == 0 or self.sent.count < self.window_size)
         )
 
     cdef int pump(self) except -1:
@@ -261,7 +261,7 @@ cdef class Session(Subscriber):
         cdef int budget = REPLAY_BUDGET
         cdef uint8_t qos
         while self.replays is not None:
-            replay = <Replay>self.replays[0]
+            replay = <Replay>next(iter(self.replays.values()))
             while (
                 budget > 0
                 and self.link.out.pending < self.core.limits.output_high_water_bytes
@@ -284,21 +284,32 @@ cdef class Session(Subscriber):
                 break                 # no room or no budget: go on at the next pump
             if budget <= 0:
                 break
-            replay.cursor.close()
-            del self.replays[0]
-            if not self.replays:
-                self.replays = None
+            self.stop_replay(replay.topic_filter)
         return 0
 
-    cdef int start_replay(self, RetainedCursor cursor, uint8_t qos, bint no_local, subids_t* ids) except -1:
+    cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,
+                          subids_t* ids) except -1:
         cdef Replay replay = Replay.__new__(Replay)
+        self.stop_replay(topic_filter)
+        replay.topic_filter = topic_filter
         replay.cursor = cursor
         replay.qos = qos
         replay.unwanted = hash(self.client_id) if no_local else 0
         replay.subids = subids_ref(ids)
         if self.replays is None:
-            self.replays = []
-        self.replays.append(replay)
+            self.replays = {}
+        self.replays[topic_filter] = replay
+        return 0
+
+    cdef int stop_replay(self, bytes topic_filter) except -1:
+        cdef Replay replay
+        if self.replays is None:
+            return 0
+        replay = <Replay>self.replays.pop(topic_filter, None)
+        if replay is not None:
+            replay.cursor.close()
+        if not self.replays:
+            self.replays = None
         return 0
 
     cdef bint is_too_old(self, entry_t* entry) noexcept:

@@ -62,7 +62,7 @@ cdef enum:
     READ_SIZE = 131072        # bytes of one read
     MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
-    CHOKE = 4                 # times the high-water mark of output from which on we do not read from who does not read
+    CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
 
@@ -158,7 +158,7 @@ cdef class SocketConnection(Connection):
             return 0
         if self.wants_write:
             self.linger()
-            if not self.is_choked and self.out.pending > CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
+            if not self.is_choked and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
                 # It sends and does not read: what we have to answer may not grow without bounds.
                 self.is_choked = True
                 self.interest_changed()

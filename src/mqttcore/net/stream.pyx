@@ -10,7 +10,7 @@ import asyncio
 import time
 
 cdef enum:
-    CHOKE = 4                 # times the high-water mark of output from which on we do not read from who does not read
+    CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
 
@@ -45,7 +45,7 @@ cdef class StreamConnection(Connection):
             self.feed(&view[0], view.shape[0])
         (<Engine>self.core).flush_dirty()
         (<Engine>self.core).wake()
-        if self.is_full and self.out.pending > CHOKE * self.core.limits.output_high_water_bytes and self.transport is not None:
+        if self.is_full and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes and self.transport is not None:
             # It sends and does not read: what we have to answer may not grow without bounds.
             self.is_choked = True
             self.transport.pause_reading()
