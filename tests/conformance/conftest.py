@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+
 from conversations.conftest import Start, starter_of
 
 from . import report

@@ -151,7 +151,11 @@ def render(results: Mapping[str, str]) -> str:
         parts.append(f"{RESULTS}{', '.join(f'{counts[result]} {result}' for result in sorted(counts))}.\n\n")
         parts.append(_table(("Label", "§", "Side", "What we do", "Tests", "Result"), rows))
         choices = [
-            (label, _cell(statements[label].choice), f"`{statements[label].setting}`" if statements[label].setting else "")
+            (
+                label,
+                _cell(statements[label].choice),
+                f"`{statements[label].setting}`" if statements[label].setting else "",
+            )
             for label in in_order(statements)
             if statements[label].choice
         ]
