@@ -54,3 +54,10 @@ async def start_clocked() -> AsyncIterator[Start]:
     """As `start`, where the clock can be set (`world.advance(ms)`) and hooks can be given."""
     async for starter in starter_of("memory"):
         yield starter
+
+
+@pytest_asyncio.fixture
+async def start_tcp() -> AsyncIterator[Start]:
+    """As `start`, where the driver's part counts: sockets only."""
+    async for starter in starter_of("tcp"):
+        yield starter

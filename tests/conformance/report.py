@@ -128,7 +128,7 @@ def _rows(version: str, results: Mapping[str, str]) -> Iterator[tuple[str, ...]]
         elif tests:
             result = result_of(tests, results)
         else:
-            result = "no test"
+            result = "binds clients"
         said = " ".join(filter(None, [statement.behaviour, statement.reason]))
         yield label, section, statement.side, _cell(said), _tests_cell(tests), result
 
