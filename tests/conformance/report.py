@@ -105,9 +105,9 @@ def read_proofs() -> dict[str, dict[str, list[str]]]:
     return proofs
 
 
-def test_id_of(node_id: str) -> str:
+def id_of_test(node_id: str) -> str:
     """Return "test_file.py::test_name" of pytest's node id."""
-    return node_id.rpartition("/")[2].partition("[")[0]
+    return node_id.partition("[")[0].rpartition("/")[2]
 
 
 def result_of(tests: Iterable[str], results: Mapping[str, str]) -> str:

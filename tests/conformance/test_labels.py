@@ -8,6 +8,7 @@ from .report import (
     COMPLETE,
     TITLES,
     WRITTEN,
+    id_of_test,
     in_order,
     read_labels,
     read_proofs,
@@ -63,6 +64,11 @@ def test_every_label_that_binds_the_server_has_a_test(version: str):
 @pytest.mark.parametrize("version", TITLES)
 def test_marks_name_known_labels(version: str):
     assert in_order(read_proofs()[version].keys() - read_labels()[version].keys()) == []
+
+
+def test_ids_in_results_leave_out_folder_and_parameters():
+    assert id_of_test("tests/conformance/test_v5_x.py::test_y[tcp-a/b[c]]") == "test_v5_x.py::test_y"
+    assert id_of_test("test_v5_x.py::test_y") == "test_v5_x.py::test_y"
 
 
 def test_report_in_docs_is_that_of_the_statements():
