@@ -7,6 +7,7 @@ statements/*.toml says of each label who is bound and what we do, in our own wor
     side = "both"            # server, client, both
     behaviour = "A first packet that is not CONNECT closes the connection; nothing is sent."
 
-A statement that only binds clients has no test but a `reason`; where the standard leaves a choice, `choice` says what
-we chose and `setting` what changes it.
+A statement that only binds clients has no test but a `reason`; one that is not obeyed yet has `pending = true` and a
+`reason`. Where the standard leaves a choice, `choice` says what we chose and `setting` what changes it: a key of
+docs/config.md, like `limits.maximum_qos`.
 """

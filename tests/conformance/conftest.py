@@ -30,7 +30,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     outcome = yield
     if outcome.when == "call" or not outcome.passed:
         results = item.config.stash.setdefault(RESULTS, {})
-        test_id = report.test_id_of(item.nodeid)
+        test_id = report.id_of_test(item.nodeid)
         both = {results.get(test_id, "passed"), outcome.outcome}
         results[test_id] = next(result for result in ("failed", "skipped", "passed") if result in both)
     return outcome
@@ -53,4 +53,11 @@ async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
 async def start_clocked() -> AsyncIterator[Start]:
     """As `start`, where the clock can be set (`world.advance(ms)`) and hooks can be given."""
     async for starter in starter_of("memory"):
+        yield starter
+
+
+@pytest_asyncio.fixture
+async def start_tcp() -> AsyncIterator[Start]:
+    """As `start`, where the driver's part counts: sockets only."""
+    async for starter in starter_of("tcp"):
         yield starter

@@ -35,7 +35,10 @@ RESULTS = "Results: "
 
 
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What we say of one label. reason: why there is no test; pending: not obeyed yet, and known."""
+    """What we say of one label.
+
+    reason: why there is no test. pending: not obeyed yet, and known. setting: keys of the configuration, after commas.
+    """
 
     side: str
     behaviour: str = ""
@@ -43,6 +46,11 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     choice: str = ""
     setting: str = ""
     pending: bool = False
+
+    @property
+    def settings(self) -> list[str]:
+        """The keys that change what was chosen."""
+        return [key.strip() for key in self.setting.split(",") if key.strip()]
 
     @property
     def needs_test(self) -> bool:
@@ -97,9 +105,9 @@ def read_proofs() -> dict[str, dict[str, list[str]]]:
     return proofs
 
 
-def test_id_of(node_id: str) -> str:
+def id_of_test(node_id: str) -> str:
     """Return "test_file.py::test_name" of pytest's node id."""
-    return node_id.rpartition("/")[2].partition("[")[0]
+    return node_id.partition("[")[0].rpartition("/")[2]
 
 
 def result_of(tests: Iterable[str], results: Mapping[str, str]) -> str:
@@ -128,7 +136,7 @@ def _rows(version: str, results: Mapping[str, str]) -> Iterator[tuple[str, ...]]
         elif tests:
             result = result_of(tests, results)
         else:
-            result = "no test"
+            result = "binds clients"
         said = " ".join(filter(None, [statement.behaviour, statement.reason]))
         yield label, section, statement.side, _cell(said), _tests_cell(tests), result
 
@@ -151,15 +159,11 @@ def render(results: Mapping[str, str]) -> str:
         parts.append(f"{RESULTS}{', '.join(f'{counts[result]} {result}' for result in sorted(counts))}.\n\n")
         parts.append(_table(("Label", "§", "Side", "What we do", "Tests", "Result"), rows))
         choices = [
-            (
-                label,
-                _cell(statements[label].choice),
-                f"`{statements[label].setting}`" if statements[label].setting else "",
-            )
-            for label in in_order(statements)
-            if statements[label].choice
+            (label, _cell(statement.choice or statement.behaviour), ", ".join(f"`{key}`" for key in statement.settings))
+            for label, statement in ((label, statements[label]) for label in in_order(statements))
+            if statement.choice or statement.settings
         ]
-        parts.append(f"\n### Where {TITLES[version]} leaves a choice\n\n")
+        parts.append(f"\n### Where {TITLES[version]} leaves a choice, or a setting changes what we do\n\n")
         parts.append(_table(("Label", "What we chose", "Setting"), choices))
     return "".join(parts)
 

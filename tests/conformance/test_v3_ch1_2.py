@@ -1,6 +1,7 @@
 """MQTT 3.1.1 chapters 1 and 2: strings, the fixed header's flags, packet identifiers."""
 
 import pytest
+
 from conversations.conftest import Start
 
 from .v3_wire import (

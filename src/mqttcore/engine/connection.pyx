@@ -308,7 +308,10 @@ cdef class Connection(Outlet):
         self.core.counters.protocol_errors += 1
         log.info("CONNECT from %s refused: %s", self.peer, error)
         if error.reason_code == 0x84:
-            self.send_bytes(ConnAck(False, error.reason_code, {}).encode(5 if version > 4 else 4))
+            # Under another name it is no MQTT, and nothing is said [v3 MQTT-3.1.4-1]. Bridges of other brokers mark
+            # themselves in the level's top bit, and try without it when they are refused in their own version.
+            if error.protocol_version is not None:
+                self.send_bytes(ConnAck(False, error.reason_code, {}).encode(5 if version & 0x7F > 4 else 4))
         elif version == 5:
             self.version = 5
             if error.maximum_packet_size is not None:

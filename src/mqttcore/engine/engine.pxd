@@ -39,6 +39,7 @@ cdef class Engine(Core):
     cdef dict standing_properties(self, object limits)
     cdef bint keep_retained(self, pub_t* pub) except -1
     cdef int release_publishers(self) except -1
+    cdef int refuse_unsupported(self, Connection conn, uint8_t reason_code) except -1
     cdef int take_answer(self, Connection conn, object answer) except -1
     cdef int reauthenticated(self, Connection conn) except -1
     cdef int arm_session(self, Session session) except -1

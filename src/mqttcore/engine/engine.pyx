@@ -316,6 +316,8 @@ cdef class Engine(Core):
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
             log.warning("retained message refused: %s", error)
+            if pub.qos == 0:
+                self.retained.remove(pub.topic, pub.topic_size)   # [v3 MQTT-3.3.1-7]: nobody is told, so none stays
             return False
         return True
 
@@ -427,8 +429,8 @@ cdef class Engine(Core):
         conn.wants_problem_information = properties.get(PROP_REQUEST_PROBLEM_INFORMATION, 1) != 0
         conn.maximum_packet_size = properties.get(PROP_MAXIMUM_PACKET_SIZE, 0xFFFFFFFF)
         conn.authentication_method = properties.get(PROP_AUTHENTICATION_METHOD)
-        if not packet.client_id and conn.version < 5 and not packet.clean_start:
-            conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]
+        if not packet.client_id and (conn.version == 3 or conn.version == 4 and not packet.clean_start):
+            conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]; 3.1 has no empty ones
             return 0
         size = len(packet.client_id.encode())
         if <uint32_t>size > self.limits.client_id_bytes_maximum:
@@ -436,11 +438,9 @@ cdef class Engine(Core):
             return 0
         if packet.will is not None:
             if packet.will.qos > self.limits.maximum_qos:
-                conn.refuse(RC_QOS_NOT_SUPPORTED)                 # [MQTT-3.2.2-12]
-                return 0
+                return self.refuse_unsupported(conn, RC_QOS_NOT_SUPPORTED)        # [MQTT-3.2.2-12]
             if packet.will.retain and not self.limits.retain_available:
-                conn.refuse(RC_RETAIN_NOT_SUPPORTED)              # [MQTT-3.2.2-13]
-                return 0
+                return self.refuse_unsupported(conn, RC_RETAIN_NOT_SUPPORTED)     # [MQTT-3.2.2-13]
             if packet.will.topic.startswith("$SYS/"):
                 conn.refuse(RC_NOT_AUTHORIZED, "will to $SYS")
                 return 0
@@ -461,6 +461,14 @@ cdef class Engine(Core):
             log.exception("authenticating client %s", packet.client_id)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
         return self.take_answer(conn, answer)
+
+    cdef int refuse_unsupported(self, Connection conn, uint8_t reason_code) except -1:
+        # Below MQTT 5 no return code says so, and the connection closes without one [v3 MQTT-3.2.2-6].
+        if conn.version == 5:
+            conn.refuse(reason_code)
+            return 0
+        self.counters.connects_refused += 1
+        return conn.close_with(reason_code, False)
 
     cdef int take_answer(self, Connection conn, object answer) except -1:
         if conn.state != STATE_ADMITTING:

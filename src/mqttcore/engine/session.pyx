@@ -420,6 +420,8 @@ cdef class Session(Subscriber):
             return True
         if slot.state == AWAIT_PUBREC:
             slot.state = AWAIT_PUBCOMP
+            self.sent.seq += 1
+            slot.seq = self.sent.seq              # PUBREL goes again in the order of PUBREC [MQTT-4.6.0-4]
             if slot.message != NULL:
                 msg_unref(slot.message)
                 slot.message = NULL

@@ -1,6 +1,7 @@
 # Packet ids in use, one table per direction: what was sent and not yet completed, or QoS 2 ids received and not released.
 #
-# Open addressing by packet id; ids are given out in order, so probing is rare. seq keeps the order of sending for resends.
+# Open addressing by packet id; ids are given out in order, so probing is rare. seq keeps the order of sending for resends:
+# of PUBLISH at first, of PUBREL from PUBREC on.
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -21,7 +22,7 @@ cdef struct slot_t:
     msg_t* message            # owned reference; NULL in states that need none
     subids_t* subids          # owned reference; NULL: none
     PyObject* group           # owned reference on the ShareGroup it was picked from; NULL: not shared
-    uint32_t seq              # order of sending
+    uint32_t seq              # order of sending what was sent last
     uint16_t packet_id        # 0: free
     uint8_t state
     uint8_t retain            # RETAIN bit as sent
