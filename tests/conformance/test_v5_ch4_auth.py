@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.engine import PENDING, Challenge, Refusal

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck, Publish, SubAck, Subscribe, Subscription, Will
 from mqttcore.constants import PropertyId, ReasonCode
 
@@ -220,7 +220,7 @@ async def test_replacing_loses_no_message(start: Start):
 async def test_several_filters_count_one_after_another_and_get_one_suback(start: Start):
     world = await start()
     peer = await world.connect("a")
-    await peer.send(subscribe(b"\x00\x01a\x00" b"\x00\x02a#\x01" b"\x00\x01b\x02" b"\x00\x01a\x01" b"\x00\x01c\x02"))
+    await peer.send(subscribe(b"\x00\x01a\x00\x00\x02a#\x01\x00\x01b\x02\x00\x01a\x01\x00\x01c\x02"))
     await expect_bytes(peer, b"\x90\x08\x00\x01\x00" + b"\x00\x8f\x02\x01\x02")
     assert world.metrics["packets_sent_suback"] == 1
     assert world.metrics["subscriptions"] == 3
