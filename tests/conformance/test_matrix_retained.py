@@ -1,4 +1,4 @@
-"""Retained messages × Retain Handling × Retain As Published × shared, where the statements leave it to the reader."""
+"""Retained messages by Retain Handling, Retain As Published and shared, where the statements leave it to the reader."""
 
 import itertools
 
