@@ -177,3 +177,39 @@ async def test_failed_reauthentication_closes(start_clocked: Start, rounds: int)
         await peer.send(Auth(ReasonCode.CONTINUE_AUTHENTICATION, METHOD))
     said = await peer.expect_closed(ReasonCode.NOT_AUTHORIZED)
     assert said.properties == {PropertyId.REASON_STRING: "no longer"}
+
+
+@pytest.mark.mqtt5("4.12.1-2")
+@pytest.mark.parametrize("reason_code", [0x86, 0x8A, 0x93, 0x00, 0x18, 0xFF, -1, 1000])
+async def test_refusal_with_a_code_of_another_packet_closes_as_well(start_clocked: Start, reason_code: Any):
+    world = await start_clocked(hooks=answering(True, Refusal(reason_code), Refusal(reason_code)))
+    peer = await world.connect("a", properties=METHOD)
+    await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, METHOD))
+    in_disconnect = ReasonCode.RECEIVE_MAXIMUM_EXCEEDED
+    await peer.expect_closed(reason_code if reason_code == in_disconnect else ReasonCode.NOT_AUTHORIZED)
+    in_connack = (ReasonCode.BAD_USER_NAME_OR_PASSWORD, ReasonCode.BANNED)
+    peer = await world.connect("a", expect=reason_code if reason_code in in_connack else ReasonCode.NOT_AUTHORIZED)
+    await peer.expect_closed()
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["connecting", "re-authenticating"])
+async def test_challenge_that_the_client_cannot_take_is_a_refusal(start_clocked: Start, connected: bool):
+    answers = [True, Challenge(bytes(100))] if connected else [Challenge(bytes(100))]
+    world = await start_clocked(hooks=answering(*answers))
+    limit = {**METHOD, PropertyId.MAXIMUM_PACKET_SIZE: 100}
+    if not connected:
+        peer = await world.connect("a", expect=ReasonCode.PACKET_TOO_LARGE, properties=limit)
+        await peer.expect_closed()
+        return
+    peer = await world.connect("a", properties=limit)
+    await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, METHOD))
+    await peer.expect_closed(ReasonCode.PACKET_TOO_LARGE)
+
+
+async def test_refusal_without_a_code_refuses_as_any_broken_hook(start_clocked: Start):
+    def authenticate(connection: Any, connect: Any) -> Any:
+        return Refusal(None)  # type: ignore[arg-type]
+
+    world = await start_clocked(hooks=HookTable(authenticate=authenticate))
+    peer = await world.connect("a", expect=ReasonCode.UNSPECIFIED_ERROR)
+    await peer.expect_closed()

@@ -163,3 +163,15 @@ async def test_several_filters_count_one_after_another_and_get_one_unsuback(star
     await expect_bytes(peer, b"\xb0\x09\x00\x01\x00" + b"\x00\x11\x8f\x11\x00\x8f")
     assert world.metrics["packets_sent_unsuback"] == 1
     assert world.engine.session("a").topic_filters == ("a",)
+
+
+@pytest.mark.mqtt5("3.10.4-4")
+async def test_unsuback_that_the_client_cannot_take_closes_and_ends_nothing(start: Start):
+    world = await start()
+    peer = await lasting(world, "a", properties={PropertyId.MAXIMUM_PACKET_SIZE: 16})
+    await peer.subscribe("t")
+    await peer.send(Unsubscribe(1, ["t"] + ["u"] * 11))
+    await peer.expect_closed(ReasonCode.PACKET_TOO_LARGE)
+    peer = await lasting(world, "a", present=True)
+    await peer.send(Unsubscribe(1, ["t"] + ["u"] * 10))
+    await peer.expect(UnsubAck(1, [ReasonCode.SUCCESS] + [NONE] * 10))

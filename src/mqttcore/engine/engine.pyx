@@ -88,8 +88,8 @@ class Refusal:
     __slots__ = ("reason", "reason_code")
 
     def __init__(self, reason_code: int, reason: str | None = None) -> None:
-        self.reason_code = reason_code
-        self.reason = reason
+        self.reason_code = int(reason_code)           # fails where the mistake is, and there it refuses
+        self.reason = None if reason is None else str(reason)
 
 
 class Challenge:
@@ -506,7 +506,11 @@ cdef class Engine(Core):
         properties = {PROP_AUTHENTICATION_METHOD: connection.authentication_method}
         if data is not None:
             properties[PROP_AUTHENTICATION_DATA] = data
-        connection.send_bytes(Auth(0x18, properties).encode(5))
+        packet = Auth(0x18, properties).encode(5)
+        if <uint32_t>len(packet) > connection.maximum_packet_size:
+            connection.refuse(RC_PACKET_TOO_LARGE, "AUTH would be over your Maximum Packet Size")      # [MQTT-3.1.2-24]
+            return
+        connection.send_bytes(packet)
         if connection.state == STATE_ADMITTING and connection.is_paused:
             connection.set_paused(False)
         self.wake()
@@ -539,7 +543,7 @@ cdef class Engine(Core):
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif answer is not PENDING:
-            conn.close_with(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), True, getattr(answer, "reason", None))
+            conn.refuse(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), getattr(answer, "reason", None))
         return 0
 
     cdef int open_session(self, object connection, object packet) except -1:
