@@ -130,8 +130,10 @@ async def test_subscribing_again_sends_every_retained_message_again(start: Start
     reader, begun = await retained_readers_first_two(start)
     await reader.subscribe("t/+", qos=1)
     await reader.send(*(PubAck(message.packet_id) for message in begun))
-    topics = sorted([(await reader.receive_publish()).topic for _ in range(5)])
-    assert topics == [f"t/{n}" for n in range(5)]
+    rest = sorted([(await reader.receive_publish()).topic for _ in range(5 - len(begun))])
+    assert sorted([*rest, *(message.topic for message in begun)]) == [f"t/{n}" for n in range(5)]
+    again = sorted([(await reader.receive_publish()).topic for _ in range(5)])
+    assert again == [f"t/{n}" for n in range(5)]
     await reader.expect_nothing()
 
 

@@ -42,21 +42,24 @@ async def accepted(peer: Peer, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "level", "version", "code"),
     [
-        ("MQTX", 4, 4, 0x01),
-        ("mqtt", 5, 4, 0x01),
-        ("", 4, 4, 0x01),
-        ("MQTT and more", 4, 4, 0x01),
         ("MQIsdp", 4, 4, 0x01),
         ("MQTT", 0, 4, 0x01),
         ("MQTT", 3, 4, 0x01),
         ("MQTT", 6, 5, 0x84),
         ("MQTT", 255, 5, 0x84),
-        ("MQTT", 0x84, 5, 0x84),  # 3.1.1 with the bit of some bridges
+        ("MQTT", 0x84, 4, 0x01),  # 3.1.1 with the bit of some bridges
     ],
 )
 async def test_case_11_unknown_protocol_is_refused(start: Start, name: str, level: int, version: int, code: int):
     said = await answer_to_connect(await start(), version, connect(version, name=name, level=level))
     assert_refused(said, version, code)
+
+
+@pytest.mark.mqtt3("3.1.2-1")
+@pytest.mark.mqtt5("3.1.2-1")
+@pytest.mark.parametrize(("name", "level"), [("MQTX", 4), ("mqtt", 5), ("", 4), ("MQTT and more", 4)])
+async def test_case_11_other_protocol_is_not_answered(start: Start, name: str, level: int):
+    assert await answer_to_connect(await start(), 4, connect(level, name=name, level=level)) == b""
 
 
 @pytest.mark.mqtt3("3.1.2-3")

@@ -166,7 +166,7 @@ async def test_subscriptions_and_their_options(
 @pytest.mark.parametrize("away_s", [0, 2, 50, 1_000_000])
 @pytest.mark.parametrize("ending", ["cut", "disconnect"])
 async def test_session_lives_as_long_as_its_expiry_says(start_clocked: Start, expiry_s: int, away_s: int, ending: str):
-    world = await start_clocked(session_expiry_maximum_s=NEVER_S)
+    world = await start_clocked(session_expiry_maximum_s=NEVER_S, queued_age_maximum_s=0)
     first = await world.connect("c", **fields(5, expiry_s))
     await first.subscribe("t")
     writer = await world.connect("w")

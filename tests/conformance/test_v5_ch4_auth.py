@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.engine import PENDING, Challenge, Refusal
@@ -37,7 +37,7 @@ async def test_method_that_the_authenticator_does_not_support_closes(start_clock
     await peer.expect_closed()
 
 
-@pytest.mark.mqtt5("4.12.0-2", "4.12.0-3", "4.12.0-5")
+@pytest.mark.mqtt5("4.12.0-2", "4.12.0-5")
 async def test_every_challenge_continues_and_everything_names_the_method(start_clocked: Start):
     world = await start_clocked(hooks=answering(Challenge(b"1?"), Challenge(), Challenge(b"3?"), True))
     peer = await world.open()
@@ -51,7 +51,7 @@ async def test_every_challenge_continues_and_everything_names_the_method(start_c
     assert PropertyId.AUTHENTICATION_DATA not in connack.properties
 
 
-@pytest.mark.mqtt5("4.12.0-3", "4.12.0-5")
+@pytest.mark.mqtt5("4.12.0-5")
 @pytest.mark.parametrize(
     "packet",
     [
@@ -135,7 +135,6 @@ async def test_no_auth_out_of_the_blue(start_clocked: Start):
     await named.expect_nothing()
 
 
-@pytest.mark.mqtt5("4.12.0-7")
 @pytest.mark.parametrize("reason_code", [0x00, 0x18, 0x19], ids=hex)
 async def test_auth_of_a_client_without_a_method_closes(start_clocked: Start, reason_code: int):
     world = await start_clocked(hooks=answering(True, True))
@@ -144,7 +143,7 @@ async def test_auth_of_a_client_without_a_method_closes(start_clocked: Start, re
     await peer.expect_closed(ReasonCode.PROTOCOL_ERROR)
 
 
-@pytest.mark.mqtt5("4.12.1-1")
+@pytest.mark.mqtt5("4.12.0-2", "4.12.0-5")
 async def test_reauthentication_with_the_same_method(start_clocked: Start):
     world = await start_clocked(hooks=answering(True, True, Challenge(b"?"), True))
     peer = await world.connect("a", properties=METHOD)
@@ -157,7 +156,7 @@ async def test_reauthentication_with_the_same_method(start_clocked: Start):
     await peer.expect_nothing()
 
 
-@pytest.mark.mqtt5("4.12.1-1")
+@pytest.mark.mqtt5("4.12.0-5")
 async def test_reauthentication_with_another_method_closes(start_clocked: Start):
     world = await start_clocked(hooks=answering(True, True))
     peer = await world.connect("a", properties=METHOD)
@@ -178,3 +177,39 @@ async def test_failed_reauthentication_closes(start_clocked: Start, rounds: int)
         await peer.send(Auth(ReasonCode.CONTINUE_AUTHENTICATION, METHOD))
     said = await peer.expect_closed(ReasonCode.NOT_AUTHORIZED)
     assert said.properties == {PropertyId.REASON_STRING: "no longer"}
+
+
+@pytest.mark.mqtt5("4.12.1-2")
+@pytest.mark.parametrize("reason_code", [0x86, 0x8A, 0x93, 0x00, 0x18, 0xFF, -1, 1000])
+async def test_refusal_with_a_code_of_another_packet_closes_as_well(start_clocked: Start, reason_code: Any):
+    world = await start_clocked(hooks=answering(True, Refusal(reason_code), Refusal(reason_code)))
+    peer = await world.connect("a", properties=METHOD)
+    await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, METHOD))
+    in_disconnect = ReasonCode.RECEIVE_MAXIMUM_EXCEEDED
+    await peer.expect_closed(reason_code if reason_code == in_disconnect else ReasonCode.NOT_AUTHORIZED)
+    in_connack = (ReasonCode.BAD_USER_NAME_OR_PASSWORD, ReasonCode.BANNED)
+    peer = await world.connect("a", expect=reason_code if reason_code in in_connack else ReasonCode.NOT_AUTHORIZED)
+    await peer.expect_closed()
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["connecting", "re-authenticating"])
+async def test_challenge_that_the_client_cannot_take_is_a_refusal(start_clocked: Start, connected: bool):
+    answers = [True, Challenge(bytes(100))] if connected else [Challenge(bytes(100))]
+    world = await start_clocked(hooks=answering(*answers))
+    limit = {**METHOD, PropertyId.MAXIMUM_PACKET_SIZE: 100}
+    if not connected:
+        peer = await world.connect("a", expect=ReasonCode.PACKET_TOO_LARGE, properties=limit)
+        await peer.expect_closed()
+        return
+    peer = await world.connect("a", properties=limit)
+    await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, METHOD))
+    await peer.expect_closed(ReasonCode.PACKET_TOO_LARGE)
+
+
+async def test_refusal_without_a_code_refuses_as_any_broken_hook(start_clocked: Start):
+    def authenticate(connection: Any, connect: Any) -> Any:
+        return Refusal(None)  # type: ignore[arg-type]
+
+    world = await start_clocked(hooks=HookTable(authenticate=authenticate))
+    peer = await world.connect("a", expect=ReasonCode.UNSPECIFIED_ERROR)
+    await peer.expect_closed()

@@ -183,11 +183,11 @@ async def test_every_connect_reason_code_can_be_given(start_clocked: Start, code
 
 @pytest.mark.mqtt5("3.2.2-7", "3.2.2-8")
 @pytest.mark.parametrize("code", [0x00, 0x04, 0x10, 0x8D, 0x8E, 0x92, 0x93, 0x98, 0xA2, 0xFF], ids=hex)
-async def test_code_that_connack_does_not_have_becomes_unspecified_error(start_clocked: Start, code: int):
+async def test_code_that_connack_does_not_have_becomes_not_authorized(start_clocked: Start, code: int):
     world = await start_clocked(hooks=HookTable(authenticate=lambda *_: Refusal(code)))
     peer = await world.open()
     await peer.send(connect())
-    await expect_refused(peer, ReasonCode.UNSPECIFIED_ERROR)
+    await expect_refused(peer, ReasonCode.NOT_AUTHORIZED)
     assert world.metrics["sessions"] == 0
 
 

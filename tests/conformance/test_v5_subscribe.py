@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck, Publish, SubAck, Subscribe, Subscription, Will
 from mqttcore.constants import PropertyId, ReasonCode
 
@@ -291,3 +291,19 @@ async def test_suback_uses_subscribe_reason_codes(
     peer = await world.connect("a")
     await peer.send(Subscribe(3, [Subscription(f, 2) for f in filters]))
     await expect_bytes(peer, b"\x90" + bytes([3 + len(codes)]) + b"\x00\x03\x00" + bytes(codes))
+
+
+@pytest.mark.mqtt5("3.8.4-1")
+async def test_suback_that_the_client_cannot_take_closes_and_subscribes_to_nothing(start: Start):
+    world = await start()
+    for count, size in ((11, 16), (12, 16), (124, 129), (125, 130)):
+        peer = await lasting(world, "a", present=count != 11, properties={PropertyId.MAXIMUM_PACKET_SIZE: size})
+        before = world.metrics["subscriptions"]
+        await peer.send(Subscribe(1, [Subscription(f"{size}/{i}", 0) for i in range(count)]))
+        if count in (11, 124):
+            await peer.expect(SubAck(1, [0] * count))
+            assert world.metrics["subscriptions"] == before + count
+            await peer.disconnect()
+        else:
+            await peer.expect_closed(ReasonCode.PACKET_TOO_LARGE)
+            assert world.metrics["subscriptions"] == before

@@ -1,8 +1,8 @@
 """UNSUBSCRIBE and UNSUBACK: MQTT 5 §3.10 and §3.11."""
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck, PubComp, PubRec, PubRel, UnsubAck, Unsubscribe
 from mqttcore.constants import PropertyId, ReasonCode
 
@@ -133,9 +133,9 @@ async def test_exchanges_under_way_are_completed(start: Start):
     peer = await lasting(world, "a", present=True)
     again = await peer.receive()
     assert (again.packet_id, again.payload, again.dup) == (one.packet_id, b"0", True)
-    await peer.expect(PubRel(two.packet_id))
     again = await peer.receive()
     assert (again.packet_id, again.payload, again.qos, again.dup) == (three.packet_id, b"2", 2, True)
+    await peer.expect(PubRel(two.packet_id))
     await peer.send(PubAck(one.packet_id), PubComp(two.packet_id), PubRec(three.packet_id))
     await peer.expect(PubRel(three.packet_id))
     await peer.send(PubComp(three.packet_id))
@@ -163,3 +163,15 @@ async def test_several_filters_count_one_after_another_and_get_one_unsuback(star
     await expect_bytes(peer, b"\xb0\x09\x00\x01\x00" + b"\x00\x11\x8f\x11\x00\x8f")
     assert world.metrics["packets_sent_unsuback"] == 1
     assert world.engine.session("a").topic_filters == ("a",)
+
+
+@pytest.mark.mqtt5("3.10.4-4")
+async def test_unsuback_that_the_client_cannot_take_closes_and_ends_nothing(start: Start):
+    world = await start()
+    peer = await lasting(world, "a", properties={PropertyId.MAXIMUM_PACKET_SIZE: 16})
+    await peer.subscribe("t")
+    await peer.send(Unsubscribe(1, ["t"] + ["u"] * 11))
+    await peer.expect_closed(ReasonCode.PACKET_TOO_LARGE)
+    peer = await lasting(world, "a", present=True)
+    await peer.send(Unsubscribe(1, ["t"] + ["u"] * 10))
+    await peer.expect(UnsubAck(1, [ReasonCode.SUCCESS] + [NONE] * 10))

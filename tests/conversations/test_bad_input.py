@@ -191,7 +191,7 @@ def connect(
 REFUSED = [
     ("11-level-6", connect(level=6), b"\x20\x03\x00\x84\x00"),
     ("11-level-2", connect(level=2), b"\x20\x02\x00\x01"),
-    ("11-name", connect(name=b"\x00\x04MQTX", level=4), b"\x20\x02\x00\x01"),
+    ("11-name", connect(name=b"\x00\x04MQTX", level=4), b""),
     ("12-reserved-flag", connect(flags=3), None),
     ("12-reserved-flag-3.1.1", connect(level=4, flags=3, rest=b"\x00\x00\x00\x01a"), b""),
     ("13-will-qos-3", connect(flags=0x1E, rest=b"\x00\x00\x00\x00\x01a\x00\x00\x01w\x00\x00"), None),

@@ -66,6 +66,7 @@ cdef class Connection(Outlet):
     cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_rare(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_subscribe(self, object packet) except -1
+    cdef bint answer_fits(self, Py_ssize_t count) except -1
     cdef int on_unsubscribe(self, object packet) except -1
     cdef int on_disconnect(self, object packet) except -1
     cdef int end(self, bint publish_will) except -1

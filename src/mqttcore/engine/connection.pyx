@@ -39,7 +39,7 @@ from mqttcore.codec.names cimport check_topic_name
 from mqttcore.codec.packets cimport decode_body
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
-from mqttcore.codec.wire cimport read_varint
+from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
 from mqttcore.engine.message cimport pub_done, pub_t
 from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
@@ -60,6 +60,14 @@ cdef enum:
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
     cdef Connection connection = <Connection>owner        # its last other reference may go meanwhile
     connection.look_at_clock(now_ms)
+
+
+cdef int refusal_code(uint8_t packet_type, object reason_code) except -1:
+    # Whoever authenticates may name a code that this packet does not have: it refuses all the same.
+    if 0x80 <= reason_code <= 0xFF and has_reason(packet_type, reason_code):
+        return reason_code
+    log.error("refused with reason code %r, which packet type %d does not have", reason_code, packet_type)
+    return RC_NOT_AUTHORIZED
 
 
 cdef class Connection(Outlet):
@@ -118,14 +126,15 @@ cdef class Connection(Outlet):
         self.close_with(reason_code, publish_will, reason)
 
     def refuse(self, reason_code: int, reason: str | None = None) -> None:
-        """Refuse the CONNECT being admitted [MQTT-3.1.4-2] or the re-authentication under way [MQTT-4.12.1-2], and close."""
+        """Refuse the CONNECT being admitted [MQTT-3.1.4-2] or the re-authentication under way [MQTT-4.12.1-2], and close.
+
+        reason_code: an error of CONNACK, of DISCONNECT when re-authenticating; Not authorized (0x87) stands for any other.
+        """
         if self.state == STATE_CONNECTED and self.is_reauthenticating:
-            self.close_with(reason_code if has_reason(PT_DISCONNECT, reason_code) else RC_NOT_AUTHORIZED, True, reason)
+            self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, reason)     # [MQTT-3.14.2-1]
         if self.state != STATE_ADMITTING:
             return
-        if not RC_UNSPECIFIED_ERROR <= reason_code <= 0xFF or not has_reason(PT_CONNACK, reason_code):
-            log.error("client %s refused with 0x%02X, which CONNACK does not have", self.client_id, reason_code)
-            reason_code = RC_UNSPECIFIED_ERROR                    # [MQTT-3.2.2-8]
+        reason_code = refusal_code(PT_CONNACK, reason_code)       # [MQTT-3.2.2-8]
         self.core.counters.connects_refused += 1
         self.send_refusal(reason_code, reason if self.wants_problem_information else None)
         self.close_reason = reason_code
@@ -584,6 +593,8 @@ cdef class Connection(Outlet):
         cdef object subscription
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
         cdef uint8_t options
+        if not self.answer_fits(len(packet.subscriptions)):
+            return 0
         if subid and not self.core.limits.subscription_identifier_available:
             return self.fail_with(ProtocolError(0xA1, "§3.2.2.3.12", "Subscription Identifiers are not supported"))
         for subscription in packet.subscriptions:
@@ -599,8 +610,19 @@ cdef class Connection(Outlet):
         self.session.has_acked = True         # retained messages follow the SUBACK
         return 0
 
+    cdef bint answer_fits(self, Py_ssize_t count) except -1:
+        # Whether the client takes a SUBACK or UNSUBACK of this many codes [MQTT-3.1.2-24]. One that may not be sent would
+        # leave it waiting, so the connection is closed before anything was done.
+        cdef Py_ssize_t remaining = 3 + count
+        if self.version < 5 or 1 + varint_size(<uint32_t>remaining) + remaining <= <Py_ssize_t>self.maximum_packet_size:
+            return True
+        self.close_with(RC_PACKET_TOO_LARGE, True, "the answer would be over your Maximum Packet Size")
+        return False
+
     cdef int on_unsubscribe(self, object packet) except -1:
         cdef list codes = []
+        if not self.answer_fits(len(packet.topic_filters)):
+            return 0
         for topic_filter in packet.topic_filters:
             codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
         return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(self.version))      # [MQTT-3.10.4-4]

@@ -20,6 +20,7 @@ from mqttcore.engine.window cimport slot_t, window_t
 # A SUBSCRIBE's retained messages on their way (MQTT 5 §3.3.1.3).
 cdef class Replay:
     cdef bytes topic_filter
+    cdef uint32_t repeats             # times the filter was subscribed to again since: each wants all messages once more
     cdef RetainedCursor cursor
     cdef subids_t* subids
     cdef Py_hash_t unwanted           # hash of the client id whose messages No Local keeps away; 0: none
@@ -80,7 +81,7 @@ cdef class Session(Subscriber):
     # Everything it holds: queues, windows, will. Subscriptions are the engine's to remove.
     cdef int clear(self) except -1
     cdef void set_will(self, msg_t* will, uint32_t delay_s) noexcept
-    # One per filter: a SUBSCRIBE that repeats a filter starts its messages anew, so there are no more than subscriptions.
+    # One per filter, so there are no more than subscriptions.
     cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,
                           subids_t* ids) except -1
     cdef int stop_replay(self, bytes topic_filter) except -1

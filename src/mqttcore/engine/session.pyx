@@ -284,21 +284,37 @@ cdef class Session(Subscriber):
                 break                 # no room or no budget: go on at the next pump
             if budget <= 0:
                 break
-            self.stop_replay(replay.topic_filter)
+            if replay.repeats:
+                replay.repeats -= 1
+                replay.cursor.close()
+                replay.cursor = self.core.retained.match(
+                    <const uint8_t*><char*>replay.topic_filter, len(replay.topic_filter)
+                )
+            else:
+                self.stop_replay(replay.topic_filter)
         return 0
 
     cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,
                           subids_t* ids) except -1:
-        cdef Replay replay = Replay.__new__(Replay)
-        self.stop_replay(topic_filter)
-        replay.topic_filter = topic_filter
-        replay.cursor = cursor
-        replay.qos = qos
-        replay.unwanted = hash(self.client_id) if no_local else 0
-        replay.subids = subids_ref(ids)
+        # A filter that is subscribed to again while its messages are on their way gets them once more behind them: counted,
+        # so that repeating costs no memory [MQTT-3.8.4-3].
+        cdef Replay replay = None
         if self.replays is None:
             self.replays = {}
-        self.replays[topic_filter] = replay
+        else:
+            replay = <Replay>self.replays.get(topic_filter)
+        if replay is None:
+            replay = Replay.__new__(Replay)
+            replay.topic_filter = topic_filter
+            replay.cursor = cursor
+            self.replays[topic_filter] = replay
+        else:
+            cursor.close()
+            replay.repeats += 1
+        replay.qos = qos
+        replay.unwanted = hash(self.client_id) if no_local else 0
+        subids_unref(replay.subids)
+        replay.subids = subids_ref(ids)
         return 0
 
     cdef int stop_replay(self, bytes topic_filter) except -1:

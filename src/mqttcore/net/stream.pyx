@@ -1,6 +1,6 @@
 """The asyncio face of a connection: a Protocol around the same state machine that the poller drives."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
