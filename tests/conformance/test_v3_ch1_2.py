@@ -223,6 +223,7 @@ async def test_packet_identifiers_of_ours_are_not_zero_and_unused(start: Start):
             ids = [packet_id for packet_id in ids if packet_id not in kept]
         await subscriber.send(*map(puback, ids))
         seen += 100
+    await subscriber.expect_nothing()  # the last acknowledgements have arrived
     assert world.engine.session("s").in_flight == len(held)
 
 

@@ -15,7 +15,7 @@ import random
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mqttcore import Limits, PropertyId
 from mqttcore.codec import (
@@ -233,9 +233,9 @@ class Dice:
 class Round:
     """One broker and its clients, from the first packet until all have gone."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.dice = Dice(self.rng)
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.dice = Dice(rng)
         self.now_ms = 1000
         limits = Limits(
             connect_timeout_s=1,
@@ -265,6 +265,8 @@ class Round:
     def run(self) -> None:
         """Play; raises Finding."""
         for _ in range(STEPS):
+            if self.is_over():
+                break
             self.step()
         for connection, *_ in self.open:
             connection.connection_lost()
@@ -277,6 +279,10 @@ class Round:
         if negative:
             raise Finding(f"negative: {negative}")
         self.engine.close()
+
+    def is_over(self) -> bool:
+        """Whether the round ends before all its steps are played."""
+        return False
 
     def step(self) -> None:
         """Do one thing."""
@@ -347,9 +353,8 @@ class Round:
         self.engine.flush()
 
 
-def fuzz_decoder(seed: int) -> None:
+def fuzz_decoder(rng: random.Random) -> None:
     """Decode mutated packets: ProtocolError or a packet that survives encoding; raises Finding."""
-    rng = random.Random(seed)
     dice = Dice(rng)
     for _ in range(200):
         version = rng.choice(VERSIONS)
@@ -357,42 +362,54 @@ def fuzz_decoder(seed: int) -> None:
         data = dice.mutated(packet.encode(version))
         with contextlib.suppress(ProtocolError):
             Decoder(version, maximum_packet_size_bytes=40_000).feed(data)
-        try:
-            found, _ = decode(data, version)
-        except ProtocolError:
-            continue
-        if found is None:
-            continue
-        spoken = found.protocol_version if isinstance(found, Connect) else version
-        again, _ = decode(encode(found, spoken), spoken)
-        if again != found:
-            raise Finding(f"version {version}: {data.hex()} became {found!r}, then {again!r}")
+        check_decode(data, version)
 
 
-def fuzz(seed: int, seconds: float, rounds: int | None = None) -> int:
-    """Play rounds from *seed* on until *seconds* are over; the number played. Raises Finding, with the seed in it."""
+def check_decode(data: bytes, version: int) -> None:
+    """Decode *data*: ProtocolError, too little, or a packet that survives encoding; raises Finding."""
+    try:
+        found, _ = decode(data, version)
+    except ProtocolError:
+        return
+    if found is None:
+        return
+    spoken = found.protocol_version if isinstance(found, Connect) else version
+    again, _ = decode(encode(found, spoken), spoken)
+    if again != found:
+        raise Finding(f"version {version}: {data.hex()} became {found!r}, then {again!r}")
+
+
+@contextlib.contextmanager
+def our_errors() -> Iterator[list[str]]:
+    """Give the list of what the broker logs as its own error from here to the end; nothing is printed."""
     errors = _OurErrors()
     logger = logging.getLogger("mqttcore")
     before = logger.level, logger.propagate
     logger.addHandler(errors)
     logger.setLevel(logging.ERROR)
     logger.propagate = False
-    end_s = time.monotonic() + seconds
-    played = 0
     try:
-        while time.monotonic() < end_s and played != rounds:
-            try:
-                Round(seed + played).run()
-                fuzz_decoder(seed + played)
-            except Exception as error:
-                raise Finding(f"seed {seed + played}: {type(error).__name__}: {error}") from error
-            if errors.found:
-                raise Finding(f"seed {seed + played}: logged as an error: {errors.found[0]}")
-            played += 1
+        yield errors.found
     finally:
         logger.removeHandler(errors)
         logger.setLevel(before[0])
         logger.propagate = before[1]
+
+
+def fuzz(seed: int, seconds: float, rounds: int | None = None) -> int:
+    """Play rounds from *seed* on until *seconds* are over; the number played. Raises Finding, with the seed in it."""
+    end_s = time.monotonic() + seconds
+    played = 0
+    with our_errors() as errors:
+        while time.monotonic() < end_s and played != rounds:
+            try:
+                Round(random.Random(seed + played)).run()
+                fuzz_decoder(random.Random(seed + played))
+            except Exception as error:
+                raise Finding(f"seed {seed + played}: {type(error).__name__}: {error}") from error
+            if errors:
+                raise Finding(f"seed {seed + played}: logged as an error: {errors[0]}")
+            played += 1
     return played
 
 
