@@ -82,11 +82,14 @@ cdef class Connection(Outlet):
         if core.counters.connections > core.counters.connections_peak:
             core.counters.connections_peak = core.counters.connections
 
-    def __dealloc__(self):
-        # The engine is alive as long as its connections: they hold it.
-        if self.state != STATE_CLOSED and self.core is not None:
+    def __del__(self):
+        # Not in __dealloc__: the collector may have taken the engine from us by then, and its wheel points at our timer.
+        if self.state != STATE_CLOSED:
+            self.state = STATE_CLOSED
             timer_disarm(&self.core.wheel, &self.timer)
             self.core.counters.connections -= 1
+
+    def __dealloc__(self):
         free(self.rest)
         self.free_aliases()
 
