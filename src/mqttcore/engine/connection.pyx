@@ -72,7 +72,7 @@ cdef class Connection(Outlet):
         self.listener = listener
         self.given_peer = peer
         self.version = 4
-        self.maximum_packet_size = 0xFFFFFFFF
+        self.maximum_packet_size = PACKET_MAXIMUM
         self.close_reason = -1
         self.opened_ms = self.last_received_ms = core.now_ms
         self.timer.owner = <void*>self

@@ -48,8 +48,8 @@ from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
-from mqttcore.engine.connection cimport STATE_ADMITTING, STATE_CLOSED, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
+from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
 from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
@@ -78,6 +78,7 @@ log = logging.getLogger("mqttcore.engine")
 cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
+    REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
 
 
 class Refusal:
@@ -355,6 +356,8 @@ cdef class Engine(Core):
             if m.expiry_at:
                 m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
                 pub.expires_ms = m.expires_ms
+        if len(payload) > REMAINING_MAXIMUM:
+            raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
             reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
         finally:
             msg_unref(m)
@@ -424,7 +427,7 @@ cdef class Engine(Core):
         cdef dict properties = packet.properties
         cdef int size
         conn.wants_problem_information = properties.get(PROP_REQUEST_PROBLEM_INFORMATION, 1) != 0
-        conn.maximum_packet_size = properties.get(PROP_MAXIMUM_PACKET_SIZE, 0xFFFFFFFF)
+        conn.maximum_packet_size = min(<uint32_t>properties.get(PROP_MAXIMUM_PACKET_SIZE, PACKET_MAXIMUM), <uint32_t>PACKET_MAXIMUM)
         conn.authentication_method = properties.get(PROP_AUTHENTICATION_METHOD)
         if not packet.client_id and conn.version < 5 and not packet.clean_start:
             conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]
