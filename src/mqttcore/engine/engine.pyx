@@ -380,6 +380,9 @@ cdef class Engine(Core):
             (<Subscriber>target.subscriber).deliver(&pub, target)
         finally:
             self.delivering -= 1
+        if m.expires_ms and m.expires_ms <= self.now_ms:
+            self.counters.dropped[DROP_EXPIRED] += 1              # [MQTT-3.3.2-5]
+            return 0
         self.congested = NULL
         return 0
 
