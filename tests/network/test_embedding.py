@@ -247,6 +247,20 @@ async def test_transport_of_another_server_is_served(config: Config):
         await server.wait_closed()
 
 
+async def test_transport_whose_peer_is_gone_holds_nothing_up(config: Config):
+    loop = asyncio.get_running_loop()
+    broker = Broker(config)
+    await broker.start()
+    ours, theirs = socket.socketpair()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    transport.abort()
+    await asyncio.sleep(0.01)
+    await broker.attach(transport, allow_anonymous=True)
+    async with asyncio.timeout(5):
+        await broker.stop()
+    theirs.close()
+
+
 async def test_attached_transport_is_not_anonymous_unless_allowed(config: Config):
     loop = asyncio.get_running_loop()
     async with Broker(config) as broker:
@@ -362,6 +376,20 @@ async def test_sys_topics_are_published():
         async with broker.subscribe("$SYS/broker/clients/connected") as messages, asyncio.timeout(10):
             assert (await anext(messages)).payload == b"1"
         assert len(broker.retained("$SYS/#")) > 50
+
+
+async def test_sys_topics_that_cannot_be_retained_disturb_nothing():
+    async with Broker(quiet_config(sys_interval_s=1, retained_messages_maximum=3)) as broker:
+        assert len(broker.retained("$SYS/#")) == 3
+        async with broker.subscribe("$SYS/broker/metrics/taps") as messages, asyncio.timeout(10):
+            assert (await anext(messages)).payload == b"1"  # the last of a round: none stopped it
+
+
+async def test_stream_of_a_stopped_broker_is_refused(config: Config):
+    async with Broker(config) as broker:
+        late = broker.subscribe("a")
+    with pytest.raises(MqttCoreError, match="not running"):
+        await late.__aenter__()
 
 
 async def test_reloaded_limits_hold_for_new_connections(config: Config):

@@ -867,6 +867,7 @@ cdef class Engine(Core):
 
     def metrics(self) -> dict:
         """Return all counters and gauges; the keys are stable, the values integers."""
+        self.is_closed = True
         cdef dict found = {}
         cdef int i
         names = ("reserved", "connect", "connack", "publish", "puback", "pubrec", "pubrel", "pubcomp", "subscribe",
