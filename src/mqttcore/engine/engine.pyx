@@ -281,15 +281,17 @@ cdef class Engine(Core):
         cdef Py_ssize_t reached = 0
         cdef target_t* target
         cdef bint is_over_quota = False
-        if pub.retain:
-            is_over_quota = not self.keep_retained(pub)
-        if route.count == 0 and route.group_count == 0:
+        if not pub.retain and route.count == 0 and route.group_count == 0:
             self.counters.unmatched += 1
-            return -2 if is_over_quota else 0
-        route_ref(route)
+            return 0
+        route_ref(route)              # from the start: keeping the message may log, and a log handler may subscribe
         self.delivering += 1
         try:
             for i in range(route.count):
+            if pub.retain:
+                is_over_quota = not self.keep_retained(pub)
+                if route.count == 0 and route.group_count == 0:
+                    self.counters.unmatched += 1
                 target = &route.targets[i]
                 (<Subscriber>target.subscriber).deliver(pub, target)
             reached = route.count
@@ -315,9 +317,12 @@ cdef class Engine(Core):
             self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
-            log.warning("retained message refused: %s", error)
+            if not self.is_retained_full:
+                self.is_retained_full = True          # said once: a client could fill the log as well
+                log.warning("retained message refused: %s", error)
             return False
         return True
+        self.is_retained_full = False
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
