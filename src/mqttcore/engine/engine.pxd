@@ -44,5 +44,5 @@ cdef class Engine(Core):
     cdef int reauthenticated(self, Connection conn) except -1
     cdef int arm_session(self, Session session) except -1
     cdef int session_due(self, Session session, int64_t now_ms) except -1
-    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t options, uint8_t qos,
+    cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,
                              uint32_t subid) except -1

@@ -161,6 +161,7 @@ cdef class Engine(Core):
         self.limits.maximum_packet_size_bytes = limits.maximum_packet_size_bytes
         self.limits.session_expiry_maximum_s = limits.session_expiry_maximum_s
         self.limits.in_flight_maximum = limits.in_flight_maximum
+        self.limits.in_flight_bytes_maximum = limits.in_flight_bytes_maximum
         self.limits.queued_messages_maximum = limits.queued_messages_maximum
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
         self.limits.queued_total_bytes_maximum = limits.queued_total_bytes_maximum
@@ -287,11 +288,11 @@ cdef class Engine(Core):
         route_ref(route)              # from the start: keeping the message may log, and a log handler may subscribe
         self.delivering += 1
         try:
-            for i in range(route.count):
             if pub.retain:
                 is_over_quota = not self.keep_retained(pub)
                 if route.count == 0 and route.group_count == 0:
                     self.counters.unmatched += 1
+            for i in range(route.count):
                 target = &route.targets[i]
                 (<Subscriber>target.subscriber).deliver(pub, target)
             reached = route.count
@@ -321,8 +322,8 @@ cdef class Engine(Core):
                 self.is_retained_full = True          # said once: a client could fill the log as well
                 log.warning("retained message refused: %s", error)
             return False
-        return True
         self.is_retained_full = False
+        return True
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
@@ -355,14 +356,14 @@ cdef class Engine(Core):
             raise ValueError(f"{topic!r} is no Topic Name: {status_error(status)}")
         if not 0 <= qos <= 2:
             raise ValueError(f"qos {qos} is not 0, 1 or 2")
+        if len(payload) > REMAINING_MAXIMUM:
+            raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
         m = make_message(topic, payload, qos, retain, properties)
         try:
             msg_view(m, &pub)
             if m.expiry_at:
                 m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
                 pub.expires_ms = m.expires_ms
-        if len(payload) > REMAINING_MAXIMUM:
-            raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
             reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
         finally:
             msg_unref(m)
@@ -379,15 +380,15 @@ cdef class Engine(Core):
         if target == NULL or target.subscriber == <PyObject*>leaving:
             self.counters.dropped[DROP_SESSION_ENDED] += 1
             return 0
+        if m.expires_ms and m.expires_ms <= self.now_ms:
+            self.counters.dropped[DROP_EXPIRED] += 1              # [MQTT-3.3.2-5]
+            return 0
         msg_view(m, &pub)
         self.delivering += 1
         try:
             (<Subscriber>target.subscriber).deliver(&pub, target)
         finally:
             self.delivering -= 1
-        if m.expires_ms and m.expires_ms <= self.now_ms:
-            self.counters.dropped[DROP_EXPIRED] += 1              # [MQTT-3.3.2-5]
-            return 0
         self.congested = NULL
         return 0
 
@@ -416,10 +417,7 @@ cdef class Engine(Core):
         cdef list held = self.held_publishers
         self.held_publishers = []
         for publisher, session, due_ms, acked in held:
-            if (
-                due_ms > self.now_ms and session.link is not None
-                and session.queue.count * 2 > self.limits.queued_messages_maximum
-            ):
+            if due_ms > self.now_ms and session.link is not None and session.is_congested(2):
                 still.append((publisher, session, due_ms, acked))
             else:
                 if due_ms <= self.now_ms and session.acked == acked:
@@ -756,17 +754,19 @@ cdef class Engine(Core):
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
-            self.replay_retained(session, text, size, options, qos, subid)         # [MQTT-3.3.1-9..11]
+            self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
 
-    cdef int replay_retained(self, Session session, const uint8_t* text, Py_ssize_t size, uint8_t options, uint8_t qos,
+    cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,
                              uint32_t subid) except -1:
         cdef subids_t* ids
+        cdef RetainedCursor cursor
         if self.retained.count == 0:
             return 0
         ids = make_subids(subid)
         try:
-            session.start_replay(self.retained.match(text, size), qos, options & OPT_NO_LOCAL != 0, ids)
+            cursor = self.retained.match(<const uint8_t*><char*>topic_filter, len(topic_filter))
+            session.start_replay(topic_filter, cursor, qos, options & OPT_NO_LOCAL != 0, ids)
         finally:
             subids_unref(ids)
         return 0
@@ -778,6 +778,7 @@ cdef class Engine(Core):
         if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
             return RC_NO_SUBSCRIPTION_EXISTED
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
+        session.end_replay(topic_filter)                          # [MQTT-3.10.4-2]
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
@@ -866,13 +867,13 @@ cdef class Engine(Core):
             self.end_session(session)
         self.held_publishers.clear()
         self.taps.clear()
+        self.is_closed = True
         self.topics.clear()           # the trie holds its subscribers
         self.flush_dirty()
         self.graveyard.clear()
 
     def metrics(self) -> dict:
         """Return all counters and gauges; the keys are stable, the values integers."""
-        self.is_closed = True
         cdef dict found = {}
         cdef int i
         names = ("reserved", "connect", "connack", "publish", "puback", "pubrec", "pubrel", "pubcomp", "subscribe",

@@ -19,6 +19,7 @@ from mqttcore.engine.window cimport slot_t, window_t
 
 # A SUBSCRIBE's retained messages on their way (MQTT 5 §3.3.1.3).
 cdef class Replay:
+    cdef bytes topic_filter
     cdef RetainedCursor cursor
     cdef subids_t* subids
     cdef Py_hash_t unwanted           # hash of the client id whose messages No Local keeps away; 0: none
@@ -32,7 +33,7 @@ cdef class Session(Subscriber):
     cdef readonly object identity     # what authentication gave, or None
     cdef readonly str user_name       # of the CONNECT, or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
-    cdef list replays                 # of Replay, first one running; None: none
+    cdef dict replays                 # bytes filter -> Replay, first one running; None: none
     cdef window_t sent                # QoS 1 and 2 on their way to the client
     cdef window_t received            # QoS 2 received, PUBREL awaited
     cdef queue_t queue                # QoS 1 and 2 that wait for the window
@@ -78,7 +79,15 @@ cdef class Session(Subscriber):
     # Everything it holds: queues, windows, will. Subscriptions are the engine's to remove.
     cdef int clear(self) except -1
     cdef void set_will(self, msg_t* will, uint32_t delay_s) noexcept
-    cdef int start_replay(self, RetainedCursor cursor, uint8_t qos, bint no_local, subids_t* ids) except -1
+    # True when the queue holds more than 1 - 1/n of what it may.
+    cdef bint is_congested(self, uint32_t n) noexcept
+    # True while a message may get a packet id.
+    cdef bint has_window(self) noexcept
+    # Takes the place of a replay of the same filter that is still on its way.
+    cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,
+                          subids_t* ids) except -1
+    cdef int end_replay(self, bytes topic_filter) except -1
+    cdef Replay first_replay(self)
     cdef int enqueue(self, pub_t* pub, uint8_t qos, uint8_t retain, target_t* target, subids_t* ids) except -1
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group) except -1
     cdef int send_again(self, slot_t* slot) except -1

@@ -3,7 +3,7 @@
 # Open addressing by packet id; ids are given out in order, so probing is rare. seq keeps the order of sending for resends.
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from mqttcore.engine.message cimport msg_t
 from mqttcore.engine.subscriber cimport subids_t
@@ -32,6 +32,7 @@ cdef struct window_t:
     uint32_t count
     uint32_t seq
     uint16_t last_id
+    int64_t bytes             # held by the messages
 
 
 cdef slot_t* window_find(window_t* w, uint16_t packet_id) noexcept
@@ -39,9 +40,11 @@ cdef slot_t* window_find(window_t* w, uint16_t packet_id) noexcept
 cdef slot_t* window_add(window_t* w, uint16_t packet_id) except NULL
 # The next free packet id; the caller made sure that fewer than 65,535 are in use [MQTT-2.2.1-3].
 cdef uint16_t window_next_id(window_t* w) noexcept
-# Gives back what the slot holds, but not the slot.
-cdef void slot_release(slot_t* slot) noexcept
-# Removes *slot*, which slot_release() need not have seen before. Other slot pointers become stale.
+# Has a fresh slot hold *message*: adds a reference.
+cdef void window_hold(window_t* w, slot_t* slot, msg_t* message) noexcept
+# Gives the slot's message back, but not the slot.
+cdef void window_let_go(window_t* w, slot_t* slot) noexcept
+# Removes *slot* with what it holds. Other slot pointers become stale.
 cdef void window_remove(window_t* w, slot_t* slot) noexcept
 cdef void window_clear(window_t* w) noexcept
 # Packet ids in order of sending, malloc'ed for the caller to free; NULL when empty or out of memory (then an exception).
