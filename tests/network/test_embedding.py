@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ from mqttcore import (
 from mqttcore.client import open_client
 from mqttcore.codec import Connect, Subscription
 from mqttcore.errors import ConnectionLost, ConnectionRefused
-from network.clients import address_of, join
+from network.clients import address_of, join, until
 from network.conftest import quiet_config
 
 pytestmark = pytest.mark.usefixtures("driver")
@@ -301,6 +302,21 @@ async def test_accepted_socket_is_served(config: Config, driver: str):
 
 
 # --- listening --------------------------------------------------------------------------------------------------------
+
+
+async def test_socket_with_a_path_has_no_address(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(Broker, "_uses_poller", True)
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as peer:
+        door.bind("door")
+        door.listen()
+        peer.bind("p" * 24)  # as long as an IPv6 address
+        peer.connect("door")
+        async with Broker(config) as broker:
+            broker.attach_socket(door.accept()[0], allow_anonymous=True)
+            peer.sendall(Connect("c1").encode(5))
+            await until(lambda: broker.client("c1") is not None)
+            assert broker.client("c1").address is None
 
 
 async def test_listeners_of_both_families_share_one_broker():
