@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from mqttcore.config import Config, Limits, check_exposure, is_loopback
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError
+from mqttcore.errors import MqttCoreError, QuotaExceeded
 from mqttcore.net.listeners import BoundListener, bind
 from mqttcore.net.stream import StreamConnection
 from mqttcore.subscription import MessageStream
@@ -343,6 +343,11 @@ class Broker:
 
         The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here.
         """
+        self._running()
+        if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
+            log.info("attached transport of %s: the peer is gone", name)
+            transport.abort()
+            return
         protocol = self._new_protocol(BoundListener(name, allow_anonymous, 0, 1, 1))
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -406,7 +411,8 @@ class Broker:
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
             for topic, payload in self._sys.messages(engine.metrics(), now_s - self._started_s, interval_s):
-                engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
+                with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
+                    engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
 def _client_info(session: Session) -> ClientInfo:

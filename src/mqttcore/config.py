@@ -97,6 +97,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     in_flight_maximum: Annotated[
         int, Meta(ge=1, le=65535, description="Unacknowledged messages to one client, besides its own Receive Maximum.")
     ] = 1024
+    in_flight_bytes_maximum: Annotated[
+        int,
+        Meta(ge=1, le=_BYTES_MAXIMUM, description="Bytes unacknowledged by one client from which on no more are sent."),
+    ] = 16_777_216
     queued_messages_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="Messages queued per session beyond those in flight.")
     ] = 1000

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from mqttcore.engine.tap import Tap
+from mqttcore.errors import MqttCoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,7 +47,9 @@ class MessageStream:
         return self._tap.dropped
 
     async def __aenter__(self) -> Self:
-        """Subscribe; ValueError when the filter is none."""
+        """Subscribe; ValueError when the filter is none, MqttCoreError when the broker has stopped."""
+        if self._engine.is_closed:
+            raise MqttCoreError("the broker is not running")
         self._engine.add_tap(self._filter, self._tap)
         self._is_open = True
         self._streams.add(self)

@@ -4,7 +4,6 @@ import pytest
 
 from conversations.conftest import Start
 from mqttcore.engine.hooks import HookTable
-from mqttcore.engine.tap import Tap
 
 from .v3_wire import (
     CLEAN,
@@ -430,22 +429,3 @@ async def test_error_of_ours_at_connect_closes_and_leaves_others_alone(start_clo
     await wire.expect_closed()
     await other.send(subscribe(1, ("t", 0)))
     await other.expect(suback(1, 0))
-
-
-@pytest.mark.mqtt3("4.8.0-2")
-@pytest.mark.parametrize("flags", [0, QOS1, QOS2], ids=["QoS 0", "QoS 1", "QoS 2"])
-async def test_error_of_ours_at_publish_closes_without_acknowledgement_and_leaves_others_alone(start_tcp: Start, flags):
-    def fail():
-        raise OSError("the consumer is broken")
-
-    world = await start_tcp()
-    tap = Tap(world.engine, fail, messages_maximum=10, bytes_maximum=10_000)
-    world.engine.add_tap(b"broken", tap)
-    other = await client(world, "other")
-    await other.subscribe(("t", 0))
-    wire = await client(world, "c", "t", b"will", flags=CLEAN | WILL)
-    await wire.send(publish("broken", b"1", flags=flags, packet_id=1), PINGREQ)
-    await wire.expect_closed()
-    await other.expect(publish("t", b"will"))
-    await other.publish("u", b"1", flags=QOS1)
-    world.engine.remove_tap(b"broken", tap)

@@ -70,9 +70,10 @@ async def test_queue_is_limited_in_bytes(start: Start):
     for i in range(4):
         await writer.publish("t", b"%d" % i + bytes(999), qos=1)
     assert 2000 < world.metrics["queued_bytes"] <= 2500
-    await writer.publish("t", bytes(3000), qos=1)  # larger than the whole queue: it empties it, and does not fit
-    assert world.metrics["queued_bytes"] <= 2500
-    await back(world)
+    await writer.publish("t", bytes(3000), qos=1)  # larger than the whole queue: it costs no other message its place
+    assert world.metrics["queued"] == 2
+    reader = await back(world)
+    assert [payload[:1] for payload in await payloads(reader)] == [b"2", b"3"]
 
 
 async def test_all_queues_together_are_limited(start: Start):
@@ -154,6 +155,35 @@ async def test_publisher_is_paused_for_so_long_only(start_clocked: Start):
     await writer.lose()
     world.advance(1000)
     await reader.lose()
+
+
+async def test_publisher_is_held_once_for_bytes_that_hang(start_clocked: Start):
+    world = await start_clocked(in_flight_maximum=1, queued_bytes_maximum=10_000, publisher_pause_ms=500)
+    stuck = await world.connect("stuck")
+    await stuck.subscribe("t")
+    writer = await world.connect("w")
+    await writer.send(*[Publish("t", bytes(1000), qos=1, packet_id=i + 1) for i in range(30)])
+    for _ in range(6):
+        world.advance(100)
+    assert world.metrics["messages_received_qos1"] == 30
+    assert world.metrics["publishers_paused"] == 1
+    await stuck.lose()
+
+
+async def test_messages_in_flight_are_limited_in_bytes(start: Start):
+    world = await start(in_flight_bytes_maximum=5000, publisher_pause_ms=0)
+    reader = await world.connect("r")
+    await reader.subscribe("t")
+    writer = await world.connect("w")
+    for i in range(12):
+        await writer.publish("t", b"%02d" % i + bytes(998), qos=1 + i % 2)
+    assert world.metrics["in_flight"] == 5
+    assert world.metrics["queued"] == 7
+    await writer.publish("t", bytes(6000), qos=1)
+    seen = [(await reader.receive_publish()).payload for _ in range(13)]  # each acknowledged one makes room
+    assert [payload[:2] for payload in seen[:12]] == [b"%02d" % i for i in range(12)]
+    assert len(seen[12]) == 6000
+    await reader.expect_nothing()
 
 
 async def test_congested_session_that_ends_is_forgotten(start_clocked: Start):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mqttcore.codec import PubAck, Publish, SubAck, Subscribe, Subscription
+from mqttcore.codec import PubAck, Publish, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe
 from mqttcore.constants import PropertyId, ReasonCode
 
 from .conftest import Start
@@ -179,3 +179,36 @@ async def test_one_subscribe_with_several_filters_replays_each(start: Start):
     topics = [(await peer.receive_publish()).topic for _ in range(4)]
     assert sorted(topics) == ["a", "a", "b", "b"]
     await peer.expect_nothing()
+
+
+async def test_unsubscribing_ends_the_replay(start: Start):
+    world = await start()
+    writer = await world.connect("w")
+    for i in range(5):
+        await writer.publish(f"a/{i}", b"1", qos=1, retain=True)
+        await writer.publish(f"b/{i}", b"1", qos=1, retain=True)
+    reader = await world.connect("r", properties={PropertyId.RECEIVE_MAXIMUM: 1})
+    await reader.subscribe("a/#", "b/#", qos=1)
+    first = await reader.receive()
+    await reader.send(Unsubscribe(1, ["a/#"]))
+    await reader.expect(UnsubAck(1, [0]))
+    await reader.send(PubAck(first.packet_id))
+    topics = [(await reader.receive_publish()).topic for _ in range(5)]  # none of a/ was begun since [MQTT-3.10.4-2]
+    assert sorted(topics) == [f"b/{i}" for i in range(5)]
+    await reader.expect_nothing()
+
+
+async def test_subscribing_again_brings_the_retained_messages_once_more(start: Start):
+    world = await start()
+    writer = await world.connect("w")
+    for i in range(3):
+        await writer.publish(f"a/{i}", b"1", qos=1, retain=True)
+    reader = await world.connect("r", properties={PropertyId.RECEIVE_MAXIMUM: 1})
+    await reader.subscribe("a/#", qos=1)
+    first = await reader.receive()
+    for _ in range(2):  # each brings them once more
+        await reader.subscribe("a/#", qos=1)
+    await reader.send(PubAck(first.packet_id))
+    topics = [first.topic] + [(await reader.receive_publish()).topic for _ in range(8)]
+    assert [sorted(topics[i : i + 3]) for i in (0, 3, 6)] == [["a/0", "a/1", "a/2"]] * 3
+    await reader.expect_nothing()

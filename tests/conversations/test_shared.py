@@ -166,6 +166,23 @@ async def test_expired_member_hands_its_queue_on(start_clocked: Start):
     assert len(await drain(other)) == 2
 
 
+async def test_what_expired_is_not_handed_on(start_clocked: Start):
+    world = await start_clocked()
+    away, other = await members(world, 2, properties={PropertyId.SESSION_EXPIRY_INTERVAL: 60})
+    await other.lose()
+    await away.lose()
+    writer = await world.connect("w")
+    for _ in range(2):
+        await writer.publish("t/x", b"1", qos=1, properties={PropertyId.MESSAGE_EXPIRY_INTERVAL: 10})
+    other = await world.connect(
+        "m1", clean_start=False, session_present=True, properties={PropertyId.SESSION_EXPIRY_INTERVAL: 6000}
+    )
+    assert len(await drain(other)) == 1
+    world.advance(61_000)
+    assert await drain(other) == []  # [MQTT-3.3.2-5]
+    assert world.metrics["messages_dropped_expired"] == 1
+
+
 async def test_identifier_and_qos_of_the_member(start: Start):
     world = await start()
     peer = await world.connect("a")

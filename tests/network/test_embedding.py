@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ from mqttcore import (
 from mqttcore.client import open_client
 from mqttcore.codec import Connect, Subscription
 from mqttcore.errors import ConnectionLost, ConnectionRefused
-from network.clients import address_of, join
+from network.clients import address_of, join, until
 from network.conftest import quiet_config
 
 pytestmark = pytest.mark.usefixtures("driver")
@@ -247,6 +248,20 @@ async def test_transport_of_another_server_is_served(config: Config):
         await server.wait_closed()
 
 
+async def test_transport_whose_peer_is_gone_holds_nothing_up(config: Config):
+    loop = asyncio.get_running_loop()
+    broker = Broker(config)
+    await broker.start()
+    ours, theirs = socket.socketpair()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    transport.abort()
+    await asyncio.sleep(0.01)
+    await broker.attach(transport, allow_anonymous=True)
+    async with asyncio.timeout(5):
+        await broker.stop()
+    theirs.close()
+
+
 async def test_attached_transport_is_not_anonymous_unless_allowed(config: Config):
     loop = asyncio.get_running_loop()
     async with Broker(config) as broker:
@@ -287,6 +302,21 @@ async def test_accepted_socket_is_served(config: Config, driver: str):
 
 
 # --- listening --------------------------------------------------------------------------------------------------------
+
+
+async def test_socket_with_a_path_has_no_address(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(Broker, "_uses_poller", True)
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as peer:
+        door.bind("door")
+        door.listen()
+        peer.bind("p" * 24)  # as long as an IPv6 address
+        peer.connect("door")
+        async with Broker(config) as broker:
+            broker.attach_socket(door.accept()[0], allow_anonymous=True)
+            peer.sendall(Connect("c1").encode(5))
+            await until(lambda: broker.client("c1") is not None)
+            assert broker.client("c1").address is None
 
 
 async def test_listeners_of_both_families_share_one_broker():
@@ -362,6 +392,20 @@ async def test_sys_topics_are_published():
         async with broker.subscribe("$SYS/broker/clients/connected") as messages, asyncio.timeout(10):
             assert (await anext(messages)).payload == b"1"
         assert len(broker.retained("$SYS/#")) > 50
+
+
+async def test_sys_topics_that_cannot_be_retained_disturb_nothing():
+    async with Broker(quiet_config(sys_interval_s=1, retained_messages_maximum=3)) as broker:
+        assert len(broker.retained("$SYS/#")) == 3
+        async with broker.subscribe("$SYS/broker/metrics/taps") as messages, asyncio.timeout(10):
+            assert (await anext(messages)).payload == b"1"  # the last of a round: none stopped it
+
+
+async def test_stream_of_a_stopped_broker_is_refused(config: Config):
+    async with Broker(config) as broker:
+        late = broker.subscribe("a")
+    with pytest.raises(MqttCoreError, match="not running"):
+        await late.__aenter__()
 
 
 async def test_reloaded_limits_hold_for_new_connections(config: Config):

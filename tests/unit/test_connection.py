@@ -1,13 +1,16 @@
 """Connections as drivers see them: what is kept of torn packets, pausing, the engine's end."""
 
 import gc
+import logging
 
 import pytest
 
-from mqttcore.codec import Connect, Publish
+from mqttcore.codec import Connect, PubAck, Publish, Subscribe, Subscription
 from mqttcore.config import Limits
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.engine import Engine
+from mqttcore.engine.tap import Tap
+from mqttcore.errors import QuotaExceeded
 
 
 class Door:
@@ -119,3 +122,84 @@ def test_closing_the_engine_with_clients_connected():
     metrics = engine.metrics()
     for gauge in ("connections", "sessions", "sessions_connected", "in_flight", "queued", "subscriptions"):
         assert metrics[gauge] == 0, gauge
+
+
+def test_collected_connection_leaves_no_timer_behind():
+    class Drivers(Connection):
+        """A driver's connection that refers to itself: only the collector can end it."""
+
+    engine = Engine(Limits(connect_timeout_s=1), now_ms=1000)
+    for _ in range(100):
+        connection = Drivers(engine)
+        connection.itself = connection
+    del connection
+    gc.collect()
+    assert engine.metrics()["connections"] == 0
+    engine.advance(5000)
+
+
+def test_failing_consumer_disturbs_nobody(caplog: pytest.LogCaptureFixture):
+    engine = Engine(Limits(), now_ms=1000)
+
+    def fail() -> None:
+        raise RuntimeError("consumer")
+
+    broken = Tap(engine, fail, messages_maximum=10, bytes_maximum=10_000)
+    engine.add_tap(b"t/#", broken)
+    reader = connected(engine, "reader")
+    reader.receive(Subscribe(1, [Subscription("t/1", 0)]).encode(5))
+    reader.take_output()
+    writer = connected(engine, "writer")
+    writer.receive(Publish("t/1", b"x", qos=1, packet_id=1).encode(5))
+    assert writer.take_output() == PubAck(1).encode(5)
+    assert reader.take_output() == Publish("t/1", b"x").encode(5)
+    assert [message.payload for message in broken.take()] == [b"x"]
+    assert "RuntimeError: consumer" in caplog.text
+
+
+def test_payload_over_what_a_packet_can_say_is_refused():
+    engine = Engine(Limits(), now_ms=1000)
+    with pytest.raises(ValueError, match="268435455"):
+        engine.publish_bytes(b"t", bytes(268_435_456))
+
+
+def test_log_handler_may_subscribe_while_a_message_is_routed():
+    engine = Engine(Limits(retained_messages_maximum=0), now_ms=1000)
+    reader = connected(engine, "reader")
+    reader.receive(Subscribe(1, [Subscription("t", 0)]).encode(5))
+    reader.take_output()
+    tap = Tap(engine, lambda: None, messages_maximum=10, bytes_maximum=10_000)
+
+    class Subscribing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            engine.add_tap(b"t", tap)  # takes the route out of the cache
+            for i in range(100):
+                engine.publish_bytes(b"other/%d" % i, b"")
+
+    handler = Subscribing()
+    logging.getLogger("mqttcore.engine").addHandler(handler)
+    try:
+        with pytest.raises(QuotaExceeded):
+            engine.publish_bytes(b"t", b"x", 0, True)
+    finally:
+        logging.getLogger("mqttcore.engine").removeHandler(handler)
+    assert reader.take_output() == Publish("t", b"x").encode(5)
+
+
+def test_retained_quota_is_logged_once(caplog: pytest.LogCaptureFixture):
+    engine = Engine(Limits(retained_messages_maximum=1), now_ms=1000)
+    engine.publish_bytes(b"a", b"x", 0, True)
+
+    def refuse_some() -> None:
+        for topic in (b"b", b"c", b"d"):
+            with pytest.raises(QuotaExceeded):
+                engine.publish_bytes(topic, b"x", 0, True)
+
+    refuse_some()
+    assert caplog.text.count("retained message refused") == 1
+    engine.publish_bytes(b"a", b"", 0, True)
+    engine.publish_bytes(b"b", b"x", 0, True)
+    with pytest.raises(QuotaExceeded):
+        engine.publish_bytes(b"e", b"x", 0, True)
+    assert caplog.text.count("retained message refused") == 2
+    assert engine.metrics()["messages_dropped_quota"] == 4

@@ -14,6 +14,10 @@ from mqttcore.engine.timers cimport timer_t
 
 
 cdef enum:
+    PACKET_MAXIMUM = 268435460        # bytes: no Remaining Length says more (MQTT 5 §2.1.4)
+
+
+cdef enum:
     STATE_NEW = 0
     STATE_ADMITTING = 1
     STATE_CONNECTED = 2

@@ -33,7 +33,6 @@ from mqttcore.codec.codes cimport (
     RC_SUCCESS,
     RC_TOPIC_ALIAS_INVALID,
     RC_TOPIC_NAME_INVALID,
-    RC_UNSPECIFIED_ERROR,
 )
 from mqttcore.codec.names cimport check_topic_name
 from mqttcore.codec.packets cimport decode_body
@@ -82,7 +81,7 @@ cdef class Connection(Outlet):
         self.listener = listener
         self.given_peer = peer
         self.version = 4
-        self.maximum_packet_size = 0xFFFFFFFF
+        self.maximum_packet_size = PACKET_MAXIMUM
         self.close_reason = -1
         self.opened_ms = self.last_received_ms = core.now_ms
         self.timer.owner = <void*>self
@@ -92,11 +91,14 @@ cdef class Connection(Outlet):
         if core.counters.connections > core.counters.connections_peak:
             core.counters.connections_peak = core.counters.connections
 
-    def __dealloc__(self):
-        # The engine is alive as long as its connections: they hold it.
-        if self.state != STATE_CLOSED and self.core is not None:
+    def __del__(self):
+        # Not in __dealloc__: the collector may have taken the engine from us by then, and its wheel points at our timer.
+        if self.state != STATE_CLOSED:
+            self.state = STATE_CLOSED
             timer_disarm(&self.core.wheel, &self.timer)
             self.core.counters.connections -= 1
+
+    def __dealloc__(self):
         free(self.rest)
         self.free_aliases()
 

@@ -17,6 +17,7 @@ cdef struct limits_t:
     uint32_t maximum_packet_size_bytes
     uint32_t session_expiry_maximum_s
     uint32_t in_flight_maximum
+    int64_t in_flight_bytes_maximum
     uint32_t queued_messages_maximum
     int64_t queued_bytes_maximum
     int64_t queued_age_maximum_ms     # 0: none

@@ -48,8 +48,8 @@ from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
-from mqttcore.engine.connection cimport STATE_ADMITTING, STATE_CLOSED, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
+from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
 from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
@@ -79,6 +79,7 @@ cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
+    REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
 
 
 class Refusal:
@@ -161,6 +162,7 @@ cdef class Engine(Core):
         self.limits.maximum_packet_size_bytes = limits.maximum_packet_size_bytes
         self.limits.session_expiry_maximum_s = limits.session_expiry_maximum_s
         self.limits.in_flight_maximum = limits.in_flight_maximum
+        self.limits.in_flight_bytes_maximum = limits.in_flight_bytes_maximum
         self.limits.queued_messages_maximum = limits.queued_messages_maximum
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
         self.limits.queued_age_maximum_ms = <int64_t>limits.queued_age_maximum_s * 1000
@@ -282,14 +284,16 @@ cdef class Engine(Core):
         cdef Py_ssize_t reached = 0
         cdef target_t* target
         cdef bint is_over_quota = False
-        if pub.retain:
-            is_over_quota = not self.keep_retained(pub)
-        if route.count == 0 and route.group_count == 0:
+        if not pub.retain and route.count == 0 and route.group_count == 0:
             self.counters.unmatched += 1
-            return -2 if is_over_quota else 0
-        route_ref(route)
+            return 0
+        route_ref(route)              # from the start: keeping the message may log, and a log handler may subscribe
         self.delivering += 1
         try:
+            if pub.retain:
+                is_over_quota = not self.keep_retained(pub)
+                if route.count == 0 and route.group_count == 0:
+                    self.counters.unmatched += 1
             for i in range(route.count):
                 target = &route.targets[i]
                 (<Subscriber>target.subscriber).deliver(pub, target)
@@ -316,10 +320,13 @@ cdef class Engine(Core):
             self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
-            log.warning("retained message refused: %s", error)
+            if not self.is_retained_full:
+                self.is_retained_full = True          # said once: a client could fill the log as well
+                log.warning("retained message refused: %s", error)
             if pub.qos == 0:
                 self.retained.remove(pub.topic, pub.topic_size)   # [v3 MQTT-3.3.1-7]: nobody is told, so none stays
             return False
+        self.is_retained_full = False
         return True
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
@@ -355,6 +362,8 @@ cdef class Engine(Core):
             raise ValueError(f"{topic!r} is no Topic Name: {status_error(status)}")
         if not 0 <= qos <= 2:
             raise ValueError(f"qos {qos} is not 0, 1 or 2")
+        if len(payload) > REMAINING_MAXIMUM:
+            raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
         m = make_message(topic, payload, qos, retain, properties)
         try:
             msg_view(m, &pub)
@@ -376,6 +385,9 @@ cdef class Engine(Core):
         cdef pub_t pub
         if target == NULL or target.subscriber == <PyObject*>leaving:
             self.counters.dropped[DROP_SESSION_ENDED] += 1
+            return 0
+        if m.expires_ms and m.expires_ms <= self.now_ms:
+            self.counters.dropped[DROP_EXPIRED] += 1              # [MQTT-3.3.2-5]
             return 0
         msg_view(m, &pub)
         self.delivering += 1
@@ -411,10 +423,7 @@ cdef class Engine(Core):
         cdef list held = self.held_publishers
         self.held_publishers = []
         for publisher, session, due_ms, acked in held:
-            if (
-                due_ms > self.now_ms and session.link is not None
-                and session.queue.count * 2 > self.limits.queued_messages_maximum
-            ):
+            if due_ms > self.now_ms and session.link is not None and session.is_congested(2):
                 still.append((publisher, session, due_ms, acked))
             else:
                 if due_ms <= self.now_ms and session.acked == acked:
@@ -430,7 +439,7 @@ cdef class Engine(Core):
         cdef dict properties = packet.properties
         cdef int size
         conn.wants_problem_information = properties.get(PROP_REQUEST_PROBLEM_INFORMATION, 1) != 0
-        conn.maximum_packet_size = properties.get(PROP_MAXIMUM_PACKET_SIZE, 0xFFFFFFFF)
+        conn.maximum_packet_size = min(<uint32_t>properties.get(PROP_MAXIMUM_PACKET_SIZE, PACKET_MAXIMUM), <uint32_t>PACKET_MAXIMUM)
         conn.authentication_method = properties.get(PROP_AUTHENTICATION_METHOD)
         if not packet.client_id and (conn.version == 3 or conn.version == 4 and not packet.clean_start):
             conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]; 3.1 has no empty ones
@@ -770,14 +779,13 @@ cdef class Engine(Core):
     cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,
                              uint32_t subid) except -1:
         cdef subids_t* ids
+        cdef RetainedCursor cursor
         if self.retained.count == 0:
             return 0
         ids = make_subids(subid)
         try:
-            session.start_replay(
-                topic_filter, self.retained.match(<const uint8_t*><char*>topic_filter, len(topic_filter)), qos,
-                options & OPT_NO_LOCAL != 0, ids,
-            )
+            cursor = self.retained.match(<const uint8_t*><char*>topic_filter, len(topic_filter))
+            session.start_replay(topic_filter, cursor, qos, options & OPT_NO_LOCAL != 0, ids)
         finally:
             subids_unref(ids)
         return 0
@@ -789,8 +797,8 @@ cdef class Engine(Core):
         if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
             return RC_NO_SUBSCRIPTION_EXISTED
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
+        session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
         self.counters.subscriptions -= 1
-        session.stop_replay(topic_filter)
         return RC_SUCCESS
 
     def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
@@ -880,6 +888,7 @@ cdef class Engine(Core):
             self.end_session(session)
         self.held_publishers.clear()
         self.taps.clear()
+        self.is_closed = True
         self.topics.clear()           # the trie holds its subscribers
         self.flush_dirty()
         self.graveyard.clear()

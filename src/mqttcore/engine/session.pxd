@@ -81,10 +81,15 @@ cdef class Session(Subscriber):
     # Everything it holds: queues, windows, will. Subscriptions are the engine's to remove.
     cdef int clear(self) except -1
     cdef void set_will(self, msg_t* will, uint32_t delay_s) noexcept
+    # True when the queue holds more than 1 - 1/n of what it may.
+    cdef bint is_congested(self, uint32_t n) noexcept
+    # True while a message may get a packet id.
+    cdef bint has_window(self) noexcept
     # One per filter, so there are no more than subscriptions.
     cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,
                           subids_t* ids) except -1
     cdef int stop_replay(self, bytes topic_filter) except -1
+    cdef Replay first_replay(self)
     cdef int enqueue(self, pub_t* pub, uint8_t qos, uint8_t retain, target_t* target, subids_t* ids) except -1
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group) except -1
     cdef int send_again(self, slot_t* slot) except -1

@@ -12,7 +12,7 @@ from mqttcore.engine.core cimport (
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
-from mqttcore.engine.message cimport msg_ref, msg_unref, msg_view, pub_keep
+from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
 from mqttcore.engine.subscriber cimport subids_ref, subids_unref
 from mqttcore.engine.window cimport (
@@ -24,7 +24,9 @@ from mqttcore.engine.window cimport (
     window_add,
     window_clear,
     window_find,
+    window_hold,
     window_in_order,
+    window_let_go,
     window_next_id,
     window_remove,
     window_set_state,
@@ -128,6 +130,7 @@ cdef class Session(Subscriber):
             and self.queue.count == 0
             and self.resend == NULL
             and self.sent.count < self.window_size
+            and self.sent.bytes < self.core.limits.in_flight_bytes_maximum
             and link.out.pending < self.core.limits.output_high_water_bytes
         ):
             return self.send_new(pub, qos, retain, ids, target.group)
@@ -142,7 +145,7 @@ cdef class Session(Subscriber):
             return 0
         pub_keep(pub)
         slot = window_add(&self.sent, packet_id)
-        slot.message = msg_ref(pub.kept)
+        window_hold(&self.sent, slot, pub.kept)
         slot.subids = subids_ref(ids)
         Py_XINCREF(<PyObject*>group)
         slot.group = <PyObject*>group
@@ -163,7 +166,10 @@ cdef class Session(Subscriber):
         if self.has_ended:
             return 0
         m = pub_keep(pub)
-        size = sizeof(msg_t) + m.topic_size + m.props_size + m.payload_size
+        size = msg_bytes(m)
+        if size > self.core.limits.queued_bytes_maximum:
+            self.count_drop(DROP_QUEUE_FULL if qos else DROP_SLOW_READER)     # nothing makes room for it
+            return 0
         if self.core.counters.queued_bytes + size > self.core.limits.queued_total_bytes_maximum:
             self.count_drop(DROP_TOTAL_FULL)
             return 0
@@ -198,13 +204,18 @@ cdef class Session(Subscriber):
             before_count = <int64_t>self.queue.count + self.queue_qos0.count
         queue_push(&self.queue_qos0 if qos == 0 else &self.queue, m, ids, target.group, qos, retain, self.core.now_ms)
         self.queue_bytes(before_bytes, before_count)
-        if (
-            qos and self.link is not None and not self.is_stalled
-            and (self.queue.count * 4 > self.core.limits.queued_messages_maximum * 3
-                 or self.queue.bytes * 4 > self.core.limits.queued_bytes_maximum * 3)
-        ):
+        if qos and self.link is not None and not self.is_stalled and self.is_congested(4):
             self.core.congested = <PyObject*>self
         return 0
+
+    cdef bint is_congested(self, uint32_t n) noexcept:
+        return (
+            <int64_t>self.queue.count * n > <int64_t>self.core.limits.queued_messages_maximum * (n - 1)
+            or self.queue.bytes * n > self.core.limits.queued_bytes_maximum * (n - 1)
+        )
+
+    cdef bint has_window(self) noexcept:
+        return self.sent.count < self.window_size and self.sent.bytes < self.core.limits.in_flight_bytes_maximum
 
     cdef bint has_backlog(self) noexcept:
         return self.resend != NULL or self.queue_qos0.count or self.queue.count or self.replays is not None
@@ -212,7 +223,7 @@ cdef class Session(Subscriber):
     cdef bint has_paused(self) noexcept:
         return (
             self.replays is not None and self.queue.count == 0 and self.resend == NULL
-            and ((<Replay>next(iter(self.replays.values()))).qos == 0 or self.sent.count < self.window_size)
+            and (self.first_replay().qos == 0 or self.has_window())
         )
 
     cdef int pump(self) except -1:
@@ -244,7 +255,7 @@ cdef class Session(Subscriber):
                     msg_view(entry.message, &pub)
                     if not self.link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
-                elif self.sent.count >= self.window_size:
+                elif not self.has_window():
                     break
                 else:
                     msg_view(entry.message, &pub)
@@ -261,11 +272,11 @@ cdef class Session(Subscriber):
         cdef int budget = REPLAY_BUDGET
         cdef uint8_t qos
         while self.replays is not None:
-            replay = <Replay>next(iter(self.replays.values()))
+            replay = self.first_replay()
             while (
                 budget > 0
                 and self.link.out.pending < self.core.limits.output_high_water_bytes
-                and (replay.qos == 0 or self.sent.count < self.window_size)
+                and (replay.qos == 0 or self.has_window())
             ):
                 m = replay.cursor.next(&budget)
                 if m == NULL:
@@ -293,6 +304,9 @@ cdef class Session(Subscriber):
             else:
                 self.stop_replay(replay.topic_filter)
         return 0
+
+    cdef Replay first_replay(self):
+        return <Replay>next(iter(self.replays.values()))
 
     cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,
                           subids_t* ids) except -1:
@@ -356,6 +370,8 @@ cdef class Session(Subscriber):
         return 0
 
     cdef void detach(self) noexcept:
+        if self.core.congested == <PyObject*>self:
+            self.core.congested = NULL    # borrowed, and not to be waited for any more
         if self.link is not None:
             self.core.counters.online -= 1
         self.link = None
@@ -438,9 +454,8 @@ cdef class Session(Subscriber):
             slot.state = AWAIT_PUBCOMP
             self.sent.seq += 1
             slot.seq = self.sent.seq              # PUBREL goes again in the order of PUBREC [MQTT-4.6.0-4]
-            if slot.message != NULL:
-                msg_unref(slot.message)
-                slot.message = NULL
+            window_let_go(&self.sent, slot)
+            self.has_acked = True         # its bytes are free, the packet id is not yet
         self.link.send_ack(<uint8_t>(PT_PUBREL << 4) | 2, packet_id, 0)
         return True
 

@@ -4,7 +4,10 @@ from mqttcore.engine.core cimport DROP_TAP_FULL, Core
 from mqttcore.engine.message cimport Message, msg_bytes, msg_t, pub_keep, pub_t
 from mqttcore.engine.topics cimport Subscriber, target_t
 
+import logging
 from collections import deque
+
+log = logging.getLogger("mqttcore.engine")
 
 
 cdef class Tap(Subscriber):
@@ -32,7 +35,10 @@ cdef class Tap(Subscriber):
         self.bytes_held += msg_bytes(m)
         self.waiting.append(Message.new(m))
         if was_empty:
-            self.on_message()
+            try:
+                self.on_message()
+            except Exception:
+                log.exception("a tap's on_message")       # its fault; publisher and other subscribers go on
         return 0
 
     def take(self, limit: int = 0) -> list:

@@ -4,7 +4,7 @@
 # of PUBLISH at first, of PUBREL from PUBREC on.
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from mqttcore.engine.message cimport msg_t
 from mqttcore.engine.subscriber cimport subids_t
@@ -35,6 +35,7 @@ cdef struct window_t:
     uint32_t displaced        # slots that are not at their id's first place
     uint32_t seq
     uint16_t last_id
+    int64_t bytes             # held by the messages
 
 
 cdef slot_t* window_find(window_t* w, uint16_t packet_id) noexcept
@@ -42,9 +43,11 @@ cdef slot_t* window_find(window_t* w, uint16_t packet_id) noexcept
 cdef slot_t* window_add(window_t* w, uint16_t packet_id) except NULL
 # The next free packet id; the caller made sure that fewer than 65,535 are in use [MQTT-2.2.1-3].
 cdef uint16_t window_next_id(window_t* w) noexcept
-# Gives back what the slot holds, but not the slot.
-cdef void slot_release(slot_t* slot) noexcept
-# Removes *slot*, which slot_release() need not have seen before. Other slot pointers become stale.
+# Has a fresh slot hold *message*: adds a reference.
+cdef void window_hold(window_t* w, slot_t* slot, msg_t* message) noexcept
+# Gives the slot's message back, but not the slot.
+cdef void window_let_go(window_t* w, slot_t* slot) noexcept
+# Removes *slot* with what it holds. Other slot pointers become stale.
 cdef void window_remove(window_t* w, slot_t* slot) noexcept
 cdef void window_clear(window_t* w) noexcept
 # Gives every slot in use this state.

@@ -4,7 +4,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
-from mqttcore.engine.message cimport msg_unref
+from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref
 from mqttcore.engine.subscriber cimport subids_unref
 
 cdef enum:
@@ -67,10 +67,20 @@ cdef uint16_t window_next_id(window_t* w) noexcept:
             return w.last_id
 
 
-cdef void slot_release(slot_t* slot) noexcept:
+cdef void window_hold(window_t* w, slot_t* slot, msg_t* message) noexcept:
+    slot.message = msg_ref(message)
+    w.bytes += msg_bytes(message)
+
+
+cdef void window_let_go(window_t* w, slot_t* slot) noexcept:
     if slot.message != NULL:
+        w.bytes -= msg_bytes(slot.message)
         msg_unref(slot.message)
         slot.message = NULL
+
+
+cdef void slot_release(window_t* w, slot_t* slot) noexcept:
+    window_let_go(w, slot)
     if slot.subids != NULL:
         subids_unref(slot.subids)
         slot.subids = NULL
@@ -83,7 +93,7 @@ cdef void window_remove(window_t* w, slot_t* slot) noexcept:
     cdef uint32_t hole = <uint32_t>(slot - w.slots)
     cdef uint32_t i = hole
     cdef uint32_t home
-    slot_release(slot)
+    slot_release(w, slot)
     w.count -= 1
     w.displaced -= hole != (slot.packet_id & w.mask)
     if w.count == 0 and w.mask + 1 > KEPT_CAPACITY:
@@ -109,7 +119,7 @@ cdef void window_clear(window_t* w) noexcept:
     if w.slots != NULL:
         for i in range(w.mask + 1):
             if w.slots[i].packet_id:
-                slot_release(&w.slots[i])
+                slot_release(w, &w.slots[i])
         free(w.slots)
     memset(w, 0, sizeof(window_t))
 

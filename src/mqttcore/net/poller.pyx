@@ -13,6 +13,7 @@ from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_
 import logging
 import os
 import socket
+import sys
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
@@ -78,9 +79,10 @@ cdef class SocketConnection(Connection):
 
     cdef object address(self):
         cdef bytes raw = self.address_bytes[:self.address_size]
-        if self.address_size >= 8 and raw[:2] == AF_INET.to_bytes(2, "little"):
+        cdef int family = int.from_bytes(raw[:2], sys.byteorder)
+        if family == AF_INET and self.address_size >= 8:
             return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
-        if self.address_size >= 24:
+        if family == AF_INET6 and self.address_size >= 24:
             return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
         return None
 

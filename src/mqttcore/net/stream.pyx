@@ -45,7 +45,10 @@ cdef class StreamConnection(Connection):
             self.feed(&view[0], view.shape[0])
         (<Engine>self.core).flush_dirty()
         (<Engine>self.core).wake()
-        if self.is_full and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes and self.transport is not None:
+        if (
+            self.is_full and self.transport is not None
+            and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes
+        ):
             # It sends and does not read: what we have to answer may not grow without bounds.
             self.is_choked = True
             self.transport.pause_reading()
