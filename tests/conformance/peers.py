@@ -3,7 +3,6 @@
 from typing import Any
 
 from conversations.harness import Peer, World
-
 from mqttcore.constants import PropertyId
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect, Disconnect, PingReq, PubAck, Publish, PubRec, Will
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.engine import Challenge, Refusal

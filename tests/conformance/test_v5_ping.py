@@ -1,8 +1,8 @@
 """PINGREQ and PINGRESP: MQTT 5 §3.12 and §3.13."""
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.constants import PropertyId, ReasonCode
 
 from .peers import expect_bytes

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck, Publish, SubAck, Subscribe, Subscription, Will
 from mqttcore.constants import PropertyId, ReasonCode
 

@@ -1,8 +1,8 @@
 """UNSUBSCRIBE and UNSUBACK: MQTT 5 §3.10 and §3.11."""
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck, PubComp, PubRec, PubRel, UnsubAck, Unsubscribe
 from mqttcore.constants import PropertyId, ReasonCode
 

@@ -78,6 +78,7 @@ log = logging.getLogger("mqttcore.engine")
 cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
+    TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
 
 
 class Refusal:
@@ -345,6 +346,8 @@ cdef class Engine(Core):
         cdef pub_t pub
         cdef msg_t* m
         cdef Py_ssize_t reached
+        if len(topic) > TOPIC_BYTES_MAXIMUM:
+            raise ValueError(f"a topic of {len(topic)} bytes is no Topic Name: {TOPIC_BYTES_MAXIMUM} at most")
         if status:
             raise ValueError(f"{topic!r} is no Topic Name: {status_error(status)}")
         if not 0 <= qos <= 2:
@@ -773,6 +776,8 @@ cdef class Engine(Core):
     def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
         """Hang a subscriber that is no session on the trie. options: the SUBSCRIBE options byte; ValueError: bad filter."""
         cdef int status = check_topic_filter(topic_filter, len(topic_filter))
+        if len(topic_filter) > TOPIC_BYTES_MAXIMUM:
+            raise ValueError(f"a filter of {len(topic_filter)} bytes is no Topic Filter: {TOPIC_BYTES_MAXIMUM} at most")
         if status:
             raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
         self.topics.subscribe(topic_filter, len(topic_filter), subscriber, options, 0)
