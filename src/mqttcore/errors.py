@@ -94,9 +94,11 @@ class ProtocolError(MqttCoreError):
 
     reason_code: the MQTT 5 code. clause: the statement's label like `MQTT-3.1.0-2`, or a section like `§3.1.2.11`.
     protocol_version: for a fault in a CONNECT, its Protocol Version byte as far as that was read; else None.
+    maximum_packet_size: for a fault in a CONNECT, bytes that the answer may take; None when it does not say.
     """
 
     protocol_version: int | None = None
+    maximum_packet_size: int | None = None
 
     def __init__(self, reason_code: int, clause: str, text: str) -> None:
         self.reason_code = ReasonCode(reason_code)

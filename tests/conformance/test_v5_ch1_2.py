@@ -1,8 +1,8 @@
 """MQTT 5 chapters 1 and 2: strings, variable byte integers, flags, packet identifiers, property lengths."""
 
 import pytest
-from conversations.conftest import Start
 
+from conversations.conftest import Start
 from mqttcore.codec import PubAck, Publish, PubRec, PubRel, Subscription, Will
 from mqttcore.constants import PropertyId, ReasonCode
 

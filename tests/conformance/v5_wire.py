@@ -1,7 +1,6 @@
 """MQTT 5 packets put together byte by byte, so that they can also be wrong, and looked at byte by byte."""
 
-from conversations.harness import Peer
-
+from conversations.harness import Peer, World
 from mqttcore.codec import ConnAck
 
 
@@ -99,3 +98,19 @@ async def expect_refused(peer: Peer, reason_code: int) -> ConnAck:
 async def expect_silence(peer: Peer) -> None:
     """Make sure that nothing comes, without asking for anything that would; in memory only."""
     assert await peer._next() is None
+
+
+# Limits with which a CONNACK says nothing but the maximum packet size, see connack().
+PLAIN = {"receive_maximum": 65535, "topic_alias_maximum": 0, "maximum_packet_size_bytes": 2_000_000}
+
+
+def connack(*, session_present: bool = False) -> bytes:
+    """Encode the CONNACK of a server with the limits PLAIN."""
+    return packet(0x20, bytes([session_present, 0]), block(b"\x27" + (2_000_000).to_bytes(4, "big")))
+
+
+async def resume(world: World, client_id: str) -> Peer:
+    """Connect to an existing session, for another 1000 s; the CONNACK is still to be read, as bytes."""
+    peer = await world.open()
+    await peer.send(connect(text(client_id), flags=0, properties=b"\x11\x00\x00\x03\xe8"))
+    return peer

@@ -59,6 +59,7 @@ from mqttcore.errors import ProtocolError
 
 cdef object AUTHENTICATION_METHOD = PropertyId.AUTHENTICATION_METHOD
 cdef object AUTHENTICATION_DATA = PropertyId.AUTHENTICATION_DATA
+cdef object MAXIMUM_PACKET_SIZE = PropertyId.MAXIMUM_PACKET_SIZE
 
 
 cdef inline int need(int status) except -1:
@@ -153,8 +154,7 @@ cdef Will take_will(cursor_t* cursor, uint8_t flags, int version):
     return will
 
 
-cdef Connect read_connect(cursor_t* cursor, int* level):
-    cdef Connect packet = Connect.__new__(Connect)
+cdef Connect read_connect(cursor_t* cursor, Connect packet, int* level):
     cdef uint8_t flags = 0
     cdef int version
     need(take_protocol(cursor, level))
@@ -183,12 +183,15 @@ cdef Connect read_connect(cursor_t* cursor, int* level):
 
 
 cdef Connect decode_connect(cursor_t* cursor):
+    cdef Connect packet = Connect.__new__(Connect)
     cdef int level = -1
     try:
-        return read_connect(cursor, &level)
+        return read_connect(cursor, packet, &level)
     except ProtocolError as error:
         if level >= 0:
             error.protocol_version = level
+        if packet.properties:
+            error.maximum_packet_size = packet.properties.get(MAXIMUM_PACKET_SIZE)
         raise
 
 

@@ -71,5 +71,7 @@ cdef class Connection(Outlet):
     cdef int end(self, bint publish_will) except -1
     cdef int drop_rest(self, Py_ssize_t used) except -1
     cdef int refuse_connect(self, object error) except -1
+    # CONNACK with an error; the reason only when the client takes packets of that size.
+    cdef int send_refusal(self, uint8_t reason_code, str reason) except -1
     cdef void look_at_clock(self, int64_t now_ms) noexcept
     cdef void free_aliases(self) noexcept

@@ -9,6 +9,7 @@ from mqttcore.codec.codes cimport (
     PROP_SESSION_EXPIRY_INTERVAL,
     PROP_SUBSCRIPTION_IDENTIFIER,
     PT_AUTH,
+    PT_CONNACK,
     PT_CONNECT,
     PT_DISCONNECT,
     PT_PINGREQ,
@@ -36,7 +37,7 @@ from mqttcore.codec.codes cimport (
 from mqttcore.codec.names cimport check_topic_name
 from mqttcore.codec.packets cimport decode_body
 from mqttcore.codec.status cimport status_error
-from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish
+from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
 from mqttcore.engine.message cimport pub_done, pub_t
@@ -118,16 +119,14 @@ cdef class Connection(Outlet):
     def refuse(self, reason_code: int, reason: str | None = None) -> None:
         """Refuse the CONNECT being admitted [MQTT-3.1.4-2] or the re-authentication under way [MQTT-4.12.1-2], and close."""
         if self.state == STATE_CONNECTED and self.is_reauthenticating:
-            self.close_with(reason_code, True, reason)
+            self.close_with(reason_code if has_reason(PT_DISCONNECT, reason_code) else RC_NOT_AUTHORIZED, True, reason)
         if self.state != STATE_ADMITTING:
             return
-        packet = ConnAck(False, reason_code, {}).encode(self.version)
-        if reason is not None and self.wants_problem_information:
-            longer = ConnAck(False, reason_code, {PROP_REASON_STRING: reason}).encode(self.version)
-            if len(longer) <= self.maximum_packet_size:      # [MQTT-3.2.2-19]
-                packet = longer
+        if not RC_UNSPECIFIED_ERROR <= reason_code <= 0xFF or not has_reason(PT_CONNACK, reason_code):
+            log.error("client %s refused with 0x%02X, which CONNACK does not have", self.client_id, reason_code)
+            reason_code = RC_UNSPECIFIED_ERROR                    # [MQTT-3.2.2-8]
         self.core.counters.connects_refused += 1
-        self.send_bytes(packet)
+        self.send_refusal(reason_code, reason if self.wants_problem_information else None)
         self.close_reason = reason_code
         self.end(False)
 
@@ -292,6 +291,15 @@ cdef class Connection(Outlet):
         self.state = STATE_ADMITTING
         return self.core.admit(self, packet)
 
+    cdef int send_refusal(self, uint8_t reason_code, str reason) except -1:
+        cdef bytes packet = ConnAck(False, reason_code, {}).encode(self.version)      # [MQTT-3.2.2-6]
+        cdef bytes longer
+        if reason is not None:
+            longer = ConnAck(False, reason_code, {PROP_REASON_STRING: reason}).encode(self.version)
+            if <uint32_t>len(longer) <= self.maximum_packet_size:                     # [MQTT-3.2.2-19]
+                packet = longer
+        return self.send_bytes(packet)
+
     cdef int refuse_connect(self, object error) except -1:
         # A CONNECT that cannot be read. An unsupported version is answered in the one it named [MQTT-3.1.2-2].
         cdef int version = getattr(error, "protocol_version", 0) or 0
@@ -301,7 +309,10 @@ cdef class Connection(Outlet):
         if error.reason_code == 0x84:
             self.send_bytes(ConnAck(False, error.reason_code, {}).encode(5 if version > 4 else 4))
         elif version == 5:
-            self.send_bytes(ConnAck(False, error.reason_code, {PROP_REASON_STRING: error.text}).encode(5))
+            self.version = 5
+            if error.maximum_packet_size is not None:
+                self.maximum_packet_size = error.maximum_packet_size
+            self.send_refusal(error.reason_code, error.text)
         self.close_reason = error.reason_code
         return self.end(False)
 
@@ -389,11 +400,13 @@ cdef class Connection(Outlet):
                 return self.send_ack(PT_PUBREC << 4, view.packet_id, RC_SUCCESS)      # [MQTT-4.3.3-10]
             if (
                 self.version == 5 and core.limits.enforce_receive_maximum
+                # what is left of earlier connections does not count, but is bounded, too
                 and session.received.count > core.limits.receive_maximum
+                + min(session.received_before, core.limits.receive_maximum)
             ):
                 session.on_pubrel(view.packet_id)     # not taken: it must be new when it is sent again
                 return self.fail_with(ProtocolError(
-                    RC_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-9", "more QoS 2 messages than Receive Maximum"
+                    RC_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-7", "more QoS 2 messages than Receive Maximum"
                 ))
         core.counters.messages_in[view.qos] += 1
         core.counters.message_bytes_in += view.payload_size

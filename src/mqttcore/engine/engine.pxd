@@ -32,8 +32,9 @@ cdef class Engine(Core):
     cdef void bury(self, object subscriber) noexcept
     cdef int publish_will(self, Session session) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
-    cdef int answer_connack(self, object connection, object packet, Session session, bint present,
-                            uint64_t requested_expiry_s, int keep_alive_s, bint is_assigned) except -1
+    # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
+    cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,
+                               int keep_alive_s)
     cdef int read_limits(self, object limits) except -1
     cdef dict standing_properties(self, object limits)
     cdef bint keep_retained(self, pub_t* pub) except -1

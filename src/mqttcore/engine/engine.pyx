@@ -542,7 +542,7 @@ cdef class Engine(Core):
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif answer is not PENDING:
-            conn.close_with(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), True, getattr(answer, "reason", None))
+            conn.refuse(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), getattr(answer, "reason", None))
         return 0
 
     cdef int open_session(self, object connection, object packet) except -1:
@@ -554,11 +554,13 @@ cdef class Engine(Core):
         cdef dict properties = packet.properties
         cdef str client_id = packet.client_id
         cdef bint is_assigned = not client_id
-        cdef bint present = False
+        cdef bint present
         cdef uint64_t requested_s
+        cdef uint32_t expiry_s
         cdef int keep_alive_s = packet.keep_alive_s
         cdef Session session
         cdef Connection old
+        cdef bytes connack
         if is_assigned:
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
@@ -567,24 +569,36 @@ cdef class Engine(Core):
             requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
         else:
             requested_s = 0 if packet.clean_start else NEVER_S
+        expiry_s = <uint32_t>min(requested_s, <uint64_t>self.limits.session_expiry_maximum_s)
+        if self.limits.keep_alive_maximum_s and (
+            keep_alive_s == 0 or keep_alive_s > self.limits.keep_alive_maximum_s
+        ) and conn.version == 5:
+            keep_alive_s = self.limits.keep_alive_maximum_s       # [MQTT-3.2.2-21]
         session = self.clients.get(client_id)
+        if session is None and len(self.clients) >= self.limits.sessions_maximum:
+            conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
+            return 0
+        # A session that ends with its connection does not outlive the takeover.
+        present = (
+            session is not None and not packet.clean_start and (session.link is None or session.session_expiry_s != 0)
+        )
+        connack = self.success_connack(
+            conn, packet, present, client_id if is_assigned else None, expiry_s if expiry_s != requested_s else None,
+            keep_alive_s,
+        )
+        if <uint32_t>len(connack) > conn.maximum_packet_size:
+            conn.refuse(RC_PACKET_TOO_LARGE)                      # [MQTT-3.1.2-24]; no session has been touched
+            return 0
         if session is not None and session.link is not None:
             old = <Connection>session.link
             self.counters.takeovers += 1
             old.close_with(RC_SESSION_TAKEN_OVER, True, "another connection took the session over")  # [MQTT-3.1.4-3]
-            session = self.clients.get(client_id)                 # a clean session ended with its connection
-        if session is not None and packet.clean_start:
-            self.end_session(session)                             # [MQTT-3.1.4-4]
-            session = None
-        if session is None:
-            if len(self.clients) >= self.limits.sessions_maximum:
-                conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
-                return 0
+        if session is not None and not present:
+            self.end_session(session)                             # [MQTT-3.1.4-4]; maybe it ended with its connection
+        if not present:
             session = Session.new(self, client_id)
             session.timer.fire = on_session_timer
             self.clients[client_id] = session
-        else:
-            present = True
         timer_disarm(&self.wheel, &session.timer)
         session.expires_ms = session.will_due_ms = 0              # [MQTT-3.1.3-9]
         session.set_will(NULL, 0)
@@ -593,7 +607,7 @@ cdef class Engine(Core):
         session.identity = identity
         session.user_name = packet.user_name
         session.connected_ms = self.now_ms
-        session.session_expiry_s = <uint32_t>min(requested_s, <uint64_t>self.limits.session_expiry_maximum_s)
+        session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
         if packet.will is not None:
             session.set_will(
@@ -603,50 +617,39 @@ cdef class Engine(Core):
                 ),
                 packet.will.properties.get(PROP_WILL_DELAY_INTERVAL, 0),
             )
-        if self.limits.keep_alive_maximum_s and (
-            keep_alive_s == 0 or keep_alive_s > self.limits.keep_alive_maximum_s
-        ) and conn.version == 5:
-            keep_alive_s = self.limits.keep_alive_maximum_s       # [MQTT-3.2.2-21]
         conn.alias_maximum = min(
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
-        self.answer_connack(conn, packet, session, present, requested_s, keep_alive_s, is_assigned)
-        if conn.state != STATE_ADMITTING:
-            return self.connection_ended(conn, session, False)
+        conn.send_bytes(connack)
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
         session.pump()
         conn.connected(session, keep_alive_s)
         return 0
 
-    cdef int answer_connack(self, object connection, object packet, Session session, bint present,
-                            uint64_t requested_expiry_s, int keep_alive_s, bint is_assigned) except -1:
+    cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,
+                               int keep_alive_s):
+        # assigned, expiry_s: what the client does not know yet, or None.
         cdef Connection conn = <Connection>connection
         cdef dict said
-        cdef bytes connack
         if conn.version < 5:
             # 3.1 has no Session Present.
-            return conn.send_bytes(b"\x20\x02\x01\x00" if present and conn.version == 4 else b"\x20\x02\x00\x00")
+            return b"\x20\x02\x01\x00" if present and conn.version == 4 else b"\x20\x02\x00\x00"
         said = {}
-        if session.session_expiry_s != requested_expiry_s:
-            said[PROP_SESSION_EXPIRY_INTERVAL] = session.session_expiry_s
+        if expiry_s is not None:
+            said[PROP_SESSION_EXPIRY_INTERVAL] = expiry_s
         if keep_alive_s != packet.keep_alive_s:
             said[PROP_SERVER_KEEP_ALIVE] = keep_alive_s
-        if is_assigned:
-            said[PROP_ASSIGNED_CLIENT_IDENTIFIER] = session.client_id     # [MQTT-3.2.2-16]
+        if assigned is not None:
+            said[PROP_ASSIGNED_CLIENT_IDENTIFIER] = assigned              # [MQTT-3.2.2-16]
         if conn.authentication_method is not None:
             said[PROP_AUTHENTICATION_METHOD] = conn.authentication_method
         if packet.properties.get(PROP_REQUEST_RESPONSE_INFORMATION) and self.limits_source.response_information:
             said[PROP_RESPONSE_INFORMATION] = self.limits_source.response_information
-        if said:
-            said.update(self.connack_properties)
-            connack = ConnAck(present, 0, said).encode(5)
-        else:
-            connack = self.connack_resumed if present else self.connack_new
-        if <uint32_t>len(connack) > conn.maximum_packet_size:
-            conn.refuse(RC_PACKET_TOO_LARGE)                      # [MQTT-3.1.2-24]
-            return 0
-        return conn.send_bytes(connack)
+        if not said:
+            return self.connack_resumed if present else self.connack_new
+        said.update(self.connack_properties)
+        return ConnAck(present, 0, said).encode(5)
 
     # --- the end of connections and sessions ------------------------------------------------------------------------
 

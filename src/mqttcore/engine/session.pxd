@@ -35,6 +35,7 @@ cdef class Session(Subscriber):
     cdef list replays                 # of Replay, first one running; None: none
     cdef window_t sent                # QoS 1 and 2 on their way to the client
     cdef window_t received            # QoS 2 received, PUBREL awaited
+    cdef uint32_t received_before     # those of them that came on an earlier connection
     cdef queue_t queue                # QoS 1 and 2 that wait for the window
     cdef queue_t queue_qos0           # QoS 0 that waits for the connection's buffer
     cdef uint16_t* resend             # packet ids to send again, in order; NULL: none

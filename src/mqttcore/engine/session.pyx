@@ -16,6 +16,7 @@ from mqttcore.engine.message cimport msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
 from mqttcore.engine.subscriber cimport subids_ref, subids_unref
 from mqttcore.engine.window cimport (
+    AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
     AWAIT_PUBCOMP,
     AWAIT_PUBREC,
@@ -26,6 +27,7 @@ from mqttcore.engine.window cimport (
     window_in_order,
     window_next_id,
     window_remove,
+    window_set_state,
 )
 
 cdef enum:
@@ -307,6 +309,9 @@ cdef class Session(Subscriber):
         self.resend = window_in_order(&self.sent)
         self.resend_count = self.sent.count
         self.resend_at = 0
+        # Receive Maximum is counted anew on each connection (MQTT 5 §4.9).
+        self.received_before = self.received.count
+        window_set_state(&self.received, AWAIT_OLD_PUBREL)
         self.core.counters.online += 1
         return 0
 
@@ -421,6 +426,7 @@ cdef class Session(Subscriber):
         cdef slot_t* slot = window_find(&self.received, packet_id)
         if slot == NULL:
             return False
+        self.received_before -= slot.state == AWAIT_OLD_PUBREL
         window_remove(&self.received, slot)
         self.core.counters.awaiting_release -= 1
         return True

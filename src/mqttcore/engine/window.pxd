@@ -14,6 +14,7 @@ cdef enum:
     AWAIT_PUBREC = 2          # sent QoS 2
     AWAIT_PUBCOMP = 3         # sent PUBREL; the message is no longer held
     AWAIT_PUBREL = 4          # received QoS 2
+    AWAIT_OLD_PUBREL = 5      # received QoS 2, on an earlier connection
 
 
 cdef struct slot_t:
@@ -44,5 +45,7 @@ cdef void slot_release(slot_t* slot) noexcept
 # Removes *slot*, which slot_release() need not have seen before. Other slot pointers become stale.
 cdef void window_remove(window_t* w, slot_t* slot) noexcept
 cdef void window_clear(window_t* w) noexcept
+# Gives every slot in use this state.
+cdef void window_set_state(window_t* w, uint8_t state) noexcept
 # Packet ids in order of sending, malloc'ed for the caller to free; NULL when empty or out of memory (then an exception).
 cdef uint16_t* window_in_order(window_t* w) except? NULL

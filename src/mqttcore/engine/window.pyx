@@ -108,6 +108,14 @@ cdef void window_clear(window_t* w) noexcept:
     memset(w, 0, sizeof(window_t))
 
 
+cdef void window_set_state(window_t* w, uint8_t state) noexcept:
+    cdef uint32_t i
+    if w.count:
+        for i in range(w.mask + 1):
+            if w.slots[i].packet_id:
+                w.slots[i].state = state
+
+
 cdef struct order_t:
     uint32_t seq
     uint16_t packet_id
