@@ -31,6 +31,7 @@ cdef struct window_t:
     slot_t* slots
     uint32_t mask             # capacity - 1, when slots
     uint32_t count
+    uint32_t displaced        # slots that are not at their id's first place
     uint32_t seq
     uint16_t last_id
 

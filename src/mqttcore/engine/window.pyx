@@ -30,6 +30,7 @@ cdef int grow(window_t* w) except -1:
     cdef uint32_t i, j
     if slots == NULL:
         raise MemoryError
+    w.displaced = 0
     if w.slots != NULL:
         for i in range(w.mask + 1):
             if w.slots[i].packet_id:
@@ -37,6 +38,7 @@ cdef int grow(window_t* w) except -1:
                 while slots[j].packet_id:
                     j = (j + 1) & (cap - 1)
                 slots[j] = w.slots[i]
+                w.displaced += j != (slots[j].packet_id & (cap - 1))
         free(w.slots)
     w.slots = slots
     w.mask = cap - 1
@@ -51,6 +53,7 @@ cdef slot_t* window_add(window_t* w, uint16_t packet_id) except NULL:
     while w.slots[i].packet_id:
         i = (i + 1) & w.mask
     w.count += 1
+    w.displaced += i != (packet_id & w.mask)
     w.seq += 1
     w.slots[i].packet_id = packet_id
     w.slots[i].seq = w.seq
@@ -82,18 +85,21 @@ cdef void window_remove(window_t* w, slot_t* slot) noexcept:
     cdef uint32_t home
     slot_release(slot)
     w.count -= 1
+    w.displaced -= hole != (slot.packet_id & w.mask)
     if w.count == 0 and w.mask + 1 > KEPT_CAPACITY:
         free(w.slots)
         w.slots = NULL
         return
-    # Backward shift: an entry may fill the hole when its home does not lie behind it.
-    while True:
+    # Backward shift: an entry may fill the hole when its home does not lie behind it. Ids in a row have no one displaced,
+    # and walking past all of them for each acknowledgement would cost as much as there is in flight.
+    while w.displaced:
         i = (i + 1) & w.mask
         if not w.slots[i].packet_id:
             break
         home = w.slots[i].packet_id & w.mask
         if ((i - home) & w.mask) >= ((i - hole) & w.mask):
             w.slots[hole] = w.slots[i]
+            w.displaced -= hole == home
             hole = i
     memset(&w.slots[hole], 0, sizeof(slot_t))
 
