@@ -46,6 +46,7 @@ NAMES = "src/mqttcore/codec/names.pyx"
 VIEWS = "src/mqttcore/codec/views.pyx"
 CONNECTION = "src/mqttcore/engine/connection.pyx"
 ENGINE = "src/mqttcore/engine/engine.pyx"
+OUTLET = "src/mqttcore/engine/outlet.pyx"
 SESSION = "src/mqttcore/engine/session.pyx"
 TOPICS = "src/mqttcore/engine/topics.pyx"
 
@@ -115,6 +116,13 @@ MUTATIONS = [
         "cdef bint sees_wildcards = True",
     ),
     Mutation(
+        "AUTH: PINGREQ is answered while authenticating",
+        ("mqtt5:3.1.2-30",),
+        CONNECTION,
+        "if self.state == STATE_ADMITTING and packet_type != PT_AUTH and packet_type != PT_DISCONNECT:",
+        "if self.state == STATE_ADMITTING and packet_type not in (PT_AUTH, PT_DISCONNECT, PT_PINGREQ):",
+    ),
+    Mutation(
         "CONNECT: a second one is ignored",
         ("mqtt3:3.1.0-2",),
         CONNECTION,
@@ -173,6 +181,41 @@ MUTATIONS = [
         "if send and self.version > 5 and self.state == STATE_CONNECTED:",
     ),
     Mutation(
+        "CONNACK: every client without identifier is assigned the same",
+        ("mqtt5:3.2.2-16", "mqtt3:3.1.3-6"),
+        ENGINE,
+        'client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"',
+        'client_id = "auto"',
+    ),
+    Mutation(
+        "PUBLISH: Topic Alias over the client's maximum",
+        ("mqtt5:3.3.2-8",),
+        ENGINE,
+        "<int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>",
+        "<int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0) + 1, <int>",
+    ),
+    Mutation(
+        "retained: QoS 1 and 2 are not kept",
+        ("mqtt5:3.3.1-5", "mqtt3:3.3.1-5"),
+        ENGINE,
+        "if pub.retain:",
+        "if pub.retain and pub.qos == 0:",
+    ),
+    Mutation(
+        "retained: an empty one does not remove",
+        ("mqtt5:3.3.1-6", "mqtt3:3.3.1-10"),
+        ENGINE,
+        "if pub.payload_size == 0:\n            self.retained.remove(pub.topic, pub.topic_size)",
+        "if pub.payload_size == 0:\n            pass",
+    ),
+    Mutation(
+        "will: the delay is not waited for",
+        ("mqtt5:3.1.3-9",),
+        ENGINE,
+        "elif session.will_delay_s == 0 or session.session_expiry_s == 0:",
+        "elif session.will_delay_s < 3600 or session.session_expiry_s == 0:",
+    ),
+    Mutation(
         "CONNACK: Session Present is never set",
         ("mqtt3:3.2.2-2",),
         ENGINE,
@@ -190,8 +233,8 @@ MUTATIONS = [
         "sessions: Clean Session 1 resumes",
         ("mqtt3:3.1.2-6", "mqtt3:3.2.2-1"),
         ENGINE,
-        "if session is not None and packet.clean_start:",
-        "if session is not None and packet.clean_start and conn.version == 5:",
+        "session is not None and not packet.clean_start and (session.link",
+        "session is not None and (not packet.clean_start or conn.version < 5) and (session.link",
     ),
     Mutation(
         "sessions: a second connection does not end the first",
@@ -234,6 +277,27 @@ MUTATIONS = [
         ENGINE,
         "or packet.properties.get(PROP_AUTHENTICATION_METHOD) != conn.authentication_method\n",
         "",
+    ),
+    Mutation(
+        "PUBLISH: Message Expiry Interval goes out as it came",
+        ("mqtt5:3.3.2-6",),
+        OUTLET,
+        "if pub.expiry_at:",
+        "if pub.expiry_at and pub.expires_ms < 0:",
+    ),
+    Mutation(
+        "PUBLISH: RETAIN is handed on to every subscriber",
+        ("mqtt5:3.3.1-12", "mqtt3:3.3.1-9"),
+        SESSION,
+        "(pub.retain and target.retain_as_published)",
+        "pub.retain",
+    ),
+    Mutation(
+        "PUBLISH: messages expire only before they are queued",
+        ("mqtt5:3.3.2-5",),
+        SESSION,
+        "if entry.message.expires_ms and entry.message.expires_ms <= self.core.now_ms:",
+        "if entry.message.expires_ms and entry.message.expires_ms <= 0:",
     ),
     Mutation(
         "SUBSCRIBE: No Local is not obeyed",
