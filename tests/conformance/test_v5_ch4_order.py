@@ -93,3 +93,19 @@ async def test_acknowledgements_come_in_the_order_of_the_messages(start: Start):
     ids = [7, 3, 65_535, 1, 9]
     await writer.send(*[Publish("t", qos=1 + i % 2, packet_id=i) for i in ids])
     await writer.expect(*[(PubAck if i % 2 == 0 else PubRec)(i) for i in ids])
+
+
+@pytest.mark.mqtt5("4.6.0-5")
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_message_that_comes_with_an_acknowledgement_does_not_overtake_the_queue(start: Start, qos: int):
+    world = await start()
+    reader = await world.connect("r", properties={PropertyId.RECEIVE_MAXIMUM: 1})
+    await reader.subscribe("t")
+    writer = await world.connect("w")
+    for i in range(3):
+        await writer.publish("t", b"%d" % i, qos=1)
+    first = await reader.receive_publish(acknowledge=False)
+    # The window has room from the first packet on, and the second is handled before the queue moves.
+    await reader.send(PubAck(first.packet_id), Publish("t", b"3", qos=qos, packet_id=9))
+    await reader._acknowledged(PubAck if qos == 1 else PubRec)
+    assert [(await reader.receive_publish()).payload for _ in range(3)] == [b"1", b"2", b"3"]
