@@ -130,7 +130,7 @@ MUTATIONS = [
         "return 0",
     ),
     Mutation(
-        "CONNECT: keep alive counts thrice",
+        "CONNECT: silence is borne for three times the keep alive",
         ("mqtt3:3.1.2-24",),
         CONNECTION,
         "due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500",
@@ -258,14 +258,14 @@ MUTATIONS = [
         "if not publish_will or session.will_delay_s == 0:",
     ),
     Mutation(
-        "retained: sent again whatever Retain Handling says",
+        "retained: sent again to a subscriber that asked for new subscriptions only",
         ("mqtt5:3.8.4-4",),
         ENGINE,
         "(options >> 4 == 0 or (options >> 4 == 1 and is_new))",
         "options >> 4 < 2",
     ),
     Mutation(
-        "AUTH: unknown method is refused with another code",
+        "AUTH: a method that nobody knows is accepted",
         ("mqtt5:4.12.0-1",),
         ENGINE,
         "conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]",
