@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 10.0  # for anything that is expected; conversations take milliseconds
 FOREVER_MS = 3_000_000_000
+NEVER_S = 0xFFFFFFFF  # the session expiry that no time reaches
 
 GAUGES = (
     "awaiting_release",
@@ -297,6 +298,9 @@ class MemoryWorld(World):
 
     async def end_sessions(self) -> None:
         self.advance(FOREVER_MS)
+        for session in self.engine.sessions():
+            if session.session_expiry_s == NEVER_S:
+                self.engine.discard_session(session.client_id)
 
     async def close(self) -> None:
         self.engine.close()

@@ -294,3 +294,11 @@ async def test_reauthentication_out_of_order(start_clocked: Start):
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(0x18))
     await peer.expect_closed(ReasonCode.PROTOCOL_ERROR)
+
+
+async def test_refused_reauthentication_says_what_disconnect_can_say(start_clocked: Start):
+    # CONNACK has 0x86, DISCONNECT has not
+    world = await start_clocked(hooks=Riddle(True, Refusal(ReasonCode.BAD_USER_NAME_OR_PASSWORD)).hooks)
+    peer = await world.connect("a", properties=METHOD)
+    await peer.send(auth(ReasonCode.RE_AUTHENTICATE))
+    await peer.expect_closed(ReasonCode.NOT_AUTHORIZED)
