@@ -296,8 +296,8 @@ MUTATIONS = [
         "PUBLISH: messages expire only before they are queued",
         ("mqtt5:3.3.2-5",),
         SESSION,
-        "if entry.message.expires_ms and entry.message.expires_ms <= self.core.now_ms:",
-        "if entry.message.expires_ms and entry.message.expires_ms <= 0:",
+        "self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]\n                elif entry.qos == 0:",
+        "pass\n                if entry.qos == 0:",
     ),
     Mutation(
         "SUBSCRIBE: No Local is not obeyed",
