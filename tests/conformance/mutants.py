@@ -227,7 +227,7 @@ MUTATIONS = [
         ("mqtt3:3.1.3-8",),
         ENGINE,
         "conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]",
-        "conn.refuse(RC_NOT_AUTHORIZED)",
+        "conn.refuse(RC_NOT_AUTHORIZED)                        # [v3 MQTT-3.1.3-8]",
     ),
     Mutation(
         "sessions: Clean Session 1 resumes",
