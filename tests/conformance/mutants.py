@@ -387,11 +387,12 @@ def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def build(tree: Path) -> None:
-    """Build what changed; a mutation that does not compile is a mistake in the table."""
+def build(tree: Path) -> bool:
+    """Build what changed; what the compiler says is printed when it cannot."""
     done = run(tree, "setup.py", "build_ext", "--inplace", "-j2")
     if done.returncode:
-        raise SystemExit(done.stdout[-4000:])
+        print(done.stdout[-4000:])
+    return done.returncode == 0
 
 
 def failing(tree: Path, labels: Iterable[str], *options: str) -> tuple[int, list[str]]:
@@ -415,7 +416,9 @@ def try_out(tree: Path, mutation: Mutation) -> bool:
     all_killed = True
     try:
         path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-        build(tree)
+        if not build(tree):
+            print("BROKEN    it does not compile")
+            return False
         for label in mutation.labels:
             code, failed = failing(tree, [label], "--maxfail=2")
             is_killed = (code == FAILED and bool(failed)) or code < 0
@@ -441,7 +444,8 @@ def main() -> int:
     try:
         tree.mkdir(exist_ok=True)
         copy_tree(tree)
-        build(tree)
+        if not build(tree):
+            return 1
         print(f"built in {time.monotonic() - started:.0f} s", flush=True)
         code, failed = failing(tree, {label for mutation in chosen for label in mutation.labels})
         if code != PASSED:
