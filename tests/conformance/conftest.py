@@ -17,11 +17,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--conformance-report", action="store_true", help="write docs/conformance.md from this run of all tests"
     )
+    parser.addoption(
+        "--label", action="append", metavar="VERSION:LABEL", help="only tests that prove it, mqtt5:3.1.2-24"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin without results."""
     config.stash[RESULTS] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests that carry one of the labels asked for."""
+    if not (wanted := config.getoption("label", default=None)):
+        return
+    chosen, others = [], []
+    for item in items:
+        carried = {f"{mark.name}:{label}" for mark in item.iter_markers() for label in mark.args}
+        (chosen if carried & set(wanted) else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
 
 
 @pytest.hookimpl(wrapper=True)
