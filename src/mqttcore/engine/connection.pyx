@@ -33,7 +33,6 @@ from mqttcore.codec.codes cimport (
     RC_SUCCESS,
     RC_TOPIC_ALIAS_INVALID,
     RC_TOPIC_NAME_INVALID,
-    RC_UNSPECIFIED_ERROR,
 )
 from mqttcore.codec.names cimport check_topic_name
 from mqttcore.codec.packets cimport decode_body
