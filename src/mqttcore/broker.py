@@ -154,7 +154,7 @@ class Broker:
         assert self._engine is not None
         if self._uses_poller:
             try:
-                self._poller = Poller(self._engine, self._loop)
+                self._poller = Poller(self._engine, self._loop, gather_us=self.config.gather_us)
             except NotImplementedError:
                 log.info("the event loop watches no descriptors: sockets go through its transports")
             else:
@@ -229,7 +229,9 @@ class Broker:
         check_exposure(config, has_authentication=False)
         engine = self._running()
         need_restart = [
-            path for path in ("listeners", "loop", "plugins") if getattr(config, path) != getattr(self.config, path)
+            path
+            for path in ("listeners", "loop", "plugins", "gather_us")
+            if getattr(config, path) != getattr(self.config, path)
         ]
         frozen = (
             "topic_levels_maximum",

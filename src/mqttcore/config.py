@@ -191,6 +191,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shutdown_timeout_s: Annotated[
         float, Meta(ge=0, le=3600, description="Time that connections have to drain when the broker stops.")
     ] = 5.0
+    gather_us: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Under load, how long packets gather before all sockets are served at once (Linux); 0: not.",
+        ),
+    ] = 50
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Meta(description="Event loop; auto: uvloop when it can be imported.")
     ] = "auto"

@@ -4,7 +4,7 @@
 # no Python object and no callback of the loop, under uvloop and under plain asyncio alike.
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.engine cimport Engine
@@ -41,8 +41,13 @@ cdef class Poller:
     cdef object on_drained            # called when lingering becomes empty, or None
     cdef readonly Py_ssize_t open_sockets
     cdef bint is_watching
+    cdef bint is_busy                 # the last turn served many sockets
+    cdef int64_t turn_ended_us
+    cdef uint32_t gather_us           # see gather()
+    cdef readonly uint64_t gathered   # turns that waited for more packets
 
     cdef int drained(self) except -1
     cdef int accept_batch(self, int fd, object listener) except -1
     cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1
+    cdef void gather(self) noexcept
     cdef int run(self) except -1

@@ -1,0 +1,50 @@
+"""Turns that wait a moment for more packets: under load only."""
+
+import asyncio
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from mqttcore.codec import Connect, Decoder, PingReq
+from mqttcore.config import Limits
+from mqttcore.engine.engine import Engine
+from mqttcore.net.poller import Poller
+
+DEADLINE_S = 10
+ROUNDS = 50
+
+
+async def ping_in_step(poller: Poller, clients: int) -> None:
+    """Have all clients send PINGREQ at once and wait for all answers, again and again."""
+    loop = asyncio.get_running_loop()
+    listener = SimpleNamespace(name="pair", allow_anonymous=True, connections=0)
+    ends = []
+    for number in range(clients):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        poller.adopt(theirs, listener)
+        ours.send(Connect(f"c{number}", protocol_version=4).encode(4))
+        ends.append((ours, Decoder(4, sender="server")))
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(ROUNDS + 1):  # the first answer is the CONNACK
+            for ours, decoder in ends:
+                while not decoder.feed(await loop.sock_recv(ours, 100)):
+                    pass
+            for ours, _ in ends:
+                ours.send(PingReq().encode(4))
+    for ours, _ in ends:
+        ours.close()
+
+
+@pytest.mark.parametrize(("clients", "gather_us", "gathers"), [(1, 50, False), (40, 50, True), (40, 0, False)])
+async def test_packets_gather_under_load_only(clients: int, gather_us: int, gathers: bool):
+    engine = Engine(Limits(), now_ms=1)
+    poller = Poller(engine, asyncio.get_running_loop(), gather_us=gather_us)
+    try:
+        await ping_in_step(poller, clients)
+        assert engine.metrics()["packets_sent_pingresp"] >= ROUNDS * clients
+        assert (poller.gathered > 0) == gathers
+    finally:
+        poller.close()
+        engine.close()
