@@ -198,7 +198,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             le=10_000,
             description="Under load, how long packets gather before all sockets are served at once (Linux); 0: not.",
         ),
-    ] = 50
+    ] = 150
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Meta(description="Event loop; auto: uvloop when it can be imported.")
     ] = "auto"

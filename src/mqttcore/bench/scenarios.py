@@ -86,7 +86,7 @@ SCENARIOS: dict[str, Scenario] = {
         _flow("ingest_q1", "ingest at QoS 1", 100, 0, batch=5, window=20, qos=1, counts="publishers"),
         _flow("pairs_q2", "pairs at QoS 2", 200, 200, qos=2, counts="pairs"),
         _flow("pairs_v5", "pairs at MQTT 5, with properties", 200, 200, version=5, has_properties=True, counts="pairs"),
-        _flow("wild", "1→101 clients holding 100,000 filters, 10 match each message", 1, 101, window=8),
+        _flow("wild", "1→101 clients holding 100,000 filters, 10 match each message", 1, 101, batch=8, window=64),
         Scenario(
             "retain", "100,000 retained messages, one # subscriber gets all", Shape.RETAIN, 1, 1, batch=100, window=1000
         ),
