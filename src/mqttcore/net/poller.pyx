@@ -65,7 +65,7 @@ cdef enum:
     MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
-    BUSY_SOCKETS = 8          # ready in one turn: more than chance would bring
+    BUSY_SOCKETS = 3          # ready in one turn: more than chance would bring
     RECENT_US = 500
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
