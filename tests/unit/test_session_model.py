@@ -382,6 +382,8 @@ class Delivery(RuleBasedStateMachine):
             else:
                 answers.append(PubRec(m.packet_id))
                 m.is_released = True
+                self.model.in_flight.remove(m)  # PUBREL goes again in the order of PUBREC [MQTT-4.6.0-4]
+                self.model.in_flight.append(m)
                 self.model.sent.append(PubRel(m.packet_id))
         self.reader.receive(b"".join(a.encode(self.version) for a in answers))
 
