@@ -167,6 +167,12 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             description="Networks (`10.0.0.0/8`, or `unix`) whose PROXY headers are believed; others are closed.",
         ),
     ] = []
+    proxy_identity_is_user_name: Annotated[
+        bool,
+        Meta(
+            description="A client certificate that the proxy found good is authentication enough; its CN the user name."
+        ),
+    ] = False
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

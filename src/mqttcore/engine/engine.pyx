@@ -459,6 +459,18 @@ cdef class Engine(Core):
         if self.counters.connections > <int64_t>self.limits.connections_maximum:
             conn.refuse(RC_SERVER_BUSY, "too many connections")
             return 0
+        if self.is_overloaded:
+            self.counters.connects_shed += 1
+            conn.refuse(RC_SERVER_BUSY, "overloaded")
+            return 0
+        if conn.certified_name is not None:
+            if not conn.certified_name:
+                conn.refuse(RC_NOT_AUTHORIZED, "the certificate names nobody")
+            elif conn.authentication_method is not None:
+                conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]
+            else:
+                self.accept_session(conn, packet, conn.certified_name)
+            return 0
         if self.hooks.authenticate is None:
             if conn.authentication_method is not None:
                 conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]
@@ -627,7 +639,7 @@ cdef class Engine(Core):
         self.epochs += 1
         session.epoch = self.epochs
         session.identity = identity
-        session.user_name = packet.user_name
+        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -668,9 +680,11 @@ cdef class Engine(Core):
             said[PROP_AUTHENTICATION_METHOD] = conn.authentication_method
         if packet.properties.get(PROP_REQUEST_RESPONSE_INFORMATION) and self.limits_source.response_information:
             said[PROP_RESPONSE_INFORMATION] = self.limits_source.response_information
-        if not said:
+        if not said and conn.packet_maximum >= self.limits.maximum_packet_size_bytes:
             return self.connack_resumed if present else self.connack_new
         said.update(self.connack_properties)
+        if conn.packet_maximum < self.limits.maximum_packet_size_bytes:
+            said[PROP_MAXIMUM_PACKET_SIZE] = conn.packet_maximum
         return ConnAck(present, 0, said).encode(5)
 
     # --- the end of connections and sessions ------------------------------------------------------------------------
@@ -880,6 +894,10 @@ cdef class Engine(Core):
         self.limits_source = limits
         self.read_limits(limits)
 
+    def set_overloaded(self, is_overloaded: bool) -> None:
+        """Refuse new clients with Server busy (0x89) from now on, or no longer; who is connected stays."""
+        self.is_overloaded = is_overloaded
+
     def close(self) -> None:
         """Forget every session and retained message; the engine is not to be used any more."""
         for session in list(self.clients.values()):
@@ -917,6 +935,8 @@ cdef class Engine(Core):
             messages_unmatched=self.counters.unmatched,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
+            connects_shed=self.counters.connects_shed,
+            overloaded=int(self.is_overloaded),
             protocol_errors=self.counters.protocol_errors,
             takeovers=self.counters.takeovers,
             publishers_paused=self.counters.publishers_paused,

@@ -17,7 +17,7 @@ from typing import Any
 from mqttcore.config import KeyPair, Tls
 from mqttcore.errors import ConfigError
 
-__all__ = ["ServerTls", "TlsInfo", "build_context", "distinguished_name", "identity_of"]
+__all__ = ["ServerTls", "TlsInfo", "build_context", "describe", "distinguished_name", "identity_of"]
 
 log = logging.getLogger("mqttcore.tls")
 
@@ -270,6 +270,32 @@ def _signature(settings: Tls) -> tuple[object, ...]:
 
 def _date(moment_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment_s))
+
+
+def describe(session: Any, server_name: str | None, identity: str) -> TlsInfo:
+    """Return what an established session says of its client.
+
+    session: an ssl.SSLObject or what it wraps. identity: as in `[listeners.tls]`.
+    """
+    # Empty unless the certificate was verified. A resumed session keeps it, and may outlive it.
+    certificate: dict[str, Any] = session.getpeercert() or {}
+    if certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) <= time.time():
+        certificate = {}
+    subject = certificate.get("subject", ())
+    cipher = session.cipher()
+    return TlsInfo(
+        version=session.version(),
+        cipher=cipher[0] if cipher else None,
+        server_name=server_name,
+        alpn=session.selected_alpn_protocol(),
+        is_resumed=bool(session.session_reused),
+        certificate=session.getpeercert(True),
+        subject=distinguished_name(subject) or None,
+        common_name=next((value for part in subject for key, value in part if key == "commonName"), None),
+        alt_names=tuple(certificate.get("subjectAltName", ())),
+        is_verified=bool(certificate),
+        identity=identity_of(certificate, identity),
+    )
 
 
 def distinguished_name(subject: Iterable[Iterable[tuple[str, str]]]) -> str:
