@@ -1,6 +1,7 @@
 """Run a scenario: build clients for the generator, walk through its phases, report what came of it."""
 
 import resource
+import ssl
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -37,6 +38,7 @@ class Options:
     count: int | None = None
     rate: float = 5_000.0
     stall_s: float = 10.0
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass
@@ -116,6 +118,7 @@ class _Run:
             publishers=publishers,
             flows=flows,
             stall_s=options.stall_s,
+            tls=options.tls,
         )
         for client in range(clients):
             load.set_client(client, connect_packet(f"bench-{client:05}", self.version))
