@@ -118,8 +118,8 @@ class SessionStore(ABC):
     def load(self) -> AsyncIterator[bytes]:
         """Give all records that are alive, in chunks of some 100 KiB, keys ascending within and from chunk to chunk.
 
-        The broker calls it once, after `open` and before the first `commit`; tools may call it again. Yields to the event
-        loop between chunks.
+        The broker calls it once, after `open` and before the first `commit`; tools may call it again. Yields to the
+        event loop between chunks.
         """
 
     @abstractmethod

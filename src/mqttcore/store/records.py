@@ -10,8 +10,8 @@ of their keys meets queued messages in the order of queueing, and messages in fl
 
 A message stands there once, however many sessions have an entry for it; the broker counts, and deletes it with the
 last that refers to it. `session` in the other records is the *number* of a session, which stays when its record is put
-again. A record may be older than the session record it refers to, never older than its message. A record whose session or
-message is not there is rubbish of an interrupted clean-up; the broker deletes it when it loads.
+again. A record may be older than the session record it refers to, never older than its message. A record whose session
+or message is not there is rubbish of an interrupted clean-up; the broker deletes it when it loads.
 
 Times are wall-clock milliseconds since 1970; 0 stands for never.
 
