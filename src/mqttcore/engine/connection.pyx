@@ -1,6 +1,7 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -451,6 +452,8 @@ cdef class Connection(Outlet):
         pub.expiry_at = view.expiry_at
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
+        pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
         pub.retain = view.retain

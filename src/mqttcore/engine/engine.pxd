@@ -28,6 +28,8 @@ cdef class Engine(Core):
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
 
+    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
+
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
     cdef int wake(self) except -1

@@ -52,7 +52,7 @@ from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
-from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
+from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.subscriber cimport subids_add, subids_unref
@@ -100,17 +100,20 @@ cdef class Engine(Core):
     """State of one broker.
 
     limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
-    subscribe to `$SYS/`. The driver sets `now_ms` (monotonic milliseconds, above 0) through
-    `advance`, feeds connections, and calls `flush` when it has fed what it had.
+    subscribe to `$SYS/`. node, epoch: 32 bits each; they name this process and this start of it in message ids. The
+    driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds connections, and calls `flush` when it
+    has fed what it had.
     """
 
     def __init__(
-        self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False
+        self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False,
+        node: int = 0, epoch: int = 0
     ) -> None:
         self.sys_for_anonymous = sys_for_anonymous
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
         self.now_ms = now_ms
+        self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
         wheel_init(&self.wheel, now_ms)
         self.read_limits(limits)
         self.topics = TopicTree(
@@ -208,12 +211,18 @@ cdef class Engine(Core):
         """Have *callback* called when output appears outside a driver's turn (by publish(), timers, disconnect())."""
         self.on_wake = callback
 
+    def set_wall_clock(self, wall_ms: int) -> None:
+        """Say what time it is, in milliseconds since 1970 (UTC), at `clock_ms`; from there on it goes with that clock."""
+        self.wall_offset_ms = wall_ms - self.now_ms
+        self.birth.wall_ms = wall_ms
+
     def advance(self, now_ms: int) -> None:
         """Set the clock and do what became due: keep-alive, wills, expiry, held publishers."""
         self.turn(now_ms)
 
     cdef int turn(self, int64_t now_ms) except -1:
         self.now_ms = now_ms
+        self.birth.wall_ms = now_ms + self.wall_offset_ms
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
@@ -299,8 +308,6 @@ cdef class Engine(Core):
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
         m = pub_keep(pub)
-        if pub.origin != NULL:
-            m.origin = hash((<Session>pub.origin).client_id)
         try:
             self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
@@ -317,16 +324,17 @@ cdef class Engine(Core):
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
         msg_view(m, &pub)
+        pub.kept = NULL               # a copy is made if it has to be kept: with its id, time and deadline as of now
         pub.origin = origin
+        pub.birth = &self.birth
+        if origin != NULL:
+            pub.publisher = (<Session>origin).as_publisher()
         if m.expiry_at:
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
-            if m.expires_ms != pub.expires_ms:
-                pub.kept = NULL       # the kept form needs this deadline: a copy is made if it has to be kept
         try:
             self.publish(&pub, self.topics.route(m.data, m.topic_size))
         finally:
-            if pub.kept != m:
-                pub_done(&pub)
+            pub_done(&pub)
         self.congested = NULL         # nobody to pause
         return 0
 
@@ -349,7 +357,7 @@ cdef class Engine(Core):
             raise ValueError(f"qos {qos} is not 0, 1 or 2")
         if len(payload) > REMAINING_MAXIMUM:
             raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
-        m = make_message(topic, payload, qos, retain, properties)
+        m = make_message(topic, payload, qos, retain, properties, &self.birth)
         try:
             msg_view(m, &pub)
             if m.expiry_at:
@@ -524,6 +532,7 @@ cdef class Engine(Core):
 
     cdef int reauthenticated(self, Connection conn, object identity) except -1:
         conn.session.identity = identity
+        conn.session.publisher = None
         if conn.client is not None:
             (<ClientView>conn.client).identity = identity
         conn.is_reauthenticating = False
@@ -663,6 +672,7 @@ cdef class Engine(Core):
         self.epochs += 1
         session.epoch = self.epochs
         session.identity = identity
+        session.publisher = session.ordering_key = None
         session.user_name = packet.user_name
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
@@ -671,7 +681,7 @@ cdef class Engine(Core):
             session.set_will(
                 make_message(
                     packet.will.topic.encode(), packet.will.payload, packet.will.qos, packet.will.retain,
-                    packet.will.properties,
+                    packet.will.properties, NULL,
                 ),
                 packet.will.properties.get(PROP_WILL_DELAY_INTERVAL, 0),
             )
@@ -985,8 +995,10 @@ cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
     return topic_filter == b"$SYS" or topic_filter.startswith(b"$SYS/")
 
 
-cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties) except NULL:
-    # The one reference belongs to the caller. The expiry goes first in the block, so its place is known.
+cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties,
+                         birth_t* birth) except NULL:
+    # birth NULL: it is published later, from a copy. The one reference belongs to the caller. The expiry goes first in the
+    # block, so its place is known.
     cdef bytes block = b""
     cdef dict ordered = {}
     cdef pub_t pub
@@ -1006,6 +1018,7 @@ cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, d
     pub.props = block
     pub.props_size = <uint32_t>len(block)
     pub.expiry_at = 2 if expiry is not None else 0
+    pub.birth = birth
     pub.qos = qos
     pub.retain = retain
     pub.is_utf8 = properties.get(PROP_PAYLOAD_FORMAT_INDICATOR, 0) if properties else 0
