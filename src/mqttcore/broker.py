@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import secrets
 import sys
 import time
 from dataclasses import dataclass
@@ -126,7 +127,10 @@ class Broker:
             self.config.limits,
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            node=secrets.randbits(32),
+            epoch=int(time.time()),
         )
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         bound: list[BoundListener] = []
         try:
             for listener in self.config.listeners:
@@ -416,6 +420,7 @@ class Broker:
         else:
             engine.advance(time.monotonic_ns() // 1_000_000)
             self._flush()
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
         if self._ticks % _LOOK_TICKS == 0:

@@ -17,10 +17,12 @@ from mqttcore.codec import Auth, PubAck, Publish, UnsubAck
 from mqttcore.config import Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.engine import PENDING, Challenge, Engine
+from mqttcore.engine.engine import PENDING, Engine
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge
 from vectors import FAULTY, VALID
 
+from .authentication import ACCEPT
 from .hardening_bytes import assert_says, connect, packet, publish, subscribe, text, u16, unsubscribe, versions
 
 TESTS = Path(__file__).parent.parent
@@ -225,7 +227,7 @@ class World:
             hooks = HookTable(authenticate=lambda connection, packet: PENDING)
         elif state in ("challenged", "re-authenticating"):
             hooks = HookTable(
-                authenticate=lambda connection, packet: Challenge(b"?") if state == "challenged" else True,
+                authenticate=lambda connection, packet: Challenge(b"?") if state == "challenged" else ACCEPT,
                 continue_authentication=lambda connection, packet: Challenge(b"?"),
             )
         self.engine = Engine(Limits(), hooks)

@@ -1,6 +1,7 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -158,6 +159,9 @@ cdef class Connection(Outlet):
     cdef object address(self):
         return self.given_peer
 
+    cdef object tls(self):
+        return None
+
     @property
     def tls(self) -> object:
         """net.tls.TlsInfo: what TLS says of the client, ours or that of a proxy which told; None without."""
@@ -313,6 +317,7 @@ cdef class Connection(Outlet):
             return self.refuse_connect(error)
         self.version = packet.protocol_version
         self.client_id = packet.client_id
+        self.clean_start = packet.clean_start
         self.connect = packet
         self.state = STATE_ADMITTING
         return self.core.admit(self, packet)
@@ -470,6 +475,8 @@ cdef class Connection(Outlet):
         pub.expiry_at = view.expiry_at
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
+        pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
         pub.retain = view.retain
@@ -712,4 +719,6 @@ cdef class Connection(Outlet):
         self.mark_dirty()             # what is pending is written, then the driver closes
         if session is not None:
             self.core.connection_ended(self, session, publish_will)
+        if self.client is not None:
+            self.core.client_gone(self)
         return 0

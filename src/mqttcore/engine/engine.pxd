@@ -29,6 +29,8 @@ cdef class Engine(Core):
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
 
+    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
+
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
     cdef int wake(self) except -1
@@ -44,7 +46,9 @@ cdef class Engine(Core):
     cdef int release_publishers(self) except -1
     cdef int refuse_unsupported(self, Connection conn, uint8_t reason_code) except -1
     cdef int take_answer(self, Connection conn, object answer) except -1
-    cdef int reauthenticated(self, Connection conn) except -1
+    cdef int accept_anonymous(self, Connection conn) except -1
+    cdef int take_reauthentication(self, Connection conn, object answer) except -1
+    cdef int reauthenticated(self, Connection conn, object identity) except -1
     cdef int arm_session(self, Session session) except -1
     cdef int session_due(self, Session session, int64_t now_ms) except -1
     cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,
