@@ -50,7 +50,7 @@ class Recipients:
 class TopicHandler:
     """A function for the messages of clients to the topics of a filter.
 
-    Asked for each PUBLISH of a client and for its will, after a Topic Alias was resolved and before the message is routed
+    Asked for each PUBLISH of a client and for its will, after a Topic Alias was resolved, before the message is routed
     or retained; not for the broker's own messages. The function runs on the packet path: it must not wait.
 
     topic_filter: a Topic Filter without `$share`; a leading wildcard matches no `$` topics [MQTT-4.7.2-1]. Clients may
