@@ -74,6 +74,7 @@ cdef struct counters_t:
     uint64_t handler_failures         # of them
     uint64_t connects
     uint64_t connects_refused
+    uint64_t connects_shed            # of those, because of overload
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused

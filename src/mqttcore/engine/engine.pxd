@@ -19,6 +19,7 @@ cdef class Engine(Core):
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
     cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
     cdef readonly bint sys_for_anonymous
+    cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
     cdef bint is_retained_full            # the last retained message was refused for a limit
     cdef int delivering                   # depth of publish()

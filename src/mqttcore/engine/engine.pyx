@@ -608,13 +608,19 @@ cdef class Engine(Core):
         if self.counters.connections > <int64_t>self.limits.connections_maximum:
             conn.refuse(RC_SERVER_BUSY, "too many connections")
             return 0
+        if self.is_overloaded:
+            self.counters.connects_shed += 1
+            conn.refuse(RC_SERVER_BUSY, "overloaded")
+            return 0
         answer = None
         try:
             if self.hooks.mask & HOOK_ADMIT:
                 answer = self.hooks.admit(ClientView.of(conn), packet)
                 if answer is not None and not isinstance(answer, Refusal):
                     raise TypeError(f"admit answered {answer!r}, which is no Refusal")
-            if answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
+            if answer is None and conn.certified_name is not None:
+                answer = certified_answer(conn)
+            elif answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
                 answer = self.hooks.authenticate(ClientView.of(conn), packet)
         except Exception:
             log.exception("authenticating client %s", packet.client_id)
@@ -830,7 +836,7 @@ cdef class Engine(Core):
         session.epoch = self.epochs
         session.identity = identity
         session.publisher = session.ordering_key = None
-        session.user_name = packet.user_name
+        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -871,9 +877,11 @@ cdef class Engine(Core):
             said[PROP_AUTHENTICATION_METHOD] = conn.authentication_method
         if packet.properties.get(PROP_REQUEST_RESPONSE_INFORMATION) and self.limits_source.response_information:
             said[PROP_RESPONSE_INFORMATION] = self.limits_source.response_information
-        if not said:
+        if not said and conn.packet_maximum >= self.limits.maximum_packet_size_bytes:
             return self.connack_resumed if present else self.connack_new
         said.update(self.connack_properties)
+        if conn.packet_maximum < self.limits.maximum_packet_size_bytes:
+            said[PROP_MAXIMUM_PACKET_SIZE] = conn.packet_maximum
         return ConnAck(present, 0, said).encode(5)
 
     # --- the end of connections and sessions ------------------------------------------------------------------------
@@ -1091,6 +1099,10 @@ cdef class Engine(Core):
         self.limits_source = limits
         self.read_limits(limits)
 
+    def set_overloaded(self, is_overloaded: bool) -> None:
+        """Refuse new clients with Server busy (0x89) from now on, or no longer; who is connected stays."""
+        self.is_overloaded = is_overloaded
+
     def close(self) -> None:
         """Forget every session and retained message; the engine is not to be used any more."""
         for session in list(self.clients.values()):
@@ -1133,6 +1145,8 @@ cdef class Engine(Core):
             handlers=self.topics.handlers,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
+            connects_shed=self.counters.connects_shed,
+            overloaded=int(self.is_overloaded),
             protocol_errors=self.counters.protocol_errors,
             takeovers=self.counters.takeovers,
             publishers_paused=self.counters.publishers_paused,
@@ -1151,6 +1165,15 @@ cdef class Engine(Core):
             taps=len(self.taps),
         )
         return found
+
+
+cdef object certified_answer(Connection conn):
+    # The client's certificate is authentication enough, by the listener's setting.
+    if not conn.certified_name:
+        return Refusal(RC_NOT_AUTHORIZED, "the certificate names nobody")
+    if conn.authentication_method is not None:
+        return Refusal(RC_BAD_AUTHENTICATION_METHOD)              # [MQTT-4.12.0-1]
+    return Identity(conn.certified_name)
 
 
 cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
