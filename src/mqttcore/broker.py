@@ -122,7 +122,7 @@ class Broker:
             await self._start()
 
     async def _start(self) -> None:
-        plugins = Plugins(self.config, self._given_plugins, wake=self._wake)
+        plugins = Plugins(self.config, self._given_plugins)
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,

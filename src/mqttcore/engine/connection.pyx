@@ -155,6 +155,9 @@ cdef class Connection(Outlet):
     cdef object address(self):
         return self.given_peer
 
+    cdef object tls(self):
+        return None
+
     @property
     def pending_bytes(self) -> int:
         """Bytes waiting to be written."""
@@ -299,6 +302,7 @@ cdef class Connection(Outlet):
             return self.refuse_connect(error)
         self.version = packet.protocol_version
         self.client_id = packet.client_id
+        self.clean_start = packet.clean_start
         self.connect = packet
         self.state = STATE_ADMITTING
         return self.core.admit(self, packet)
@@ -689,4 +693,6 @@ cdef class Connection(Outlet):
         self.mark_dirty()             # what is pending is written, then the driver closes
         if session is not None:
             self.core.connection_ended(self, session, publish_will)
+        if self.client is not None:
+            self.core.client_gone(self)
         return 0

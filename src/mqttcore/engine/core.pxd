@@ -93,6 +93,8 @@ cdef class Core:
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
+    cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
+    cdef uint64_t ids_given
     cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
 
     # Delivers to a route and keeps a retained message; the number of targets.
@@ -105,6 +107,10 @@ cdef class Core:
     cdef int open_session(self, object connection, object packet) except -1
     # The connection is gone; clean: by DISCONNECT without will.
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
+    # 32 hexadecimal digits: eight random bytes of this engine, and a count.
+    cdef str new_connection_id(self)
+    # The connection that has a ClientView is closed.
+    cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.
     cdef int end_session(self, object session) except -1
     # Gives messages that a leaving member of a shared subscription did not complete to another member.

@@ -43,7 +43,9 @@ cdef class Engine(Core):
     cdef int release_publishers(self) except -1
     cdef int refuse_unsupported(self, Connection conn, uint8_t reason_code) except -1
     cdef int take_answer(self, Connection conn, object answer) except -1
-    cdef int reauthenticated(self, Connection conn) except -1
+    cdef int accept_anonymous(self, Connection conn) except -1
+    cdef int take_reauthentication(self, Connection conn, object answer) except -1
+    cdef int reauthenticated(self, Connection conn, object identity) except -1
     cdef int arm_session(self, Session session) except -1
     cdef int session_due(self, Session session, int64_t now_ms) except -1
     cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,

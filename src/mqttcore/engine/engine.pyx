@@ -48,8 +48,10 @@ from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
+from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
 from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
@@ -72,7 +74,7 @@ import secrets
 
 from mqttcore.codec import Auth, ConnAck
 from mqttcore.errors import ProtocolError, QuotaExceeded
-from mqttcore.identity import Challenge, Refusal
+from mqttcore.identity import Challenge, Identity, Refusal
 
 log = logging.getLogger("mqttcore.engine")
 
@@ -121,6 +123,7 @@ cdef class Engine(Core):
             bytes_maximum=limits.retained_bytes_maximum,
             levels_maximum=limits.topic_levels_maximum,
         )
+        self.id_prefix = secrets.token_hex(8)
         self.clients = {}
         self.taps = {}
         self.graveyard = []
@@ -441,16 +444,14 @@ cdef class Engine(Core):
         if self.counters.connections > <int64_t>self.limits.connections_maximum:
             conn.refuse(RC_SERVER_BUSY, "too many connections")
             return 0
-        if self.hooks.authenticate is None:
-            if conn.authentication_method is not None:
-                conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]
-            elif not getattr(conn.listener, "allow_anonymous", False):
-                conn.refuse(RC_NOT_AUTHORIZED, "authentication required")
-            else:
-                self.accept_session(conn, packet, None)
-            return 0
+        answer = None
         try:
-            answer = self.hooks.authenticate(conn, packet)
+            if self.hooks.mask & HOOK_ADMIT:
+                answer = self.hooks.admit(ClientView.of(conn), packet)
+                if answer is not None and not isinstance(answer, Refusal):
+                    raise TypeError(f"admit answered {answer!r}, which is no Refusal")
+            if answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
+                answer = self.hooks.authenticate(ClientView.of(conn), packet)
         except Exception:
             log.exception("authenticating client %s", packet.client_id)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
@@ -467,8 +468,10 @@ cdef class Engine(Core):
     cdef int take_answer(self, Connection conn, object answer) except -1:
         if conn.state != STATE_ADMITTING:
             return 0                  # answered by accept() or refuse() meanwhile
-        if answer is True:
-            self.accept_session(conn, conn.connect, None)
+        if answer is None:
+            self.accept_anonymous(conn)
+        elif isinstance(answer, Identity):
+            self.accept_session(conn, conn.connect, answer)
         elif answer is PENDING:
             conn.set_paused(True)     # nothing is read until the answer comes
         elif isinstance(answer, Challenge):
@@ -480,24 +483,60 @@ cdef class Engine(Core):
             conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
-    def accept(self, connection: Connection, identity: object = None) -> None:
-        """Accept the CONNECT or re-authentication that *connection* waits with; without effect when it is gone by now."""
-        if connection.state == STATE_ADMITTING:
-            self.accept_session(connection, connection.connect, identity)
-        elif connection.state == STATE_CONNECTED and connection.is_reauthenticating:
-            connection.session.identity = identity
-            self.reauthenticated(connection)
+    cdef int accept_anonymous(self, Connection conn) except -1:
+        # Nobody has an opinion: the listener's rule counts.
+        if conn.authentication_method is not None:
+            conn.refuse(RC_BAD_AUTHENTICATION_METHOD)             # [MQTT-4.12.0-1]
+        elif not getattr(conn.listener, "allow_anonymous", False):
+            conn.refuse(RC_NOT_AUTHORIZED, "authentication required")
+        else:
+            self.accept_session(conn, conn.connect, None)
+        return 0
+
+    def accept(self, client: ClientView | Connection, identity: object = None) -> None:
+        """Accept the CONNECT or re-authentication that *client* waits with; without effect when it is gone by now.
+
+        identity: an `Identity`; None: nobody has an opinion, so the listener's rule for anonymous clients counts, and a
+        re-authentication is refused.
+        """
+        self.answer(client, identity)
+
+    def answer(self, client: ClientView | Connection, answer: object) -> None:
+        """Give the answer that PENDING put off: whatever `authenticate` and `continue_authentication` may return.
+
+        Without effect when the client is gone by now, or waits for none.
+        """
+        cdef Connection conn = ClientView.connection_of(client)
+        if conn is None:
+            return
+        if conn.state == STATE_ADMITTING:
+            self.take_answer(conn, answer)
+        elif conn.state == STATE_CONNECTED and conn.is_reauthenticating:
+            self.take_reauthentication(conn, answer)
         self.wake()
 
-    cdef int reauthenticated(self, Connection conn) except -1:
+    def refuse(self, client: ClientView | Connection, reason_code: int, reason: str | None = None) -> None:
+        """Refuse as `Connection.refuse` does; without effect when the client is gone by now."""
+        cdef Connection conn = ClientView.connection_of(client)
+        if conn is not None:
+            conn.refuse(reason_code, reason)
+            self.wake()
+
+    cdef int reauthenticated(self, Connection conn, object identity) except -1:
+        conn.session.identity = identity
+        if conn.client is not None:
+            (<ClientView>conn.client).identity = identity
         conn.is_reauthenticating = False
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
-    def challenge(self, connection: Connection, data: bytes | None) -> None:
+    def challenge(self, client: ClientView | Connection, data: bytes | None) -> None:
         """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2].
 
         A client that named no Authentication Method is refused instead. Without effect when nothing is under way.
         """
+        cdef Connection connection = ClientView.connection_of(client)
+        if connection is None:
+            return
         if connection.state != STATE_ADMITTING and not (
             connection.state == STATE_CONNECTED and connection.is_reauthenticating
         ):
@@ -535,18 +574,30 @@ cdef class Engine(Core):
         if conn.state == STATE_CONNECTED:
             conn.is_reauthenticating = True
         try:
-            answer = self.hooks.continue_authentication(conn, packet)
+            answer = self.hooks.continue_authentication(ClientView.of(conn), packet)
         except Exception:
             log.exception("re-authenticating client %s", conn.client_id)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
-        if conn.state != STATE_CONNECTED or not conn.is_reauthenticating:
+        if conn.state == STATE_ADMITTING:
+            if answer is None:
+                answer = Refusal(RC_NOT_AUTHORIZED)               # whoever began the exchange must end it
             return self.take_answer(conn, answer)
-        if answer is True:
-            self.reauthenticated(conn)
+        return self.take_reauthentication(conn, answer)
+
+    cdef int take_reauthentication(self, Connection conn, object answer) except -1:
+        if conn.state != STATE_CONNECTED or not conn.is_reauthenticating:
+            return 0                  # answered meanwhile
+        if isinstance(answer, Identity):
+            self.reauthenticated(conn, answer)
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
+        elif isinstance(answer, Refusal):
+            conn.refuse(answer.reason_code, answer.reason)
+        elif answer is None:
+            conn.refuse(RC_NOT_AUTHORIZED)
         elif answer is not PENDING:
-            conn.refuse(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), getattr(answer, "reason", None))
+            log.error("re-authentication answered %r: refused", answer)
+            conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
     cdef int open_session(self, object connection, object packet) except -1:
@@ -569,6 +620,9 @@ cdef class Engine(Core):
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
             conn.client_id = client_id
+        if conn.client is not None:
+            (<ClientView>conn.client).client_id = client_id
+            (<ClientView>conn.client).identity = identity
         if conn.version == 5:
             requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
         else:
@@ -672,6 +726,11 @@ cdef class Engine(Core):
         if session.session_expiry_s != NEVER_S:
             session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
         self.arm_session(session)
+        return 0
+
+    cdef int client_gone(self, object connection) except -1:
+        # The two refer to each other: without this the collector would have to come for each connection.
+        (<ClientView>(<Connection>connection).client).connection = None
         return 0
 
     cdef int arm_session(self, Session session) except -1:
