@@ -47,6 +47,9 @@ cdef class Connection(Outlet):
     cdef uint8_t wants_problem_information        # Request Problem Information of the CONNECT
     cdef readonly int16_t close_reason            # reason code with which we closed, -1: the peer did or it was lost
     cdef readonly bint is_paused      # the driver shall not read
+    cdef readonly str certified_name  # a client certificate is authentication enough: its user name; empty: it names nobody
+    cdef uint32_t packet_maximum      # bytes of a packet on this connection, where the listener takes less than the limits
+    cdef bint is_counted              # the listener's admission counts it for its address
 
     # Takes what the network gave; parses in place. Peer faults close the connection and do not raise.
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -56,6 +59,10 @@ cdef class Connection(Outlet):
     cdef int close_with(self, uint8_t reason_code, bint publish_will, str reason=*, bint send=*) except -1
     cdef int connected(self, Session session, uint16_t keep_alive_s) except -1
     cdef int set_paused(self, bint paused) except -1
+    # Ends the connection when it has not got beyond CONNECT in so many ms from now.
+    cdef int set_deadline(self, int64_t ms) except -1
+    # Drivers override: the keep alive is known, and may be told to the network.
+    cdef int keep_alive_changed(self) except -1
     # Drivers override: start or stop reading from the network.
     cdef int paused_changed(self) except -1
     # Address of the client: (host, port), a path, or None; drivers may override.

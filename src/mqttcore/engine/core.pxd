@@ -5,7 +5,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.message cimport birth_t, msg_t, pub_t
 from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.timers cimport wheel_t
 from mqttcore.engine.topics cimport TopicTree, route_t
@@ -70,6 +70,7 @@ cdef struct counters_t:
     uint64_t unmatched                # messages that no subscription matched
     uint64_t connects
     uint64_t connects_refused
+    uint64_t connects_shed            # of those, because of overload
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused
@@ -87,6 +88,7 @@ cdef class Core:
     cdef limits_t limits
     cdef counters_t counters
     cdef wheel_t wheel
+    cdef birth_t birth                # ids and times of messages
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
