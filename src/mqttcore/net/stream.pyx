@@ -1,18 +1,20 @@
 """The asyncio face of a connection: a Protocol around the same state machine that the poller drives."""
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
+from mqttcore.net.websocket cimport ws_free, ws_init, ws_receive, ws_take
 
 import asyncio
 import time
 
 cdef enum:
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
-    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
+    UNMASK_SIZE = 65536
 
 
 cdef class StreamConnection(Connection):
@@ -42,7 +44,7 @@ cdef class StreamConnection(Connection):
         cdef const uint8_t[::1] view = data
         self.core.now_ms = time.monotonic_ns() // 1_000_000
         if view.shape[0]:
-            self.feed(&view[0], view.shape[0])
+            self.take(&view[0], view.shape[0])
         (<Engine>self.core).flush_dirty()
         (<Engine>self.core).wake()
         if (
@@ -99,37 +101,87 @@ cdef class StreamConnection(Connection):
                 self.transport.resume_reading()
         return 0
 
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        return self.feed(data, size)
+
+    cdef bytes due(self):
+        return out_take(&self.out)
+
     cdef int flush(self) except -1:
-        cdef int rounds = 0
         if self.transport is None:
             return 0
         if self.state == STATE_CLOSED:
             return self.finish()
-        while not self.is_full:
-            if self.out.pending:
-                self.core.counters.bytes_out += self.out.pending
-                self.transport.write(out_take(&self.out))
-            if self.is_full or self.session is None or not self.session.has_backlog():
-                return 0
-            if rounds == PUMP_ROUNDS:
-                self.mark_dirty()
-                return 0
-            rounds += 1
-            self.session.pump()
-            if not self.out.pending:
-                if self.session.has_paused():
-                    self.mark_dirty()
-                return 0
-        return 0
+        return self.drain()
+
+    cdef bint write_out(self) except -1:
+        cdef bytes data
+        if self.is_full:
+            return False
+        self.core.counters.bytes_out += self.out.pending
+        data = self.due()
+        if data:
+            self.transport.write(data)
+        return not self.is_full
 
     cdef int finish(self) except -1:
         # Everything goes to the transport, full or not: it is the last. The peer gets a little time to read it.
+        cdef bytes data
         if self.transport.is_closing():
             return 0
-        if self.out.pending:
-            self.core.counters.bytes_out += self.out.pending
-            self.transport.write(out_take(&self.out))
+        self.core.counters.bytes_out += self.out.pending
+        data = self.due()
+        if data:
+            self.transport.write(data)
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self.linger_handle = asyncio.get_running_loop().call_later(LINGER_MS / 1000, self.transport.abort)
         return 0
+
+
+# What a WebSocketStream unmasks: bytes objects may not be written to. Nothing borrows it beyond feed().
+cdef uint8_t unmasked[UNMASK_SIZE]
+
+
+cdef class WebSocketStream(StreamConnection):
+    """MQTT in WebSocket frames on an asyncio transport whose HTTP request has been read.
+
+    upgraded: the HTTP answer that agrees, written first. message_bytes_maximum: of one WebSocket message.
+    pings_per_s_maximum: control frames taken in a second.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        listener: object = None,
+        peer: object = None,
+        *,
+        upgraded: bytes,
+        message_bytes_maximum: int,
+        pings_per_s_maximum: int,
+        when_closed: object = None,
+    ) -> None:
+        self.when_closed = when_closed
+        ws_init(&self.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
+
+    def __dealloc__(self):
+        ws_free(&self.ws)
+
+    def connection_made(self, transport: object) -> None:
+        """Asyncio: the transport is there; the answer to the upgrade is written."""
+        StreamConnection.connection_made(self, transport)
+        self.mark_dirty()
+        (<Engine>self.core).wake()
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t part
+        while size:
+            part = min(size, <Py_ssize_t>UNMASK_SIZE)
+            memcpy(unmasked, data, part)
+            ws_receive(&self.ws, self, unmasked, part)
+            data += part
+            size -= part
+        return 0
+
+    cdef bytes due(self):
+        return ws_take(&self.ws, &self.out, self.state == STATE_CLOSED, self.close_reason)
