@@ -72,7 +72,7 @@ def _value(described: inspect.Type) -> str:
         case inspect.StrType():
             return "text"
         case inspect.ListType():
-            return "tables, see below"
+            return "tables, see below" if isinstance(described.item_type, inspect.StructType) else "list of texts"
         case inspect.StructType() | inspect.DictType():
             return "table, see below" if isinstance(described, inspect.StructType) else "tables"
     raise TypeError(f"{described!r} has no place in the reference")
