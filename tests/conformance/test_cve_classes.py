@@ -17,8 +17,9 @@ from mqttcore.codec import Auth, PubAck, Publish, UnsubAck
 from mqttcore.config import Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.engine import PENDING, Challenge, Engine
+from mqttcore.engine.engine import PENDING, Engine
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge
 from vectors import FAULTY, VALID
 
 from .hardening_bytes import assert_says, connect, packet, publish, subscribe, text, u16, unsubscribe, versions

@@ -7,8 +7,9 @@ import pytest
 from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect
 from mqttcore.constants import PacketType, PropertyId, ReasonCode
-from mqttcore.engine.engine import PENDING, Challenge
+from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge
 
 from .authentication import answering
 from .peers import expect_bytes, read_until_closed

@@ -4,8 +4,9 @@ import pytest
 
 from conversations.conftest import Start
 from conversations.harness import World
-from mqttcore.engine.engine import PENDING, Refusal
+from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Refusal
 
 from .v3_wire import (
     ACCEPTED,

@@ -7,8 +7,9 @@ import pytest
 from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import PENDING, Challenge, Refusal
+from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge, Refusal
 
 from .authentication import answering
 from .peers import read_until_closed

@@ -7,7 +7,7 @@ import pytest
 from conversations.conftest import Start
 from mqttcore.codec import Connect, Publish, Will
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import Refusal
+from mqttcore.identity import Refusal
 
 from .authentication import answering
 from .peers import lasting, read_until_closed

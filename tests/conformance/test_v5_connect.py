@@ -23,8 +23,8 @@ from mqttcore.codec import (
     Will,
 )
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import Challenge, Refusal
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge, Refusal
 
 from .v5_wire import (
     ack,

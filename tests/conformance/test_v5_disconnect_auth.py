@@ -7,7 +7,7 @@ import pytest
 from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect, Disconnect, PingReq, PubAck, Publish, PubRec, Will
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import Challenge, Refusal
+from mqttcore.identity import Challenge, Refusal
 
 from .authentication import answering
 from .peers import expect_bytes, lasting, read_until_closed

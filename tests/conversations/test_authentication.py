@@ -6,8 +6,9 @@ import pytest
 
 from mqttcore.codec import Auth, Connect, PingReq, PingResp, Publish
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import PENDING, Challenge, Refusal
+from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge, Refusal
 
 from .conftest import Start
 

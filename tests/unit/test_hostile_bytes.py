@@ -23,8 +23,9 @@ from mqttcore.codec import (
 from mqttcore.config import Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.engine import PENDING, Challenge, Engine, Refusal
+from mqttcore.engine.engine import PENDING, Engine
 from mqttcore.engine.hooks import HookTable
+from mqttcore.identity import Challenge, Refusal
 
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "m"}
 TOPICS = ["a", "a/b", "a/b/c", "$x/y", "$SYS/z", "/", "ü"]

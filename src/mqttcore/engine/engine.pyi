@@ -13,15 +13,6 @@ from mqttcore.engine.subscriber import Subscriber
 
 PENDING: object
 
-class Refusal:
-    reason_code: int
-    reason: str | None
-    def __init__(self, reason_code: int, reason: str | None = None) -> None: ...
-
-class Challenge:
-    data: bytes | None
-    def __init__(self, data: bytes | None = None) -> None: ...
-
 @disjoint_base
 class Engine(Core):
     def __init__(

@@ -72,6 +72,7 @@ import secrets
 
 from mqttcore.codec import Auth, ConnAck
 from mqttcore.errors import ProtocolError, QuotaExceeded
+from mqttcore.identity import Challenge, Refusal
 
 log = logging.getLogger("mqttcore.engine")
 
@@ -80,25 +81,6 @@ cdef enum:
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
-
-
-class Refusal:
-    """An answer of authentication: no. reason_code as in CONNACK (MQTT 5 §3.2.2.2)."""
-
-    __slots__ = ("reason", "reason_code")
-
-    def __init__(self, reason_code: int, reason: str | None = None) -> None:
-        self.reason_code = int(reason_code)           # fails where the mistake is, and there it refuses
-        self.reason = None if reason is None else str(reason)
-
-
-class Challenge:
-    """An answer of authentication: go on, with this Authentication Data (MQTT 5 §4.12)."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes | None = None) -> None:
-        self.data = data
 
 
 PENDING = object()

@@ -1,0 +1,72 @@
+"""Topic handlers: what a plugin hangs on the topic tree, and what its function may answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mqttcore.engine.client_view import ClientView
+    from mqttcore.engine.message import Message
+
+__all__ = ["CONSUMED", "Consumed", "PublishChange", "Recipients", "TopicHandler"]
+
+
+class Consumed:
+    """The message was taken: it is acknowledged with *reason_code* (MQTT 5) and goes nowhere else."""
+
+    __slots__ = ("reason_code",)
+
+    def __init__(self, reason_code: int = 0) -> None:
+        self.reason_code = int(reason_code)
+
+
+CONSUMED: Final = Consumed()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """The message goes to these clients, whatever they subscribed to, and to nobody else.
+
+    qos_maximum: delivered at the message's QoS, at most this. stores_offline: kept for a recipient that has a
+    session but
+    no connection (QoS 1 and 2), and for one whose session is durable; else only connected recipients get it.
+    is_fixed: the
+    answer depends on the topic alone; the engine then remembers it with the topic's route, and the next message to that
+    topic costs no Python call until a client of that name comes or goes. topic: delivered under this name, None: its
+    own.
+    Clients that do not exist are passed over; with none left the message is acknowledged all the same (0x10 in MQTT 5).
+    """
+
+    client_ids: Sequence[str]
+    qos_maximum: int = 2
+    stores_offline: bool = True
+    is_fixed: bool = False
+    topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicHandler:
+    """A function for the messages of clients to the topics of a filter.
+
+    topic_filter: a Topic Filter; unlike a subscription's, a leading wildcard is meant as written and `$` topics are
+    matched only by a filter that begins with their first level [MQTT-4.7.2-1]. is_authorized_by_itself: the handler
+    decides who may publish there (`$SYS/uploadToken`), the identity's permissions are not asked first.
+    """
+
+    topic_filter: str
+    function: Callable[[ClientView, Message], Consumed | Recipients | None]
+    is_authorized_by_itself: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishChange:
+    """What `transform_publish` makes different; None: as it is. properties: `PropertyId` -> value, replaces all."""
+
+    topic: str | None = None
+    payload: bytes | None = None
+    qos: int | None = None
+    retain: bool | None = None
+    properties: Mapping[int, Any] | None = field(default=None)

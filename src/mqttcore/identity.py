@@ -1,0 +1,95 @@
+"""Who a client is and what it may do: the answers of authentication.
+
+A plugin's `authenticate` returns an `Identity` (accept), a `Refusal` (no) or a `Challenge` (go on, MQTT 5 §4.12), or
+None
+when it has no opinion. Permissions are compiled when the answer is taken; the engine matches them in C and remembers
+the answer per topic, so they cost nothing per message.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Flag
+from types import MappingProxyType
+from typing import Any
+
+from mqttcore.constants import ReasonCode
+
+__all__ = ["Action", "Challenge", "Identity", "Permission", "Quotas", "Refusal"]
+
+
+class Action(Flag):
+    """What a permission is about."""
+
+    PUBLISH = 1
+    SUBSCRIBE = 2
+    ALL = PUBLISH | SUBSCRIBE
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One rule: an action on the topics of a filter, allowed or denied.
+
+    topic_filter: a Topic Filter; in it `%c` stands for the client id and `%u` for the user name of the CONNECT. A
+    client
+    whose id or name has `+`, `#` or `/` is refused where a rule would put it in (HARDENING: names with wildcards).
+    qos_maximum: highest QoS that is published (more is refused) or granted. retain: whether RETAIN may be set.
+    """
+
+    action: Action
+    topic_filter: str
+    is_allowed: bool = True
+    qos_maximum: int = 2
+    retain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Bounds of one client, besides those of the broker; None: the broker's alone.
+
+    messages_per_s, bytes_per_s: PUBLISH packets from the client, as token buckets that hold one second's worth; a
+    client
+    over it is not read for a while, one that goes on is disconnected with 0x96.
+    """
+
+    messages_per_s: float | None = None
+    bytes_per_s: float | None = None
+    subscriptions_maximum: int | None = None
+    queued_messages_maximum: int | None = None
+    queued_bytes_maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An authenticated client.
+
+    name: who it is, for logs, events and other plugins. permissions: rules in order, the first that matches decides,
+    none
+    that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which the client is
+    disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the
+    authenticating plugin wants others to know; never secrets.
+    """
+
+    name: str
+    permissions: tuple[Permission, ...] | None = None
+    quotas: Quotas = field(default_factory=Quotas)
+    expires_at_s: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Refusal:
+    """An answer of authentication: no. reason_code as in CONNACK (MQTT 5 §3.2.2.2)."""
+
+    __slots__ = ("reason", "reason_code")
+
+    def __init__(self, reason_code: int = ReasonCode.NOT_AUTHORIZED, reason: str | None = None) -> None:
+        self.reason_code = int(reason_code)  # fails where the mistake is, and there it refuses
+        self.reason = None if reason is None else str(reason)
+
+
+class Challenge:
+    """An answer of authentication: go on, with this Authentication Data (MQTT 5 §4.12)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes | None = None) -> None:
+        self.data = data

@@ -1,0 +1,1 @@
+"""Durable state: the contract of stores, and the one in memory."""
