@@ -7,17 +7,21 @@ import contextlib
 import functools
 import logging
 import pkgutil
+import secrets
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from mqttcore.config import Config, Limits, Listener, check_exposure, is_loopback
+from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, QuotaExceeded
-from mqttcore.net.listeners import BoundListener, bind
+from mqttcore.net.channel import TlsPipes
+from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
+from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection, WebSocketStream
+from mqttcore.net.tls import ServerTls, describe
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
+    from mqttcore.net.proxy import ProxyInfo
+    from mqttcore.net.tls import TlsInfo
 
     class HttpServer(Protocol):
         """What `_HTTP_SERVER` is, as far as it matters here."""
@@ -49,13 +55,15 @@ log = logging.getLogger("mqttcore.broker")
 _HTTP_SERVER = "mqttcore.http.server:HttpServer"
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
+_LOOK_TICKS = 30  # how often certificate files are looked at
 
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
     """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
 
-    address: (host, port), a path, or None. session_expiry_s 4294967295: never.
+    address: (host, port), a path, or None; what a PROXY header said, if there was one.
+    session_expiry_s 4294967295: never.
     """
 
     client_id: str
@@ -72,6 +80,8 @@ class ClientInfo:
     queued: int
     queued_bytes: int
     dropped: int
+    tls: TlsInfo | None
+    proxy: ProxyInfo | None
 
 
 class Broker:
@@ -99,6 +109,8 @@ class Broker:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._flush_handle: asyncio.Handle | None = None
         self._ticks = 0
+        self._pipes = TlsPipes()
+        self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
@@ -128,22 +140,14 @@ class Broker:
             self.config.limits,
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            node=secrets.randbits(32),
+            epoch=int(time.time()),
         )
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         bound: list[BoundListener] = []
         try:
             for listener in self.config.listeners:
-                allowed = self.config.allow_anonymous
-                bound.append(
-                    bind(
-                        listener.name,
-                        listener.host,
-                        listener.port,
-                        backlog=listener.backlog,
-                        allow_anonymous=is_loopback(listener.host) if allowed is None else allowed,
-                        max_connections=listener.max_connections,
-                        accept_per_turn=listener.accept_per_turn,
-                    )
-                )
+                bound.append(_bind(self.config, listener))  # noqa: PERF401  a failure leaves those before it
             self._engine, self._loop, self._listeners = engine, loop, bound
             engine.set_wake(self._wake)
             await self._accept()
@@ -162,6 +166,7 @@ class Broker:
             self._listeners = []
             raise
         self._started_s = time.monotonic()
+        self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._tick()
 
@@ -188,7 +193,10 @@ class Broker:
         for listener in mqtt_listeners:
             for sock in listener.sockets:
                 protocol_factory = functools.partial(self._new_protocol, listener)
-                server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                if listener.path:
+                    server = await self._loop.create_unix_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                else:
+                    server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
                 self._servers.append(server)
 
     async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
@@ -266,10 +274,10 @@ class Broker:
         check_exposure(config, has_authentication=False)
         engine = self._running()
         need_restart = [
-            path
-            for path in ("listeners", "loop", "plugins", "gather_us")
-            if getattr(config, path) != getattr(self.config, path)
+            path for path in ("loop", "plugins", "gather_us") if getattr(config, path) != getattr(self.config, path)
         ]
+        if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
+            need_restart.append("listeners")
         frozen = (
             "topic_levels_maximum",
             "routes_cached_maximum",
@@ -286,9 +294,11 @@ class Broker:
         engine.set_limits(limits)
         for listener in self._listeners:
             for given in config.listeners:
-                if given.name == listener.name:
-                    listener.max_connections = given.max_connections
-                    listener.accept_per_turn = given.accept_per_turn
+                if given.name == listener.name and (given.tls is None) == (listener.tls is None):
+                    if listener.tls is not None:
+                        listener.tls.reload(given.tls)
+                    listener.configure(given, listener.tls)
+        self._overload.lag_ms = config.overload_lag_ms
         self.config = config
         return need_restart
 
@@ -378,7 +388,7 @@ class Broker:
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        return self._running().metrics()
+        return self._running().metrics() | listener_metrics(self._listeners)
 
     async def attach(
         self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached"
@@ -414,12 +424,14 @@ class Broker:
         allow_anonymous: bool = False,
         name: str = "attached",
         listener: BoundListener | None = None,
+        is_counted: bool = False,
     ) -> None:
         """Serve MQTT in WebSocket on a transport whose request to upgrade was read; from now on it is the broker's.
 
         `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
         agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
-        count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*.
+        count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
+        listener's limits per address have it already.
         """
         engine = self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
@@ -433,10 +445,19 @@ class Broker:
             "pings_per_s_maximum": chosen.websocket_pings_per_s_maximum,
         }
         if self._poller is not None and (sock := _socket_of(transport)) is not None:
-            self._poller.adopt_websocket(sock, listener, received=received, **framing)
+            self._poller.adopt_websocket(sock, listener, received=received, is_counted=is_counted, **framing)
             transport.abort()  # closes its own descriptor only
             return
-        connection = WebSocketStream(engine, listener, when_closed=self._stream_closed, **framing)
+        session = transport.get_extra_info("ssl_object")
+        identity = listener.tls.settings.identity if listener.tls is not None else "cn"
+        connection = WebSocketStream(
+            engine,
+            listener,
+            tls_info=None if session is None else describe(session, None, identity),
+            is_counted=is_counted,
+            when_closed=self._stream_closed,
+            **framing,
+        )
         self._streams.add(connection)
         transport.set_protocol(cast("asyncio.BaseProtocol", connection))
         connection.connection_made(transport)
@@ -452,7 +473,9 @@ class Broker:
         return self._engine
 
     def _new_protocol(self, listener: BoundListener) -> asyncio.BaseProtocol:
-        connection = StreamConnection(self._running(), listener, when_closed=self._stream_closed)
+        connection = StreamConnection(
+            self._running(), listener, when_closed=self._stream_closed, pipes=self._pipes if listener.is_gated else None
+        )
         self._streams.add(connection)
         return cast("asyncio.BaseProtocol", connection)
 
@@ -483,20 +506,61 @@ class Broker:
         engine = self._running()
         self._tick_handle = self._loop.call_later(_TICK_S, self._tick)
         self._ticks += 1
+        if self._overload.is_overloaded(time.monotonic()) != engine.is_overloaded:
+            engine.set_overloaded(not engine.is_overloaded)
         if self._poller is not None:
             self._poller.turn()
         else:
             engine.advance(time.monotonic_ns() // 1_000_000)
             self._flush()
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
+        if self._ticks % _LOOK_TICKS == 0:
+            for listener in self._listeners:
+                if listener.tls is not None:
+                    listener.tls.look()
         interval_s = self.config.sys_interval_s
         now_s = time.monotonic()
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
-            for topic, payload in self._sys.messages(engine.metrics(), now_s - self._started_s, interval_s):
+            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
+
+
+def _bind(config: Config, listener: Listener) -> BoundListener:
+    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
+    anonymous = is_local(listener) if allowed is None else allowed
+    # Before the address is taken: whoever waits for it to answer must not find one that cannot.
+    alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
+    tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)
+    shared = {
+        "backlog": listener.backlog,
+        "max_connections": listener.max_connections,
+        "accept_per_turn": listener.accept_per_turn,
+    }
+    if listener.path:
+        bound = bind_path(listener.name, listener.path, int(listener.path_mode, 8), allow_anonymous=anonymous, **shared)
+    else:
+        bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
+    bound.configure(listener, tls)
+    return bound
+
+
+def _fixed(listener: Listener) -> tuple[object, ...]:
+    """Return what of a listener cannot change while it listens."""
+    return (
+        listener.name,
+        listener.host,
+        listener.port,
+        listener.path,
+        listener.path_mode,
+        listener.backlog,
+        listener.protocol,
+        listener.allow_anonymous,
+        listener.tls is None,
+    )
 
 
 def _socket_of(transport: asyncio.Transport) -> socket | None:
@@ -528,4 +592,6 @@ def _client_info(session: Session) -> ClientInfo:
         queued=session.queued,
         queued_bytes=session.queued_bytes_held,
         dropped=session.dropped,
+        tls=connection.tls if connection is not None else None,
+        proxy=connection.proxy if connection is not None else None,
     )

@@ -9,3 +9,36 @@ cdef class ClientView:
 
     def __init__(self):
         raise TypeError("ClientView is made by the broker")
+
+    @staticmethod
+    cdef ClientView of(Connection connection):
+        cdef ClientView self
+        if connection.client is not None:
+            return <ClientView>connection.client
+        self = ClientView.__new__(ClientView)
+        self.connection = connection
+        self.connection_id = connection.core.new_connection_id()
+        self.client_id = connection.client_id or ""
+        if connection.connect is not None:
+            self.user_name = connection.connect.user_name
+        elif connection.session is not None:
+            self.user_name = connection.session.user_name
+        if connection.session is not None:
+            self.identity = connection.session.identity
+        self.address = connection.address()
+        self.listener = getattr(connection.listener, "name", None)
+        self.tls = connection.tls()
+        self.protocol_version = connection.version
+        self.clean_start = connection.clean_start
+        self.attributes = {}
+        connection.client = self
+        return self
+
+    @staticmethod
+    cdef Connection connection_of(object client):
+        if isinstance(client, ClientView):
+            return (<ClientView>client).connection
+        return <Connection?>client
+
+    def __repr__(self):
+        return f"<ClientView {self.client_id!r} {self.connection_id}>"

@@ -5,7 +5,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.message cimport birth_t, msg_t, pub_t
 from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.timers cimport wheel_t
 from mqttcore.engine.topics cimport TopicTree, route_t
@@ -70,6 +70,7 @@ cdef struct counters_t:
     uint64_t unmatched                # messages that no subscription matched
     uint64_t connects
     uint64_t connects_refused
+    uint64_t connects_shed            # of those, because of overload
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused
@@ -87,12 +88,15 @@ cdef class Core:
     cdef limits_t limits
     cdef counters_t counters
     cdef wheel_t wheel
+    cdef birth_t birth                # ids and times of messages
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
+    cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
+    cdef uint64_t ids_given
     cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
 
     # Delivers to a route and keeps a retained message; the number of targets.
@@ -105,6 +109,10 @@ cdef class Core:
     cdef int open_session(self, object connection, object packet) except -1
     # The connection is gone; clean: by DISCONNECT without will.
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
+    # 32 hexadecimal digits: eight random bytes of this engine, and a count.
+    cdef str new_connection_id(self)
+    # The connection that has a ClientView is closed.
+    cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.
     cdef int end_session(self, object session) except -1
     # Gives messages that a leaving member of a shared subscription did not complete to another member.

@@ -21,6 +21,13 @@ cdef class Core:
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
         raise NotImplementedError
 
+    cdef str new_connection_id(self):
+        self.ids_given += 1
+        return f"{self.id_prefix}{self.ids_given:016x}"
+
+    cdef int client_gone(self, object connection) except -1:
+        raise NotImplementedError
+
     cdef int end_session(self, object session) except -1:
         raise NotImplementedError
 

@@ -18,6 +18,7 @@ cdef class Engine(Core):
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
     cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
     cdef readonly bint sys_for_anonymous
+    cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
     cdef bint is_retained_full            # the last retained message was refused for a limit
     cdef int delivering                   # depth of publish()
@@ -27,6 +28,8 @@ cdef class Engine(Core):
     cdef bytes connack_new                # whole packets, when nothing else is to be said
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
+
+    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
 
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
@@ -43,7 +46,9 @@ cdef class Engine(Core):
     cdef int release_publishers(self) except -1
     cdef int refuse_unsupported(self, Connection conn, uint8_t reason_code) except -1
     cdef int take_answer(self, Connection conn, object answer) except -1
-    cdef int reauthenticated(self, Connection conn) except -1
+    cdef int accept_anonymous(self, Connection conn) except -1
+    cdef int take_reauthentication(self, Connection conn, object answer) except -1
+    cdef int reauthenticated(self, Connection conn, object identity) except -1
     cdef int arm_session(self, Session session) except -1
     cdef int session_due(self, Session session, int64_t now_ms) except -1
     cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,

@@ -1,6 +1,8 @@
 """One HTTP connection: aiohttp's, with a place in its listener's count and deadlines for requests and answers."""
 
 import asyncio
+import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpConnection"]
 
+log = logging.getLogger("mqttcore.http")
+
 
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol. Who stalls is cut off; aiohttp's own time-out is for keep-alive between requests.
@@ -22,7 +26,7 @@ class HttpConnection(web.RequestHandler):
     answer_timeout_s: from there until the answer was taken by the client's system.
     """
 
-    __slots__ = ("_answer_timeout_s", "_deadline", "_has_place", "_header_timeout_s", "_listener")
+    __slots__ = ("_answer_timeout_s", "_counted_peer", "_deadline", "_has_place", "_header_timeout_s", "_listener")
 
     def __init__(
         self,
@@ -37,18 +41,17 @@ class HttpConnection(web.RequestHandler):
         super().__init__(manager, loop=loop, **others)
         self._listener = listener
         self._has_place = False
+        self._counted_peer: Any = None
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
-        listener = self._listener
-        if 0 < listener.max_connections <= listener.connections:
-            listener.refused += 1
+        if not self._admit(transport.get_extra_info("peername")):
             transport.abort()  # type: ignore[attr-defined]
             return
-        listener.connections += 1
+        self._listener.connections += 1
         self._has_place = True
         super().connection_made(transport)
         self._set_deadline(self._header_timeout_s)
@@ -64,8 +67,37 @@ class HttpConnection(web.RequestHandler):
         if self._has_place:
             self._has_place = False
             self._listener.connections -= 1
+        if self._counted_peer is not None:
+            self._listener.admission.leave(self._counted_peer)  # type: ignore[union-attr]
+            self._counted_peer = None
         self._set_deadline(None)
         super().connection_lost(exc)
+
+    def hand_over(self) -> bool:
+        """Let go of the transport, whose next owner counts it; return whether that one is to uncount its address."""
+        is_counted, self._counted_peer = self._counted_peer is not None, None
+        self.transport = None  # so that it is not closed
+        self.connection_lost(None)
+        return is_counted
+
+    def _admit(self, peer: Any) -> bool:
+        listener = self._listener
+        if 0 < listener.max_connections <= listener.connections:
+            listener.refused += 1
+            return False
+        admission = listener.admission
+        if admission is None:
+            return True
+        now_ms = time.monotonic_ns() // 1_000_000
+        if not admission.take(now_ms):
+            return False
+        if admission.counts_addresses and isinstance(peer, tuple):
+            reason = admission.enter(peer[:2], now_ms)
+            if reason is not None:
+                log.info("listener %s: %s: %s", listener.name, peer, reason)
+                return False
+            self._counted_peer = peer[:2]
+        return True
 
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""

@@ -5,7 +5,7 @@ import functools
 import logging
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -16,14 +16,25 @@ from mqttcore.http.connection import HttpConnection
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
     from mqttcore.net.listeners import BoundListener
+    from mqttcore.net.tls import ServerTls
 
 __all__ = ["HttpServer"]
 
 log = logging.getLogger("mqttcore.http")
 
 
+class _CurrentContext(ssl.SSLContext):
+    """What asyncio wants of TLS, with the context that is in force when a connection comes: files are reread."""
+
+    tls: "ServerTls"
+
+    def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
+        """Begin TLS of a connection."""
+        return self.tls.context.wrap_bio(*args, **named)
+
+
 class HttpServer:
-    """Serves `make_app` on the sockets of *listener*. routes: of plugins. ssl_context: None: no TLS."""
+    """Serves `make_app` on the sockets of *listener*. routes: of plugins."""
 
     def __init__(
         self,
@@ -32,12 +43,10 @@ class HttpServer:
         settings: Listener,
         *,
         routes: Iterable[web.AbstractRouteDef] = (),
-        ssl_context: ssl.SSLContext | None = None,
         shutdown_timeout_s: float = 5.0,
     ) -> None:
         self._listener = listener
         self._settings = settings
-        self._ssl_context = ssl_context
         self._servers: list[asyncio.Server] = []
         self._runner = web.AppRunner(
             make_app(broker, settings, routes=routes, listener=listener),
@@ -66,10 +75,14 @@ class HttpServer:
             access_log=None,
             logger=log,
         )
+        listen = loop.create_unix_server if self._listener.path else loop.create_server
+        secured: dict[str, Any] = {}
+        if self._listener.tls is not None:
+            context = _CurrentContext(ssl.PROTOCOL_TLS_SERVER)
+            context.tls = self._listener.tls
+            secured = {"ssl": context, "ssl_handshake_timeout": settings.handshake_timeout_s}
         for sock in self._listener.sockets:
-            self._servers.append(
-                await loop.create_server(make, sock=sock, backlog=self._listener.backlog, ssl=self._ssl_context)
-            )
+            self._servers.append(await listen(make, sock=sock, backlog=self._listener.backlog, **secured))
 
     def close(self) -> None:
         """Accept no more."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 
 from mqttcore.config import Listener
+from mqttcore.http.connection import HttpConnection
 from mqttcore.http.replies import problem
 
 if TYPE_CHECKING:
@@ -87,9 +88,12 @@ def websocket_handler(
             raise ConnectionResetError("the client is gone")
         rest = _Rest()
         protocol.set_parser(rest)
-        # aiohttp lets go, and closes nothing: it has no transport any more.
-        protocol.transport = None
-        protocol.connection_lost(None)
+        is_counted = False
+        if isinstance(protocol, HttpConnection):
+            is_counted = protocol.hand_over()
+        else:  # aiohttp lets go, and closes nothing: it has no transport any more
+            protocol.transport = None
+            protocol.connection_lost(None)
         broker.attach_websocket(
             transport,
             upgraded=upgraded,
@@ -97,6 +101,7 @@ def websocket_handler(
             settings=chosen,
             allow_anonymous=allow_anonymous,
             listener=listener,
+            is_counted=is_counted,
         )
         return _Switched()
 
