@@ -79,6 +79,20 @@ COMMANDS = {
 }
 
 
+# Command and config of brokers that shall speak MQTT in WebSocket, at the path /mqtt.
+WEBSOCKET = {
+    OURS: (
+        f"{shlex.quote(sys.executable)} -m mqttcore serve --config {{config}}",
+        '[[listeners]]\nport = {port}\nprotocol = "http"\n',
+    ),
+    "mosquitto": (
+        "mosquitto -c {config}",
+        # 2.0.11 does not start without a listener that is none for WebSocket
+        CONFIGS["mosquitto"].replace("127.0.0.1\n", "127.0.0.1\nprotocol websockets\nlistener {other} 127.0.0.1\n", 1),
+    ),
+}
+
+
 class PeerError(Exception):
     """A broker that did not start."""
 
@@ -96,7 +110,9 @@ class Peer:
     place: tuple[int, int] | None = None
 
     @contextmanager
-    def running(self, core: int | None, certificates: Path | None = None) -> Iterator[tuple[int, int]]:
+    def running(
+        self, core: int | None, certificates: Path | None = None, *, is_websocket: bool = False
+    ) -> Iterator[tuple[int, int]]:
         """Start it, pinned to *core*; yield (pid, port); stop it, whatever happened.
 
         certificates: folder with server.crt and server.key; then it speaks TLS.
@@ -108,16 +124,22 @@ class Peer:
             port = _free_port()
             config = Path(folder, f"{self.name}.conf")
             program = self.name if self.name == OURS else Path(shlex.split(self.command)[0]).name
-            if certificates is not None and program not in TLS_LINES:
-                raise PeerError("is not set up for TLS here")
-            tls = TLS_LINES[program].format(folder=certificates) if certificates is not None else ""
-            config.write_text(CONFIGS.get(program, "").format(port=port, tls=tls))
-            command = self.command
-            if certificates is not None and self.name == OURS:
-                command = command.replace("--port 0", "--config {config} --port 0")
+            command, text = self.command, CONFIGS.get(program, "")
+            if is_websocket:
+                if self.name not in WEBSOCKET:
+                    raise PeerError("we know no way to make it speak WebSocket")
+                command, text = WEBSOCKET[self.name]
+            tls = ""
+            if certificates is not None:
+                if program not in TLS_LINES:
+                    raise PeerError("we know no way to make it speak TLS")
+                tls = TLS_LINES[program].format(folder=certificates)
+                if self.name == OURS:
+                    command = command.replace("--port 0", "--config {config} --port 0")
+            config.write_text(text.format(port=port, other=_free_port(), tls=tls))
             words = shlex.split(command.format(port=port, config=shlex.quote(str(config))))
             words[0] = _find(words[0]) or words[0]
-            is_told = "{port}" in self.command or "{config}" in self.command
+            is_told = "{port}" in command or "{config}" in command
             log = Path(folder, "log")
             with log.open("wb") as out, _pinned(core):
                 process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=_environment())

@@ -46,6 +46,7 @@ class LoadGenerator:
         flows: int,
         stall_s: float,
         tls: ssl.SSLContext | None = None,
+        upgrade: bytes = b"",
     ) -> LoadGenerator: ...
     def set_client(self, client: int, connect: bytes) -> None: ...
     def set_publisher(

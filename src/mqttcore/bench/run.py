@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field
 from time import monotonic
 
 from mqttcore.bench.loadgen import LoadError, LoadGenerator
-from mqttcore.bench.packets import SAMPLE_PROPERTIES, connect_packet, publish_template, subscribe_packet
+from mqttcore.bench.packets import (
+    SAMPLE_PROPERTIES,
+    connect_packet,
+    publish_template,
+    subscribe_packet,
+    upgrade_request,
+)
 from mqttcore.bench.scenarios import SCENARIOS, Scenario, Shape
 
 __all__ = ["LoadError", "Options", "Report", "run_scenario"]
@@ -25,6 +31,7 @@ class Options:
 
     version: 4 or 5. payload: bytes. count: messages (connections for `connect`) instead of a duration, without warm-up.
     rate: messages a second of an open loop. stall_s: how long a silent broker is waited for.
+    websocket_path: where MQTT is spoken in WebSocket; None: plain TCP, but for scenarios that are about WebSocket.
     """
 
     host: str
@@ -39,6 +46,7 @@ class Options:
     rate: float = 5_000.0
     stall_s: float = 10.0
     tls: ssl.SSLContext | None = None
+    websocket_path: str | None = None
 
 
 @dataclass
@@ -108,6 +116,7 @@ class _Run:
 
     def generator(self, clients: int, publishers: int, flows: int) -> LoadGenerator:
         options = self.options
+        path = options.websocket_path or ("/mqtt" if self.scenario.is_websocket else None)
         self.load = load = LoadGenerator(
             options.host,
             options.port,
@@ -119,6 +128,7 @@ class _Run:
             flows=flows,
             stall_s=options.stall_s,
             tls=options.tls,
+            upgrade=upgrade_request(options.host, path) if path else b"",
         )
         for client in range(clients):
             load.set_client(client, connect_packet(f"bench-{client:05}", self.version))
