@@ -35,6 +35,20 @@ cdef class ClientView:
         return self
 
     @staticmethod
+    cdef ClientView of_session(Session session):
+        cdef ClientView self
+        if session.link is not None:
+            return ClientView.of(<Connection>session.link)
+        self = ClientView.__new__(ClientView)
+        self.connection_id = session.core.new_connection_id()
+        self.client_id = session.client_id
+        self.user_name = session.user_name
+        self.identity = session.identity
+        self.clean_start = session.is_clean
+        self.attributes = {}
+        return self
+
+    @staticmethod
     cdef Connection connection_of(object client):
         if isinstance(client, ClientView):
             return (<ClientView>client).connection

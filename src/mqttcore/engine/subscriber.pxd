@@ -27,6 +27,7 @@ cdef struct target_t:
     uint8_t qos                     # highest of the merged subscriptions
     uint8_t own_qos                 # the same without No Local subscriptions; 0xFF: all are No Local
     uint8_t retain_as_published     # any of them asks for it
+    uint8_t is_direct               # the receiver was named, not found by its subscriptions: they do not have to allow it
 
 
 # Whoever iterates while delivering holds route_ref(): then the route, its subids and its groups stay. Its subscribers

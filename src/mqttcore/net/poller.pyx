@@ -186,7 +186,7 @@ cdef class SocketConnection(Connection):
             rounds += 1
             self.session.pump()
             if not self.out.pending:
-                if self.session.has_paused():
+                if self.session is not None and self.session.has_paused():
                     self.mark_dirty()
                 return 0              # the window is full: acknowledgements go on from here
         self.linger()

@@ -117,7 +117,7 @@ cdef class StreamConnection(Connection):
             rounds += 1
             self.session.pump()
             if not self.out.pending:
-                if self.session.has_paused():
+                if self.session is not None and self.session.has_paused():
                     self.mark_dirty()
                 return 0
         return 0
