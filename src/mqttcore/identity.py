@@ -48,7 +48,8 @@ class Quotas:
 
     messages_per_s, bytes_per_s: PUBLISH packets from the client, as token buckets that hold one second's worth; a
     client
-    over it is not read for a while, one that goes on is disconnected with 0x96.
+    over it is not read for a while, one that goes on is disconnected with 0x96. ignores_extra_subscriptions: a
+    subscription over subscriptions_maximum is granted and does not take effect, instead of being refused with 0x97.
     """
 
     messages_per_s: float | None = None
@@ -56,6 +57,7 @@ class Quotas:
     subscriptions_maximum: int | None = None
     queued_messages_maximum: int | None = None
     queued_bytes_maximum: int | None = None
+    ignores_extra_subscriptions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 # What plugins see of a connected client: made only when a hook or handler wants it, one per connection.
 
 from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.session cimport Session
 
 
 cdef class ClientView:
@@ -11,7 +12,7 @@ cdef class ClientView:
     cdef readonly object address      # (host, port), a path, or None
     cdef readonly str listener        # the listener's name, or None
     cdef readonly object tls          # what the listener knows of the TLS connection, or None
-    cdef readonly int protocol_version
+    cdef readonly int protocol_version            # 0: there is no connection
     cdef readonly bint clean_start
     cdef readonly object identity     # mqttcore.Identity, or None: anonymous, or not authenticated yet
     cdef readonly dict attributes     # for plugins, for as long as the connection lasts
@@ -21,9 +22,9 @@ cdef class ClientView:
     @staticmethod
     cdef ClientView of(Connection connection)
 
-    # One without a connection, of which only these are known: a client that left a will, say.
+    # One without a connection, for what a session still does: its will.
     @staticmethod
-    cdef ClientView absent(str client_id, str user_name, object identity)
+    cdef ClientView of_session(Session session)
 
     # The connection of a Connection or ClientView; None: it is gone. TypeError for anything else.
     @staticmethod
