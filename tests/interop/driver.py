@@ -126,12 +126,19 @@ class Driver:
 class Connection:
     """One MQTT connection of a driver, through a relay of its own. connack: the answer to `connect`."""
 
-    def __init__(self, driver: Driver, name: str, address: tuple[str, int], command: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        name: str,
+        address: tuple[str, int],
+        command: dict[str, Any],
+        tls: dict[str, str] | None = None,
+    ) -> None:
         self.driver = driver
         self.name = name
         self.relay = Relay(address)
         try:
-            self.connack = driver.call("connect", name, host="127.0.0.1", port=self.relay.port, **command)
+            self.connack = driver.call("connect", name, host="127.0.0.1", port=self.relay.port, tls=tls, **command)
         except BaseException:
             self.relay.cut()
             raise
