@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interop.clients import Client
+from interop.clients import TLS_CLOSES, Client
 from interop.relay import Relay
 
 DEADLINE_S = 15  # longer than the drivers' own, whose errors say more
@@ -136,6 +136,7 @@ class Connection:
     ) -> None:
         self.driver = driver
         self.name = name
+        self.is_tls = tls is not None
         self.relay = Relay(address)
         try:
             self.connack = driver.call("connect", name, host="127.0.0.1", port=self.relay.port, tls=tls, **command)
@@ -185,7 +186,10 @@ class Connection:
 
     def disconnect(self, reason_code: int = 0) -> None:
         self.driver.call("disconnect", self.name, reason_code=reason_code)
-        self.relay.finish()
+        if self.is_tls and TLS_CLOSES not in self.driver.client.can:
+            self.relay.cut()
+        else:
+            self.relay.finish()
 
     def kill(self) -> None:
         """End the network connection without a DISCONNECT."""

@@ -248,9 +248,7 @@ cdef class SocketConnection(Connection):
         cdef iov_t piece
         cdef size_t total
         cdef Py_ssize_t n
-        # Who said DISCONNECT reads no more: no farewell, at which Paho's Java client for MQTT 5 leaks its socket.
-        cdef bint is_last = self.state == STATE_CLOSED and self.close_reason >= 0
-        while gate.prepare(&self.out, is_last):
+        while gate.prepare(&self.out, self.state == STATE_CLOSED):
             piece.base = PyBytes_AS_STRING(gate.unsent) + gate.unsent_at
             piece.size = PyBytes_GET_SIZE(gate.unsent) - gate.unsent_at
             n = self.transmit(&piece, 1, &total)

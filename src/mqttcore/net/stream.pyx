@@ -217,7 +217,7 @@ cdef class StreamConnection(Connection):
     cdef int write_sealed(self, bint is_last) except -1:
         # Through the gate; the transport keeps what the kernel does not take.
         cdef bytes sealed
-        while self.gate.prepare(&self.out, is_last and self.close_reason >= 0):       # see the poller's
+        while self.gate.prepare(&self.out, is_last):
             sealed = self.gate.unsent[self.gate.unsent_at:]
             self.gate.sent(len(sealed))
             self.core.counters.bytes_out += len(sealed)
