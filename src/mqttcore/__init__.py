@@ -29,6 +29,7 @@ from mqttcore.errors import (
 if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
+    from mqttcore.codec import Auth, Connect, Will
     from mqttcore.config import Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.message import Message
@@ -49,12 +50,16 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.settings import Secret
+    from mqttcore.store import records
+    from mqttcore.store.contract import SessionStore, StoreAlarm, StoreBatch, StoreInfo
     from mqttcore.subscription import MessageStream
 
 __all__ = [
     "CONSUMED",
     "Action",
     "AlarmChanged",
+    "Auth",
     "Broker",
     "Challenge",
     "Client",
@@ -66,6 +71,7 @@ __all__ = [
     "ClientView",
     "Config",
     "ConfigError",
+    "Connect",
     "ConnectRefused",
     "ConnectReturnCode",
     "ConnectionClosed",
@@ -97,19 +103,31 @@ __all__ = [
     "Recipients",
     "Refusal",
     "RetainHandling",
+    "Secret",
     "SessionEnded",
+    "SessionStore",
+    "StoreAlarm",
+    "StoreBatch",
     "StoreError",
+    "StoreInfo",
     "Subscribed",
     "TopicHandler",
     "Unsubscribed",
+    "Will",
     "__version__",
     "hookimpl",
     "load",
     "open_client",
+    "records",
 ]
 
 # Imported when they are first asked for: a tool that wants the codec or the client must not pay for the broker.
 _PLACES = {
+    "SessionStore": "mqttcore.store.contract",
+    "StoreAlarm": "mqttcore.store.contract",
+    "StoreBatch": "mqttcore.store.contract",
+    "StoreInfo": "mqttcore.store.contract",
+    "records": "mqttcore.store",
     "Unsubscribed": "mqttcore.events",
     "Subscribed": "mqttcore.events",
     "SessionEnded": "mqttcore.events",
@@ -135,6 +153,10 @@ _PLACES = {
     "Identity": "mqttcore.identity",
     "Challenge": "mqttcore.identity",
     "Action": "mqttcore.identity",
+    "Auth": "mqttcore.codec",
+    "Connect": "mqttcore.codec",
+    "Secret": "mqttcore.settings",
+    "Will": "mqttcore.codec",
     "Broker": "mqttcore.broker",
     "Client": "mqttcore.client",
     "ClientInfo": "mqttcore.broker",

@@ -4,6 +4,9 @@
 cdef class ClientView:
     """A client on its connection, read-only but for `attributes`.
 
+    It outlives the connection. One whose client was gone already when it was made (a will that was delayed) has no
+    connection id, address and listener, and protocol_version 0.
+
     `attributes` is a dict for plugins, under keys that begin with their own name; it lasts as long as the connection.
     """
 
@@ -35,16 +38,12 @@ cdef class ClientView:
         return self
 
     @staticmethod
-    cdef ClientView of_session(Session session):
-        cdef ClientView self
-        if session.link is not None:
-            return ClientView.of(<Connection>session.link)
-        self = ClientView.__new__(ClientView)
-        self.connection_id = session.core.new_connection_id()
-        self.client_id = session.client_id
-        self.user_name = session.user_name
-        self.identity = session.identity
-        self.clean_start = session.is_clean
+    cdef ClientView absent(str client_id, str user_name, object identity):
+        cdef ClientView self = ClientView.__new__(ClientView)
+        self.client_id = client_id
+        self.connection_id = ""
+        self.user_name = user_name
+        self.identity = identity
         self.attributes = {}
         return self
 
@@ -53,6 +52,11 @@ cdef class ClientView:
         if isinstance(client, ClientView):
             return (<ClientView>client).connection
         return <Connection?>client
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self.connection is None
 
     def __repr__(self):
         return f"<ClientView {self.client_id!r} {self.connection_id}>"

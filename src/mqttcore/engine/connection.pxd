@@ -13,6 +13,7 @@ from mqttcore.engine.outlet cimport Outlet, alias_t
 from mqttcore.engine.rates cimport rates_t
 from mqttcore.engine.session cimport Session
 from mqttcore.engine.timers cimport timer_t
+from mqttcore.engine.topics cimport route_t
 
 
 cdef enum:
@@ -59,6 +60,9 @@ cdef class Connection(Outlet):
     cdef uint8_t wants_problem_information        # Request Problem Information of the CONNECT
     cdef readonly int16_t close_reason            # reason code with which we closed, -1: the peer did or it was lost
     cdef readonly bint is_paused      # the driver shall not read
+    cdef readonly str certified_name  # a client certificate is authentication enough: its user name; empty: it names nobody
+    cdef uint32_t packet_maximum      # bytes of a packet on this connection, where the listener takes less than the limits
+    cdef uint8_t is_counted              # the listener's admission counts it for its address
 
     # Takes what the network gave; parses in place. Peer faults close the connection and do not raise.
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -71,8 +75,18 @@ cdef class Connection(Outlet):
     cdef int pause(self, uint8_t reason) except -1
     cdef int resume(self, uint8_t reason) except -1
     cdef int set_paused(self, bint paused) except -1
+    # Ends the connection when it has not got beyond CONNECT in so many ms from now.
+    cdef int set_deadline(self, int64_t ms) except -1
+    # Drivers override: the keep alive is known, and may be told to the network.
+    cdef int keep_alive_changed(self) except -1
     # Drivers override: start or stop reading from the network.
     cdef int paused_changed(self) except -1
+    # Drivers override: writes what is pending; True when nothing is left and the network takes more.
+    cdef bint write_out(self) except -1
+    # Drivers override: the engine is done and everything is written; ends the network connection.
+    cdef int finish(self) except -1
+    # Writes what is pending and goes on with the session's queue while the network takes it.
+    cdef int drain(self) except -1
     # Address of the client: (host, port), a path, or None; drivers may override.
     cdef object address(self)
     # What is known of the TLS connection, or None; drivers may override.
@@ -89,6 +103,9 @@ cdef class Connection(Outlet):
     cdef bint is_too_fast(self, Py_ssize_t size) except -1
     # Bounds of this connection: NULL with none.
     cdef int set_rates(self, double messages_per_s, double bytes_per_s) except -1
+    # What stands between a PUBLISH and its route: True: it goes no further, taken or refused with the reason code. False:
+    # *route* is that of the message, which may be another one now.
+    cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1
     # Whether a changed message may be published: a reason code, 0: it may.
     cdef int check_changed(self, pub_t* pub) except -1
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1

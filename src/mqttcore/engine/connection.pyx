@@ -1,6 +1,7 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -44,7 +45,7 @@ from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.message cimport pub_done, pub_t
 from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
-from mqttcore.engine.permissions cimport MAY_PUBLISH, verdict_permits
+from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport OPT_QOS, route_t
@@ -57,7 +58,9 @@ from mqttcore.errors import MalformedPacket, PacketTooLarge, ProtocolError
 log = logging.getLogger("mqttcore.connection")
 
 cdef enum:
+    HOOKS_OF_PUBLISH = HOOK_AUTHORIZE_PUBLISH | HOOK_TRANSFORM_PUBLISH
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
+    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
 
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
@@ -84,7 +87,8 @@ cdef int refusal_code(uint8_t packet_type, object reason_code) except -1:
 cdef class Connection(Outlet):
     """One network connection; drivers subclass it to read and write, tests drive it as it is.
 
-    listener: an object with `name` and `allow_anonymous`. peer: the client's address in whatever form the driver has.
+    listener: an object with `name` and `allow_anonymous`; `connect_timeout_ms` and `maximum_packet_size_bytes` where it has
+    its own. peer: the client's address in whatever form the driver has.
     """
 
     def __cinit__(self, Core core, object listener=None, object peer=None, **others):
@@ -95,10 +99,12 @@ cdef class Connection(Outlet):
         self.version = 4
         self.maximum_packet_size = PACKET_MAXIMUM
         self.close_reason = -1
+        self.packet_maximum = getattr(listener, "maximum_packet_size_bytes", None) or PACKET_MAXIMUM
         self.opened_ms = self.last_received_ms = core.now_ms
         self.timer.owner = <void*>self
         self.timer.fire = on_timer
-        timer_arm(&core.wheel, &self.timer, core.now_ms + core.limits.connect_timeout_ms)
+        timeout_ms = getattr(listener, "connect_timeout_ms", 0) or core.limits.connect_timeout_ms
+        timer_arm(&core.wheel, &self.timer, core.now_ms + <int64_t>timeout_ms)
         core.counters.connections += 1
         if core.counters.connections > core.counters.connections_peak:
             core.counters.connections_peak = core.counters.connections
@@ -171,6 +177,16 @@ cdef class Connection(Outlet):
         return self.given_peer
 
     cdef object tls(self):
+        return None
+
+    @property
+    def tls(self) -> object:
+        """net.tls.TlsInfo: what TLS says of the client, ours or that of a proxy which told; None without."""
+        return None
+
+    @property
+    def proxy(self) -> object:
+        """net.proxy.ProxyInfo: what the PROXY header said; None without."""
         return None
 
     @property
@@ -275,7 +291,7 @@ cdef class Connection(Outlet):
                     self.fail_with(MalformedPacket(0x81, "MQTT-1.5.5-1", "Remaining Length is not a minimal Variable Byte Integer"))
                     break
             total = 1 + n + <Py_ssize_t>remaining
-            maximum = self.core.limits.maximum_packet_size_bytes
+            maximum = min(self.core.limits.maximum_packet_size_bytes, self.packet_maximum)
             if self.state < STATE_CONNECTED:
                 maximum = min(maximum, self.core.limits.connect_packet_bytes_maximum)     # for who nobody knows yet
             if total > maximum:
@@ -358,6 +374,7 @@ cdef class Connection(Outlet):
         self.state = STATE_CONNECTED
         self.connect = None
         self.keep_alive_s = keep_alive_s
+        self.keep_alive_changed()
         if keep_alive_s:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + <int64_t>keep_alive_s * 1500)
         else:
@@ -373,6 +390,13 @@ cdef class Connection(Outlet):
             return 0
         self.pauses &= <uint8_t>~reason
         return self.set_paused(self.pauses != 0)
+    cdef int set_deadline(self, int64_t ms) except -1:
+        if self.state == STATE_NEW:
+            timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
+        return 0
+
+    cdef int keep_alive_changed(self) except -1:
+        return 0
 
     cdef int set_paused(self, bint paused) except -1:
         cdef uint8_t* rest
@@ -405,7 +429,7 @@ cdef class Connection(Outlet):
         cdef int64_t due
         try:
             if self.state == STATE_NEW or self.state == STATE_ADMITTING:
-                log.info("%s: no CONNECT answered within %d ms", self.peer, self.core.limits.connect_timeout_ms)
+                log.info("%s: no CONNECT answered within %d ms", self.peer, now_ms - self.opened_ms)
                 self.end(False)
                 return
             due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500
@@ -427,11 +451,12 @@ cdef class Connection(Outlet):
         cdef route_t* route
         cdef Core core = self.core
         cdef Session session = self.session
-        cdef Py_ssize_t targets
+        cdef Py_ssize_t targets = 0
         cdef uint8_t* props
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
-        cdef int refused
+        cdef bint is_taken = False            # by a topic handler, or refused
+        cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
@@ -468,24 +493,16 @@ cdef class Connection(Outlet):
                 return self.fail(status)
             if view.topic_size > core.limits.topic_bytes_maximum:
                 return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
-            if view.topic_size >= 5 and view.topic[:5] == b"$SYS/":
+            is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
+            if is_for_handlers_only and not core.topics.handlers:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
-            if session.rights is not None and not verdict_permits(
+            if session.rights is not None and not core.topics.handlers and not verdict_permits(
                 session.rights.judge(MAY_PUBLISH, view.topic, view.topic_size), view.qos, view.retain
             ):
-                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)      # before a route is made for it
             route = core.topics.route(view.topic, view.topic_size)
-        elif session.rights is not None and session.rights.has_rules and not verdict_permits(
-            session.rights.verdict(MAY_PUBLISH, view.topic, view.topic_size, route.hash), view.qos, view.retain
-        ):
-            return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
-        if core.hook_mask & HOOK_AUTHORIZE_PUBLISH:
-            refused = core.authorize_publish(self, view.topic, view.topic_size, view.qos, view.retain)
-            if self.state != STATE_CONNECTED:
-                return 0
-            if refused:
-                return self.refuse_publish(&view, <uint8_t>refused)
-            route = core.topics.route(view.topic, view.topic_size)        # the hook may have subscribed somebody
+            if is_for_handlers_only and not route.handler_count:
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
         pub.topic = view.topic
         pub.topic_size = view.topic_size
         pub.payload = view.payload
@@ -495,6 +512,8 @@ cdef class Connection(Outlet):
         pub.expiry_at = view.expiry_at
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
+        pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
         pub.retain = view.retain
@@ -511,20 +530,18 @@ cdef class Connection(Outlet):
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
         try:
-            if core.hook_mask & HOOK_TRANSFORM_PUBLISH:
-                refused = core.transform_publish(self, &pub)
-                if refused == 0:
-                    refused = self.check_changed(&pub)
-                if self.state != STATE_CONNECTED:
-                    return 0
-                if refused:
-                    return self.refuse_publish(&view, <uint8_t>refused)
-                route = core.topics.route(pub.topic, pub.topic_size)
-            targets = core.publish(&pub, route)
+            if route.handler_count or session.rights is not None or core.hook_mask & HOOKS_OF_PUBLISH:
+                is_taken = self.examine(&pub, &route, is_for_handlers_only, &reason_code)
+            if not is_taken:
+                targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
-        if view.qos:
-            if targets == 0:
+        if is_taken and reason_code >= 0x80:
+            return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
+        if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
+            if is_taken:
+                pass
+            elif targets == 0:
                 reason_code = RC_NO_MATCHING_SUBSCRIBERS
             elif targets == -2:
                 reason_code = RC_QUOTA_EXCEEDED
@@ -534,6 +551,40 @@ cdef class Connection(Outlet):
         if core.congested != NULL:
             core.pause_publisher(self)
         return 0
+
+    cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1:
+        # The order: handlers that authorise by themselves, rights, hooks, the other handlers. Each that is Python may close
+        # this connection, and change what routes lead to. After a handler *pub* stands on its own and goes on all the same;
+        # a hook that closes the connection ends it.
+        cdef Core core = self.core
+        cdef Rights rights = self.session.rights
+        cdef int refused
+        if route[0].handler_count:
+            if core.handle(self, pub, route[0], True, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if rights is not None and rights.has_rules and not verdict_permits(
+            rights.verdict(MAY_PUBLISH, pub.topic, pub.topic_size, route[0].hash), pub.qos, pub.retain
+        ):
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        if core.hook_mask & HOOKS_OF_PUBLISH:
+            refused = core.authorize_publish(self, pub) if core.hook_mask & HOOK_AUTHORIZE_PUBLISH else 0
+            if refused == 0 and self.state == STATE_CONNECTED and core.hook_mask & HOOK_TRANSFORM_PUBLISH:
+                refused = core.transform_publish(self, pub)
+            if refused:
+                reason_code[0] = <uint8_t>refused
+            if refused or self.state != STATE_CONNECTED:
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if route[0].handler_count:
+            if core.handle(self, pub, route[0], False, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if is_for_handlers_only:
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        return False
 
     cdef bint is_too_fast(self, Py_ssize_t size) except -1:
         cdef Core core = self.core
@@ -569,8 +620,6 @@ cdef class Connection(Outlet):
     cdef int check_changed(self, pub_t* pub) except -1:
         # A topic that a plugin chose: as that of any PUBLISH.
         cdef Session session = self.session
-        if self.state != STATE_CONNECTED:
-            return 0
         if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > self.core.limits.topic_bytes_maximum:
             return RC_TOPIC_NAME_INVALID
         if pub.topic_size >= 5 and pub.topic[:5] == b"$SYS/":
@@ -584,14 +633,17 @@ cdef class Connection(Outlet):
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
         # Not delivered. 3.1.1 has no way to say so in an acknowledgement, nor has QoS 0 any: then the connection is closed,
         # unless dropping without a word is what the operator wants [v3 MQTT-3.3.5-2].
+        # A message of QoS 0 that could not be handled (0x80 and others) is lost like any other.
         cdef bint can_tell = self.version == 5 and view.qos > 0
-        cdef bint closes = not can_tell and reason_code != RC_TOPIC_NAME_INVALID and self.core.limits.refused_publish_disconnects
+        cdef bint closes = not can_tell and self.core.limits.refused_publish_disconnects and (
+            reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
+        )
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
         if view.qos == 2 and (can_tell or closes):
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
         if closes:
-            log.info("client %s: not authorized to publish to %r", self.client_id, view.topic[:view.topic_size])
-            return self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, "not authorized to publish there")
+            log.info("client %s: refused to publish to %r: 0x%02X", self.client_id, view.topic[:view.topic_size], reason_code)
+            return self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, "refused to publish there")
         if view.qos:
             self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
         return 0
@@ -769,6 +821,32 @@ cdef class Connection(Outlet):
         self.session.is_clean = self.session.session_expiry_s == 0
         # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
         return self.end(packet.reason_code != RC_SUCCESS)
+
+    # --- bytes out --------------------------------------------------------------------------------------------------
+
+    cdef bint write_out(self) except -1:
+        return False                  # without a driver, output waits to be taken
+
+    cdef int finish(self) except -1:
+        return 0
+
+    cdef int drain(self) except -1:
+        cdef int rounds = 0
+        while self.write_out():
+            if self.state == STATE_CLOSED:
+                return self.finish()
+            if self.session is None or not self.session.has_backlog():
+                return 0
+            if rounds == PUMP_ROUNDS:
+                self.mark_dirty()     # goes on next turn: others wait too
+                return 0
+            rounds += 1
+            self.session.pump()
+            if not self.out.pending:
+                if self.session is not None and self.session.has_paused():
+                    self.mark_dirty()
+                return 0              # the window is full: acknowledgements go on from here
+        return 0
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

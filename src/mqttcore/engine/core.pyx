@@ -9,6 +9,10 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+                     uint8_t* reason_code) except -1:
+        raise NotImplementedError
+
     cdef int admit(self, object connection, object packet) except -1:
         raise NotImplementedError
 
@@ -21,8 +25,7 @@ cdef class Core:
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
         raise NotImplementedError
 
-    cdef int authorize_publish(self, object connection, const uint8_t* topic, Py_ssize_t size, uint8_t qos,
-                               bint retain) except -1:
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1:
         raise NotImplementedError
 
     cdef int transform_publish(self, object connection, pub_t* pub) except -1:

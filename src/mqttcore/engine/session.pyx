@@ -14,10 +14,10 @@ from mqttcore.engine.core cimport (
     DROP_TOTAL_FULL,
 )
 from mqttcore.engine.levels cimport hash_bytes
-from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
+from mqttcore.engine.message cimport Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
-from mqttcore.engine.subscriber cimport subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -57,7 +57,7 @@ cdef class Session(Subscriber):
         cdef Session self = Session.__new__(Session)
         self.core = core
         self.client_id = client_id
-        self.kind = 1
+        self.kind = KIND_SESSION
         self.timer.owner = <void*>self
         self.window_size = 1
         return self
@@ -106,6 +106,12 @@ cdef class Session(Subscriber):
         """Subscribed Topic Filters, `$share` ones as they were given."""
         return tuple([f.decode() for f in self.subscriptions]) if self.subscriptions is not None else ()
 
+    cdef PyObject* as_publisher(self) except NULL:
+        if self.publisher is None:
+            name = getattr(self.identity, "name", None)
+            self.publisher = Publisher.new(self.client_id, name if isinstance(name, str) else None, self.ordering_key)
+        return <PyObject*>self.publisher
+
     # --- towards the client -------------------------------------------------------------------------------------
 
     cdef int deliver(self, pub_t* pub, target_t* target) except -1:
@@ -123,7 +129,9 @@ cdef class Session(Subscriber):
             ids = target.own_subids
         if qos > pub.qos:
             qos = pub.qos
-        if self.guards & GUARD_RULES and not target.is_direct:
+        if target.is_direct:
+            retain |= IS_DIRECT
+        elif self.guards & GUARD_RULES:
             readable = self.readable_qos(pub.topic, pub.topic_size)
             if readable < qos:
                 if readable < 0:
@@ -133,7 +141,7 @@ cdef class Session(Subscriber):
         if qos == 0:
             if link is not None:
                 if self.queue_qos0.count == 0 and link.out.pending < self.core.limits.output_high_water_bytes:
-                    if not link.send_publish(pub, 0x30 | retain, 0, ids):
+                    if not link.send_publish(pub, 0x30 | (retain & IS_RETAINED), 0, ids):
                         self.count_drop(DROP_TOO_LARGE)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
@@ -174,7 +182,7 @@ cdef class Session(Subscriber):
         # A message that gets a packet id now. The window has room.
         cdef uint16_t packet_id = window_next_id(&self.sent)
         cdef slot_t* slot
-        if not self.link.send_publish(pub, 0x30 | (qos << 1) | retain, packet_id, ids):
+        if not self.link.send_publish(pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids):
             self.count_drop(DROP_TOO_LARGE)
             return 0
         pub_keep(pub)
@@ -307,7 +315,7 @@ cdef class Session(Subscriber):
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
-                    if not self.link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
+                    if not self.link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
                 elif not self.has_window():
                     break
@@ -345,7 +353,7 @@ cdef class Session(Subscriber):
                 elif is_allowed:
                     if entry.qos:
                         self.send_new(&pub, entry.qos, entry.retain, entry.subids, entry.group)
-                    elif not link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
+                    elif not link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
                 queue_pop(queue)
                 self.queue_bytes(before_bytes, before_count)
@@ -374,7 +382,9 @@ cdef class Session(Subscriber):
                     break
                 if m.expires_ms and m.expires_ms <= self.core.now_ms:
                     continue
-                if replay.unwanted and m.origin == replay.unwanted:
+                if replay.unwanted is not None and m.publisher != NULL and (
+                    (<Publisher>m.publisher).client_id == replay.unwanted
+                ):
                     continue          # [MQTT-3.8.3-3]
                 msg_view(m, &pub)
                 qos = m.qos if m.qos < replay.qos else replay.qos
@@ -436,7 +446,7 @@ cdef class Session(Subscriber):
             cursor.close()
             replay.repeats += 1
         replay.qos = qos
-        replay.unwanted = hash(self.client_id) if no_local else 0
+        replay.unwanted = self.client_id if no_local else None
         subids_unref(replay.subids)
         replay.subids = subids_ref(ids)
         return 0
@@ -532,7 +542,7 @@ cdef class Session(Subscriber):
                 return 0
         msg_view(slot.message, &pub)
         if not self.link.send_publish(
-            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | slot.retain, slot.packet_id, slot.subids
+            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | (slot.retain & IS_RETAINED), slot.packet_id, slot.subids
         ):
             # The new connection takes smaller packets: as if it had been completed [MQTT-3.1.2-25].
             self.count_drop(DROP_TOO_LARGE)
