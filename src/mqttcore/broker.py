@@ -156,10 +156,9 @@ class Broker:
             plugins.hook_table(),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            authorization=self.config.authorization,
             node=secrets.randbits(32),
             epoch=int(time.time()),
-            authorization=self.config.authorization,
-            wall_offset_ms=(time.time_ns() - time.monotonic_ns()) // 1_000_000,
         )
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins

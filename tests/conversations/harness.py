@@ -296,8 +296,8 @@ class MemoryWorld(World):
             now_ms=self.now_ms,
             sys_for_anonymous=sys_for_anonymous,
             authorization=authorization,
-            wall_offset_ms=self.wall_offset_ms,
         )
+        self._engine.set_wall_clock(self.now_ms + self.wall_offset_ms)
 
     @property
     def wall_s(self) -> float:

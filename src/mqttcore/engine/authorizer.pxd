@@ -22,13 +22,14 @@ cdef class Subscribing:
 
 cdef class Authorizer(Core):
     cdef readonly bint sys_for_anonymous
-    cdef readonly int64_t wall_offset_ms          # wall clock minus now_ms, both in ms
+    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
 
     cdef int read_authorization(self, object authorization) except -1
     # What an identity gives a client that is being accepted, before its session is looked at. Raises ProtocolError with
     # the reason code to refuse with.
     cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous)
-    cdef Rights admit_identity(self, Connection conn, object identity, object packet, Rights previous)
+    cdef Rights admit_identity(self, Connection conn, object identity, object packet, str user_name,
+                               Rights previous)
     # Whether a session may be had by an identity of that name (None: anonymous).
     cdef bint owns(self, Session session, object identity) noexcept
     # Gives a session an identity and its rights; what they do not allow any more goes.
@@ -37,9 +38,12 @@ cdef class Authorizer(Core):
     cdef int64_t identity_expires_ms(self, object identity) except -1
     # Rates and expiry of the connection that a session has.
     cdef int bind_identity(self, Session session) except -1
-    # Asks rules and hook about a will: 0 or the reason code to refuse with. conn: None when it is gone.
-    cdef int authorize_will(self, Session session, Connection conn, Rights rights, const uint8_t* topic,
-                            Py_ssize_t size, uint8_t qos, bint retain) except -1
+    # Asks rules and hook about a will: 0 or the reason code to refuse with. client: the Connection whose CONNECT brings it,
+    # or the Session that publishes it.
+    cdef int authorize_will(self, object client, Rights rights, const uint8_t* topic, Py_ssize_t size, uint8_t qos,
+                            bint retain) except -1
+    # Whether a handler that authorises by itself is asked about messages of a topic.
+    cdef bint is_left_to_handlers(self, const uint8_t* topic, Py_ssize_t size) except -1
     # What the rights say of a filter: 0 to 2: at most that QoS, else the reason code of SUBACK.
     cdef int authorize_filter(self, Session session, bytes topic_filter) except -1
     cdef int go_on_subscribing(self, Connection conn) except -1

@@ -19,14 +19,16 @@ from mqttcore.engine.compose cimport change_message
 from mqttcore.engine.connection cimport PAUSE_SUBSCRIBE, STATE_CONNECTED
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUSE, OWNER_REPLACE
 from mqttcore.engine.filters cimport share_prefix_size
+from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE
-from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep
+from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle
 from mqttcore.engine.permissions cimport MAY_PUBLISH, VERDICT_QOS, verdict_permits
 from mqttcore.engine.queue cimport entry_t, queue_head, queue_pop, queue_push, queue_t
 from mqttcore.engine.rates cimport stricter
-from mqttcore.engine.session cimport GUARD_HOOK, GUARD_RULES
+from mqttcore.engine.session cimport GUARD_HOOK, GUARD_RULES, IS_DIRECT
 from mqttcore.engine.subscriber cimport OPT_QOS
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
+from mqttcore.engine.topics cimport route_t
 from mqttcore.engine.window cimport AWAIT_PUBACK, slot_t, window_find, window_in_order, window_remove
 
 import logging
@@ -103,14 +105,17 @@ cdef class Authorizer(Core):
             raise ProtocolError(RC_NOT_AUTHORIZED, "§3.1.4", "identity expired")
         return rights
 
-    cdef Rights admit_identity(self, Connection conn, object identity, object packet, Rights previous):
-        cdef Rights rights = self.compile_identity(conn.client_id, packet.user_name, identity, previous)
+    cdef Rights admit_identity(self, Connection conn, object identity, object packet, str user_name,
+                               Rights previous):
+        cdef Rights rights = self.compile_identity(conn.client_id, user_name, identity, previous)
         cdef object will = packet.will
         cdef bytes topic
         cdef int refused
         if will is not None:
             topic = will.topic.encode()
-            refused = self.authorize_will(None, conn, rights, topic, len(topic), will.qos, will.retain)
+            refused = 0
+            if not self.is_left_to_handlers(topic, len(topic)):
+                refused = self.authorize_will(conn, rights, topic, len(topic), will.qos, will.retain)
             if refused:
                 raise ProtocolError(refused, "§3.1.2.5", "not authorized to publish the will")
         return rights
@@ -122,6 +127,7 @@ cdef class Authorizer(Core):
     cdef int take_identity(self, Session session, object identity, Rights rights) except -1:
         cdef bint is_changed = session.rights is not rights or (session.identity is None) != (identity is None)
         session.identity = identity
+        session.publisher = None
         session.rights = rights
         session.owner = None if identity is None else identity.name
         session.guards = (GUARD_HOOK if self.hook_mask & HOOK_AUTHORIZE_DELIVER else 0) | (
@@ -180,13 +186,13 @@ cdef class Authorizer(Core):
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
-    cdef int authorize_publish(self, object connection, const uint8_t* topic, Py_ssize_t size, uint8_t qos,
-                               bint retain) except -1:
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1:
         cdef Connection conn = <Connection>connection
         cdef object answer
         try:
             answer = self.hooks.authorize_publish(
-                ClientView.of(conn), PyUnicode_DecodeUTF8(<const char*>topic, size, NULL), qos, retain
+                ClientView.of(conn), PyUnicode_DecodeUTF8(<const char*>pub.topic, pub.topic_size, NULL), pub.qos,
+                pub.retain != 0,
             )
         except Exception:
             log.exception("client %s: authorize_publish", conn.client_id)
@@ -195,19 +201,30 @@ cdef class Authorizer(Core):
             return 0
         return answer_code(PT_PUBACK, answer, "authorize_publish")
 
-    cdef int authorize_will(self, Session session, Connection conn, Rights rights, const uint8_t* topic,
-                            Py_ssize_t size, uint8_t qos, bint retain) except -1:
-        cdef object client, answer
+    cdef bint is_left_to_handlers(self, const uint8_t* topic, Py_ssize_t size) except -1:
+        cdef route_t* route
+        cdef uint32_t i
+        if not self.topics.handlers:
+            return False
+        route = self.topics.route(topic, size)
+        for i in range(route.handler_count):
+            if (<Handler>route.handlers[i]).is_authorized_by_itself:
+                return True
+        return False
+
+    cdef int authorize_will(self, object client, Rights rights, const uint8_t* topic, Py_ssize_t size, uint8_t qos,
+                            bint retain) except -1:
+        cdef object answer
+        cdef Session session
         if rights is not None and not verdict_permits(rights.judge(MAY_PUBLISH, topic, size), qos, retain):
             return RC_NOT_AUTHORIZED
         if not self.hook_mask & HOOK_AUTHORIZE_PUBLISH:
             return 0
-        if session is None:
-            client = ClientView.of(conn)
-        elif conn is not None and conn.client is not None:
-            client = conn.client
+        if isinstance(client, Connection):
+            client = ClientView.of(<Connection>client)
         else:
-            client = ClientView.of_session(session)
+            session = <Session>client
+            client = ClientView.absent(session.client_id, session.user_name, session.identity)
         try:
             answer = self.hooks.authorize_publish(client, topic[:size].decode(), qos, retain)
         except Exception:
@@ -223,7 +240,7 @@ cdef class Authorizer(Core):
         cdef int refused
         cdef void* origin = pub.origin
         try:
-            m = pub_keep(pub)
+            m = pub_settle(pub)
             change = self.hooks.transform_publish(ClientView.of(conn), Message.new(m))
             if change is None:
                 return 0
@@ -241,7 +258,7 @@ cdef class Authorizer(Core):
             if refused:
                 return refused
             if self.hook_mask & HOOK_AUTHORIZE_PUBLISH:
-                return self.authorize_publish(conn, pub.topic, pub.topic_size, pub.qos, pub.retain)
+                return self.authorize_publish(conn, pub)
         return 0
 
     cdef bint authorize_deliver(self, object receiver, pub_t* pub) except -1:
@@ -406,7 +423,7 @@ cdef class Authorizer(Core):
         try:
             for i in range(count):
                 slot = window_find(&session.sent, unsent[i])
-                if slot == NULL or slot.message == NULL or may_read(session, slot.message):
+                if slot == NULL or slot.message == NULL or slot.retain & IS_DIRECT or may_read(session, slot.message):
                     continue
                 m = msg_ref(slot.message)
                 group = <object>slot.group if slot.group != NULL and slot.state == AWAIT_PUBACK else None
@@ -429,7 +446,7 @@ cdef class Authorizer(Core):
         while left:
             left -= 1
             entry = queue_head(queue)[0]
-            if may_read(session, entry.message):
+            if entry.retain & IS_DIRECT or may_read(session, entry.message):
                 queue_push(queue, entry.message, entry.subids, entry.group, entry.qos, entry.retain, entry.since_ms)
                 queue_pop(queue)
                 continue

@@ -1,7 +1,6 @@
 # What plugins see of a connected client: made only when a hook or handler wants it, one per connection.
 
 from mqttcore.engine.connection cimport Connection
-from mqttcore.engine.session cimport Session
 
 
 cdef class ClientView:
@@ -22,9 +21,9 @@ cdef class ClientView:
     @staticmethod
     cdef ClientView of(Connection connection)
 
-    # One without a connection, for what a session still does: its will.
+    # One without a connection, of which only these are known: a client that left a will, say.
     @staticmethod
-    cdef ClientView of_session(Session session)
+    cdef ClientView absent(str client_id, str user_name, object identity)
 
     # The connection of a Connection or ClientView; None: it is gone. TypeError for anything else.
     @staticmethod

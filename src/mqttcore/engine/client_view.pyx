@@ -38,16 +38,12 @@ cdef class ClientView:
         return self
 
     @staticmethod
-    cdef ClientView of_session(Session session):
-        cdef ClientView self
-        if session.link is not None:
-            return ClientView.of(<Connection>session.link)
-        self = ClientView.__new__(ClientView)
+    cdef ClientView absent(str client_id, str user_name, object identity):
+        cdef ClientView self = ClientView.__new__(ClientView)
+        self.client_id = client_id
         self.connection_id = ""
-        self.client_id = session.client_id
-        self.user_name = session.user_name
-        self.identity = session.identity
-        self.clean_start = session.is_clean
+        self.user_name = user_name
+        self.identity = identity
         self.attributes = {}
         return self
 

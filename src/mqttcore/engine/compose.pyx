@@ -81,7 +81,6 @@ cdef msg_t* change_message(msg_t* m, object change, int64_t now_ms) except NULL:
 
 
 cdef msg_t* born_as(msg_t* made, msg_t* m) noexcept:
-    # Changed, it is still the same message of the same publisher.
     made.node_epoch = m.node_epoch
     made.number = m.number
     made.received_ms = m.received_ms

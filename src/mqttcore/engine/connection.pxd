@@ -12,8 +12,8 @@ from mqttcore.engine.message cimport pub_t
 from mqttcore.engine.outlet cimport Outlet, alias_t
 from mqttcore.engine.rates cimport rates_t
 from mqttcore.engine.session cimport Session
-from mqttcore.engine.topics cimport route_t
 from mqttcore.engine.timers cimport timer_t
+from mqttcore.engine.topics cimport route_t
 
 
 cdef enum:
@@ -62,7 +62,7 @@ cdef class Connection(Outlet):
     cdef readonly bint is_paused      # the driver shall not read
     cdef readonly str certified_name  # a client certificate is authentication enough: its user name; empty: it names nobody
     cdef uint32_t packet_maximum      # bytes of a packet on this connection, where the listener takes less than the limits
-    cdef bint is_counted              # the listener's admission counts it for its address
+    cdef uint8_t is_counted              # the listener's admission counts it for its address
 
     # Takes what the network gave; parses in place. Peer faults close the connection and do not raise.
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -103,10 +103,11 @@ cdef class Connection(Outlet):
     cdef bint is_too_fast(self, Py_ssize_t size) except -1
     # Bounds of this connection: NULL with none.
     cdef int set_rates(self, double messages_per_s, double bytes_per_s) except -1
+    # What stands between a PUBLISH and its route: True: it goes no further, taken or refused with the reason code. False:
+    # *route* is that of the message, which may be another one now.
+    cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1
     # Whether a changed message may be published: a reason code, 0: it may.
     cdef int check_changed(self, pub_t* pub) except -1
-    cdef int may_publish(self, publish_view* view, route_t* route, bint is_new) except -1
-    cdef int may_publish_by_rights(self, publish_view* view, route_t* route) except -1
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1
     cdef int resolve_alias(self, publish_view* view) except -1
     cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1

@@ -58,6 +58,7 @@ from mqttcore.errors import MalformedPacket, PacketTooLarge, ProtocolError
 log = logging.getLogger("mqttcore.connection")
 
 cdef enum:
+    HOOKS_OF_PUBLISH = HOOK_AUTHORIZE_PUBLISH | HOOK_TRANSFORM_PUBLISH
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
@@ -380,13 +381,6 @@ cdef class Connection(Outlet):
             timer_disarm(&self.core.wheel, &self.timer)
         return 0
 
-    cdef int set_deadline(self, int64_t ms) except -1:
-        if self.state == STATE_NEW:
-            timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
-        return 0
-
-    cdef int keep_alive_changed(self) except -1:
-        return 0
     cdef int pause(self, uint8_t reason) except -1:
         self.pauses |= reason
         return self.set_paused(True)
@@ -396,6 +390,13 @@ cdef class Connection(Outlet):
             return 0
         self.pauses &= <uint8_t>~reason
         return self.set_paused(self.pauses != 0)
+    cdef int set_deadline(self, int64_t ms) except -1:
+        if self.state == STATE_NEW:
+            timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
+        return 0
+
+    cdef int keep_alive_changed(self) except -1:
+        return 0
 
     cdef int set_paused(self, bint paused) except -1:
         cdef uint8_t* rest
@@ -454,10 +455,8 @@ cdef class Connection(Outlet):
         cdef uint8_t* props
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
-        cdef bint is_taken = False            # by a topic handler
+        cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
-        cdef bint is_new = False
-        cdef int refused
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
@@ -497,20 +496,13 @@ cdef class Connection(Outlet):
             is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
             if is_for_handlers_only and not core.topics.handlers:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
-            is_new = True
-            if not core.topics.handlers and self.may_publish_by_rights(&view, NULL):
-                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)          # before it takes a place among the routes
+            if session.rights is not None and not core.topics.handlers and not verdict_permits(
+                session.rights.judge(MAY_PUBLISH, view.topic, view.topic_size), view.qos, view.retain
+            ):
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)      # before a route is made for it
             route = core.topics.route(view.topic, view.topic_size)
             if is_for_handlers_only and not route.handler_count:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
-        if not route.handler_count:           # else it is asked after the handlers that authorise by themselves
-            refused = self.may_publish(&view, route, is_new)
-            if self.state != STATE_CONNECTED:
-                return 0
-            if refused:
-                return self.refuse_publish(&view, <uint8_t>refused)
-            if core.hook_mask & HOOK_AUTHORIZE_PUBLISH:
-                route = core.topics.route(view.topic, view.topic_size)        # the hook may have subscribed somebody
         pub.topic = view.topic
         pub.topic_size = view.topic_size
         pub.payload = view.payload
@@ -538,30 +530,8 @@ cdef class Connection(Outlet):
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
         try:
-            if route.handler_count:
-                is_taken = core.handle(self, &pub, route, True, &reason_code)
-                if not is_taken and self.state == STATE_CONNECTED:
-                    refused = self.may_publish(&view, core.topics.route(view.topic, view.topic_size), is_new)
-                    if refused:
-                        is_taken = True
-                        reason_code = <uint8_t>refused
-            if not is_taken and core.hook_mask & HOOK_TRANSFORM_PUBLISH and not is_for_handlers_only:
-                refused = core.transform_publish(self, &pub)
-                if refused == 0:
-                    refused = self.check_changed(&pub)
-                if refused:
-                    is_taken = True
-                    reason_code = <uint8_t>refused
-            if self.state != STATE_CONNECTED:
-                return 0
-            if not is_taken:
-                route = core.topics.route(pub.topic, pub.topic_size)
-                if route.handler_count:
-                    is_taken = core.handle(self, &pub, route, False, &reason_code)
-                    route = core.topics.route(pub.topic, pub.topic_size)
-                if is_for_handlers_only and not is_taken:
-                    is_taken = True
-                    reason_code = RC_NOT_AUTHORIZED
+            if route.handler_count or session.rights is not None or core.hook_mask & HOOKS_OF_PUBLISH:
+                is_taken = self.examine(&pub, &route, is_for_handlers_only, &reason_code)
             if not is_taken:
                 targets = core.publish(&pub, route)
         finally:
@@ -582,24 +552,39 @@ cdef class Connection(Outlet):
             core.pause_publisher(self)
         return 0
 
-    cdef int may_publish(self, publish_view* view, route_t* route, bint is_new) except -1:
-        # 0, or the reason code that refuses; a hook that is asked may close the connection.
-        cdef int refused = self.may_publish_by_rights(view, NULL if is_new else route)
-        if refused == 0 and self.core.hook_mask & HOOK_AUTHORIZE_PUBLISH:
-            return self.core.authorize_publish(self, view.topic, view.topic_size, view.qos, view.retain)
-        return refused
-
-    cdef int may_publish_by_rights(self, publish_view* view, route_t* route) except -1:
-        # route NULL: the topic is new, or begins with `$`: judged afresh, nothing is remembered.
+    cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1:
+        # The order: handlers that authorise by themselves, rights, hooks, the other handlers. Each that is Python may close
+        # this connection, and change what routes lead to. After a handler *pub* stands on its own and goes on all the same;
+        # a hook that closes the connection ends it.
+        cdef Core core = self.core
         cdef Rights rights = self.session.rights
-        cdef uint32_t verdict
-        if rights is None or (route != NULL and not rights.has_rules):
-            return 0
-        if route == NULL:
-            verdict = rights.judge(MAY_PUBLISH, view.topic, view.topic_size)
-        else:
-            verdict = rights.verdict(MAY_PUBLISH, view.topic, view.topic_size, route.hash)
-        return 0 if verdict_permits(verdict, view.qos, view.retain) else RC_NOT_AUTHORIZED
+        cdef int refused
+        if route[0].handler_count:
+            if core.handle(self, pub, route[0], True, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if rights is not None and rights.has_rules and not verdict_permits(
+            rights.verdict(MAY_PUBLISH, pub.topic, pub.topic_size, route[0].hash), pub.qos, pub.retain
+        ):
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        if core.hook_mask & HOOKS_OF_PUBLISH:
+            refused = core.authorize_publish(self, pub) if core.hook_mask & HOOK_AUTHORIZE_PUBLISH else 0
+            if refused == 0 and self.state == STATE_CONNECTED and core.hook_mask & HOOK_TRANSFORM_PUBLISH:
+                refused = core.transform_publish(self, pub)
+            if refused:
+                reason_code[0] = <uint8_t>refused
+            if refused or self.state != STATE_CONNECTED:
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if route[0].handler_count:
+            if core.handle(self, pub, route[0], False, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if is_for_handlers_only:
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        return False
 
     cdef bint is_too_fast(self, Py_ssize_t size) except -1:
         cdef Core core = self.core
@@ -635,8 +620,6 @@ cdef class Connection(Outlet):
     cdef int check_changed(self, pub_t* pub) except -1:
         # A topic that a plugin chose: as that of any PUBLISH.
         cdef Session session = self.session
-        if self.state != STATE_CONNECTED:
-            return 0
         if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > self.core.limits.topic_bytes_maximum:
             return RC_TOPIC_NAME_INVALID
         if pub.topic_size >= 5 and pub.topic[:5] == b"$SYS/":
@@ -649,22 +632,18 @@ cdef class Connection(Outlet):
 
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
         # Not delivered. 3.1.1 has no way to say so in an acknowledgement, nor has QoS 0 any: then the connection is closed,
-        # unless dropping without a word is what the operator wants [v3 MQTT-3.3.5-2]. What fails for another reason than
-        # rights closes it only where an acknowledgement would be a lie.
+        # unless dropping without a word is what the operator wants [v3 MQTT-3.3.5-2].
+        # A message of QoS 0 that could not be handled (0x80 and others) is lost like any other.
         cdef bint can_tell = self.version == 5 and view.qos > 0
-        cdef bint closes = (
-            not can_tell and self.core.limits.refused_publish_disconnects and reason_code != RC_TOPIC_NAME_INVALID
-            and (view.qos > 0 or reason_code == RC_NOT_AUTHORIZED)
+        cdef bint closes = not can_tell and self.core.limits.refused_publish_disconnects and (
+            reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
         )
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
         if view.qos == 2 and (can_tell or closes):
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
         if closes:
-            log.info("client %s: PUBLISH to %r refused: 0x%02X", self.client_id, view.topic[:view.topic_size], reason_code)
-            return self.close_with(
-                refusal_code(PT_DISCONNECT, reason_code), True,
-                "not authorized to publish there" if reason_code == RC_NOT_AUTHORIZED else "message refused",
-            )
+            log.info("client %s: refused to publish to %r: 0x%02X", self.client_id, view.topic[:view.topic_size], reason_code)
+            return self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, "refused to publish there")
         if view.qos:
             self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
         return 0

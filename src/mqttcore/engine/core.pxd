@@ -116,10 +116,10 @@ cdef class Core:
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
-    cdef ClientChanges client_changes
     cdef readonly HookTable hooks
     cdef readonly Rulebook rulebook
     cdef uint32_t hook_mask           # of hooks
+    cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
@@ -143,9 +143,8 @@ cdef class Core:
     # The connection is gone; clean: by DISCONNECT without will.
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
     # Asks the hook: 0, or the reason code to refuse with. The client may be gone afterwards, and routes with it.
-    cdef int authorize_publish(self, object connection, const uint8_t* topic, Py_ssize_t size, uint8_t qos,
-                               bint retain) except -1
-    # Asks the hook, and gives *pub* what it wants different: 0, or the reason code to refuse with; -2: the client is gone.
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1
+    # Asks the hook, and gives *pub* what it wants different: 0, or the reason code to refuse with.
     cdef int transform_publish(self, object connection, pub_t* pub) except -1
     # Asks the hook whether a message may go to a session that is connected.
     cdef bint authorize_deliver(self, object session, pub_t* pub) except -1

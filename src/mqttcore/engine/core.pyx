@@ -25,8 +25,7 @@ cdef class Core:
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
         raise NotImplementedError
 
-    cdef int authorize_publish(self, object connection, const uint8_t* topic, Py_ssize_t size, uint8_t qos,
-                               bint retain) except -1:
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1:
         raise NotImplementedError
 
     cdef int transform_publish(self, object connection, pub_t* pub) except -1:

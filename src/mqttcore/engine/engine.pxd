@@ -28,17 +28,14 @@ cdef class Engine(Authorizer):
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
 
-    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
-
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
     cdef void bury(self, object subscriber) noexcept
+    cdef int publish_will(self, Session session) except -1
     cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
     cdef object view_of(self, object client)
-    # conn: None when it was gone before.
-    cdef int publish_will(self, Session session, Connection conn) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,

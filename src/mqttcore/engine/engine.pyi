@@ -26,10 +26,9 @@ class Engine(Authorizer):
         *,
         now_ms: int = 1,
         sys_for_anonymous: bool = False,
+        authorization: Authorization | None = None,
         node: int = 0,
         epoch: int = 0,
-        authorization: Authorization | None = None,
-        wall_offset_ms: int = 0,
     ) -> None: ...
     @property
     def is_closed(self) -> bool: ...

@@ -109,18 +109,16 @@ cdef class Engine(Authorizer):
     """State of one broker.
 
     limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
-    subscribe to `$SYS/`. authorization: a config.Authorization. wall_offset_ms: wall clock (milliseconds since 1970) minus
-    the engine's clock, for what comes as wall time. node, epoch: 32 bits each; they name this process and this start of it
-    in message ids. The driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds connections, and
-    calls `flush` when it has fed what it had.
+    subscribe to `$SYS/`. authorization: a config.Authorization. node, epoch: 32 bits each; they name this process and this
+    start of it in message ids. The driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds
+    connections, and calls `flush` when it has fed what it had.
     """
 
     def __init__(
         self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False,
-        authorization: object = None, wall_offset_ms: int = 0, node: int = 0, epoch: int = 0,
+        authorization: object = None, node: int = 0, epoch: int = 0,
     ) -> None:
         self.sys_for_anonymous = sys_for_anonymous
-        self.wall_offset_ms = wall_offset_ms
         self.read_authorization(authorization if authorization is not None else Authorization())
         self.rulebook = Rulebook(limits.verdicts_cached_maximum)
         self.limits_source = limits
@@ -356,14 +354,19 @@ cdef class Engine(Authorizer):
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
         route = self.topics.route(m.data, m.topic_size)
         try:
-            if route.handler_count and origin != NULL:
-                client = self.view_of(<Session>origin)
-                if self.handle(client, &pub, route, True, &ignored):
+            if origin != NULL:
+                client = <Session>origin
+                if route.handler_count and self.handle(client, &pub, route, True, &ignored):
+                    return 0
+                # Its rights may have been replaced since the CONNECT.
+                if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
+                    self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
-                if self.handle(client, &pub, route, False, &ignored):
-                    return 0
-                route = self.topics.route(m.data, m.topic_size)
+                if route.handler_count:
+                    if self.handle(client, &pub, route, False, &ignored):
+                        return 0
+                    route = self.topics.route(m.data, m.topic_size)
             self.publish(&pub, route)
         finally:
             pub_done(&pub)
@@ -419,7 +422,7 @@ cdef class Engine(Authorizer):
 
     cdef object view_of(self, object client):
         if isinstance(client, Session):       # its connection is gone
-            return ClientView.of_session(<Session>client)
+            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
         if isinstance(client, Connection):
             return ClientView.of(<Connection>client)
         return client
@@ -494,6 +497,7 @@ cdef class Engine(Authorizer):
                 return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            target.is_direct = True
             session.deliver(&pub, &target)
         finally:
             msg_unref(m)
@@ -800,6 +804,7 @@ cdef class Engine(Authorizer):
         cdef Connection conn = <Connection>connection
         cdef dict properties = packet.properties
         cdef str client_id = packet.client_id
+        cdef str user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         cdef bint is_assigned = not client_id
         cdef bint is_replaced = False
         cdef bint present
@@ -819,7 +824,9 @@ cdef class Engine(Authorizer):
             (<ClientView>conn.client).identity = identity
         session = self.clients.get(client_id)
         try:
-            rights = self.admit_identity(conn, identity, packet, session.rights if session is not None else None)
+            rights = self.admit_identity(
+                conn, identity, packet, user_name, session.rights if session is not None else None
+            )
         except ProtocolError as error:
             conn.refuse(error.reason_code, error.text)
             return 0
@@ -872,7 +879,7 @@ cdef class Engine(Authorizer):
         self.epochs += 1
         session.epoch = self.epochs
         session.publisher = session.ordering_key = None
-        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
+        session.user_name = user_name
         self.take_identity(session, identity, rights)             # before any of its messages is sent
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
@@ -933,7 +940,7 @@ cdef class Engine(Authorizer):
             if not publish_will:
                 session.set_will(NULL, 0)                         # [MQTT-3.1.2-10]
             elif session.will_delay_s == 0 or session.session_expiry_s == 0:
-                self.publish_will(session, <Connection>connection)
+                self.publish_will(session)
             else:
                 session.will_due_ms = self.now_ms + <int64_t>session.will_delay_s * 1000
         if session.session_expiry_s == 0:
@@ -964,21 +971,17 @@ cdef class Engine(Authorizer):
             return self.arm_session(session)
         if session.will_due_ms and session.will_due_ms <= now_ms:
             session.will_due_ms = 0
-            self.publish_will(session, None)
+            self.publish_will(session)
         if session.expires_ms and session.expires_ms <= now_ms:
             return self.end_session(session)                      # [MQTT-4.1.0-2]
         return self.arm_session(session)
 
-    cdef int publish_will(self, Session session, Connection conn) except -1:
+    cdef int publish_will(self, Session session) except -1:
         cdef msg_t* will = session.will
         session.will = NULL
         if will == NULL:
             return 0
         try:
-            # Its rights may have been replaced since the CONNECT.
-            if self.authorize_will(session, conn, session.rights, will.data, will.topic_size, will.qos, will.retain):
-                self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
-                return 0
             self.publish_message(will, <void*>session)            # [MQTT-3.1.2-8]
         finally:
             msg_unref(will)
@@ -991,7 +994,7 @@ cdef class Engine(Authorizer):
             return 0
         timer_disarm(&self.wheel, &session.timer)
         session.will_due_ms = session.expires_ms = 0
-        self.publish_will(session, None)      # a delayed will goes out when the session ends [MQTT-3.1.2-8]
+        self.publish_will(session)            # a delayed will goes out when the session ends [MQTT-3.1.2-8]
         if session.subscriptions is not None:
             for topic_filter in session.subscriptions:
                 self.topics.unsubscribe(<const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session)

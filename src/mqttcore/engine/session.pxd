@@ -24,6 +24,11 @@ cdef enum:
     GUARD_HOOK = 2            # authorize_deliver is asked before a message is sent
 
 
+cdef enum:
+    IS_RETAINED = 0x01        # bits of what entries and slots have in retain: RETAIN of the delivery
+    IS_DIRECT = 0x80          # the client was named as its receiver: no subscription has to allow it
+
+
 # A SUBSCRIBE's retained messages on their way (MQTT 5 §3.3.1.3).
 cdef class Replay:
     cdef bytes topic_filter
@@ -40,10 +45,10 @@ cdef class Session(Subscriber):
     cdef readonly str client_id
     cdef readonly object identity     # what authentication gave, or None; who replaces it forgets publisher
     cdef readonly str user_name       # of the CONNECT, or None
-    cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
-    cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef Rights rights                # of the identity; None: everything is allowed
     cdef readonly str owner           # name of the identity it belongs to; None: of nobody
+    cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
+    cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
     cdef dict replays                 # bytes filter -> Replay, first one running; None: none
     cdef window_t sent                # QoS 1 and 2 on their way to the client

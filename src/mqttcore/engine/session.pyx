@@ -129,7 +129,9 @@ cdef class Session(Subscriber):
             ids = target.own_subids
         if qos > pub.qos:
             qos = pub.qos
-        if self.guards & GUARD_RULES and not target.is_direct:
+        if target.is_direct:
+            retain |= IS_DIRECT
+        elif self.guards & GUARD_RULES:
             readable = self.readable_qos(pub.topic, pub.topic_size)
             if readable < qos:
                 if readable < 0:
@@ -139,7 +141,7 @@ cdef class Session(Subscriber):
         if qos == 0:
             if link is not None:
                 if self.queue_qos0.count == 0 and link.out.pending < self.core.limits.output_high_water_bytes:
-                    if not link.send_publish(pub, 0x30 | retain, 0, ids):
+                    if not link.send_publish(pub, 0x30 | (retain & IS_RETAINED), 0, ids):
                         self.count_drop(DROP_TOO_LARGE)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
@@ -180,7 +182,7 @@ cdef class Session(Subscriber):
         # A message that gets a packet id now. The window has room.
         cdef uint16_t packet_id = window_next_id(&self.sent)
         cdef slot_t* slot
-        if not self.link.send_publish(pub, 0x30 | (qos << 1) | retain, packet_id, ids):
+        if not self.link.send_publish(pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids):
             self.count_drop(DROP_TOO_LARGE)
             return 0
         pub_keep(pub)
@@ -313,7 +315,7 @@ cdef class Session(Subscriber):
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
-                    if not self.link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
+                    if not self.link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
                 elif not self.has_window():
                     break
@@ -351,7 +353,7 @@ cdef class Session(Subscriber):
                 elif is_allowed:
                     if entry.qos:
                         self.send_new(&pub, entry.qos, entry.retain, entry.subids, entry.group)
-                    elif not link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
+                    elif not link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
                 queue_pop(queue)
                 self.queue_bytes(before_bytes, before_count)
@@ -540,7 +542,7 @@ cdef class Session(Subscriber):
                 return 0
         msg_view(slot.message, &pub)
         if not self.link.send_publish(
-            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | slot.retain, slot.packet_id, slot.subids
+            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | (slot.retain & IS_RETAINED), slot.packet_id, slot.subids
         ):
             # The new connection takes smaller packets: as if it had been completed [MQTT-3.1.2-25].
             self.count_drop(DROP_TOO_LARGE)
