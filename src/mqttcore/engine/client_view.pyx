@@ -53,5 +53,10 @@ cdef class ClientView:
             return (<ClientView>client).connection
         return <Connection?>client
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self.connection is None
+
     def __repr__(self):
         return f"<ClientView {self.client_id!r} {self.connection_id}>"

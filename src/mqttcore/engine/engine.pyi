@@ -66,6 +66,7 @@ class Engine(Core):
         is_authorized_by_itself: bool = False,
         order: int = 0,
         owner: str = "",
+        on_failure: Callable[[Exception], object] | None = None,
     ) -> Handler: ...
     def remove_handler(self, handler: Handler) -> None: ...
     def deliver(

@@ -449,17 +449,17 @@ cdef class Engine(Core):
 
     def add_handler(
         self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
-        owner: str = ""
+        owner: str = "", on_failure: object = None
     ) -> Handler:
         """Hang a topic handler on the trie: *function(client, message)* is asked before a client's message is routed.
 
         It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
         Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
         by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
-        owner: whose it is, for logs. ValueError when the filter is none, or a shared one.
+        owner: whose it is, for logs; on_failure: takes what went wrong, instead of the log. ValueError when the filter is none, or a shared one.
         """
         cdef Handler handler = Handler(
-            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner
+            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner, on_failure=on_failure
         )
         self.check_filter(topic_filter)
         if topic_filter.startswith(b"$share/"):
