@@ -122,6 +122,7 @@ class Broker(Services):
         self._sys = SysTopics()
         self._sys_due_s = 0.0
         self._changing = asyncio.Lock()  # held while it starts or stops
+        self._is_stopping = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -224,10 +225,12 @@ class Broker(Services):
         async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
+            self._is_stopping = True
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
+                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
@@ -337,7 +340,7 @@ class Broker(Services):
     @property
     def is_ready(self) -> bool:
         """Whether clients are taken: it runs, and is not about to stop."""
-        return self._engine is not None and not self._changing.locked()
+        return self._engine is not None and not self._is_stopping
 
     @property
     def addresses(self) -> list[tuple[str, str, int]]:
