@@ -64,12 +64,11 @@ class Quotas:
 class Identity:
     """An authenticated client.
 
-    name: who it is, for logs, events and other plugins; a session belongs to the name that began it (`session_owner`), so
-    it should outlive keys and tokens. permissions: rules in order, the first that matches decides,
-    none
-    that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which the client is
-    disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the
-    authenticating plugin wants others to know; never secrets.
+    name: who it is, for logs, events and other plugins; a session belongs to the name that began it
+    (`session_owner`), so it should outlive keys and tokens. permissions: rules in order, the first that matches
+    decides, none that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which
+    the client is disconnected (0x87, Not authorized) unless its identity was replaced before; None: never.
+    attributes: what the authenticating plugin wants others to know; never secrets.
     """
 
     name: str
