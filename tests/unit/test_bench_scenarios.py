@@ -51,7 +51,7 @@ def test_scenario_runs_and_nothing_is_lost(
 ) -> None:
     pid, port = websocket_broker if SCENARIOS[name].is_websocket else broker
     looks: list[float] = []
-    kind = name.removesuffix("_tls")  # run without TLS here
+    kind = name.removesuffix("_tls")
     is_counted = kind not in ("idle", "latency")
     options = Options(
         "127.0.0.1",
@@ -66,7 +66,7 @@ def test_scenario_runs_and_nothing_is_lost(
     assert report.is_correct, report
     assert len(looks) == 2
     assert looks[0] <= looks[1]
-    copies = {"fanout": 3, "fanout_q1": 3, "wild": 10}.get(name, 1)
+    copies = {"fanout": 3, "fanout_q1": 3, "wild": 10}.get(kind, 1)
     if kind == "idle":
         assert report.messages == 3
     elif kind == "latency":
