@@ -1,4 +1,4 @@
-"""What topic handlers, remembered recipients and taps cost beside a plain subscription; engine without a socket."""
+"""What topic handlers, remembered recipients and taps cost beside a plain subscription: the engine without a socket."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
