@@ -55,7 +55,8 @@ class Wire:
             "will": will,
             "properties": properties,
         }
-        connection = Connection(self.driver, f"n{next(_numbers)}", (self.broker.host, self.broker.port), command)
+        port = self.broker.websocket_port if self.driver.client.is_websocket else self.broker.port
+        connection = Connection(self.driver, f"n{next(_numbers)}", (self.broker.host, port), command)
         self.connections.append(connection)
         return connection
 

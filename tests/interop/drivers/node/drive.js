@@ -60,7 +60,8 @@ function connect(command) {
   const options = {
     host: command.host,
     port: command.port,
-    protocol: "mqtt",
+    protocol: process.env.MQTTCORE_INTEROP_WEBSOCKET ? "ws" : "mqtt",
+    path: process.env.MQTTCORE_INTEROP_WEBSOCKET,
     protocolId: command.version === 3 ? "MQIsdp" : "MQTT",
     protocolVersion: command.version,
     clientId: command.client_id,
