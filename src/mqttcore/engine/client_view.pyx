@@ -4,6 +4,9 @@
 cdef class ClientView:
     """A client on its connection, read-only but for `attributes`.
 
+    It outlives the connection. One whose client was gone already when it was made (a will that was delayed) has no
+    connection id, address and listener, and protocol_version 0.
+
     `attributes` is a dict for plugins, under keys that begin with their own name; it lasts as long as the connection.
     """
 
@@ -35,10 +38,25 @@ cdef class ClientView:
         return self
 
     @staticmethod
+    cdef ClientView absent(str client_id, str user_name, object identity):
+        cdef ClientView self = ClientView.__new__(ClientView)
+        self.client_id = client_id
+        self.connection_id = ""
+        self.user_name = user_name
+        self.identity = identity
+        self.attributes = {}
+        return self
+
+    @staticmethod
     cdef Connection connection_of(object client):
         if isinstance(client, ClientView):
             return (<ClientView>client).connection
         return <Connection?>client
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self.connection is None
 
     def __repr__(self):
         return f"<ClientView {self.client_id!r} {self.connection_id}>"
