@@ -85,8 +85,8 @@ async def test_https_answers_and_speaks_http_by_alpn(authority: Authority):
 async def test_handshake_that_stalls_is_cut_off(authority: Authority):
     settings = secure(authority.server("localhost")).listeners[0]
     listener = Listener(port=0, protocol="http", tls=settings.tls, handshake_timeout_s=0.3)
-    async with Broker(quiet_config(listener)) as broker:
-        async with await RawWebSocket.connect(*address_of(broker)) as client, asyncio.timeout(3):
+    async with Broker(quiet_config(listener)) as broker, await RawWebSocket.connect(*address_of(broker)) as client:
+        async with asyncio.timeout(3):
             assert await client.reader.read() == b""
 
 
