@@ -140,6 +140,7 @@ def running_broker(folder: Path, config: str | None = None, kind: str | None = N
         try:
             if port:
                 _wait_for_port(port, process)
+                _wait_for_port(websocket_port, process)
             else:
                 for _ in range(announced):
                     line = process.stdout.readline()
