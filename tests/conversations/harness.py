@@ -34,7 +34,7 @@ from mqttcore.codec import (
     Subscribe,
     Subscription,
 )
-from mqttcore.config import Config, Limits, Listener
+from mqttcore.config import Authorization, Config, Limits, Listener
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.engine import Engine
@@ -278,11 +278,33 @@ class MemoryWorld(World):
 
     has_clock = True
 
-    def __init__(self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool, sys_for_anonymous: bool) -> None:
+    wall_offset_ms = 1_700_000_000_000  # wall clock minus the engine's
+
+    def __init__(
+        self,
+        limits: Limits,
+        hooks: HookTable | None,
+        *,
+        is_bytewise: bool,
+        sys_for_anonymous: bool,
+        authorization: Authorization,
+    ) -> None:
         super().__init__()
         self.is_bytewise = is_bytewise
         self.now_ms = 1_000
-        self._engine = Engine(limits, hooks, now_ms=self.now_ms, sys_for_anonymous=sys_for_anonymous)
+        self._engine = Engine(
+            limits,
+            hooks,
+            now_ms=self.now_ms,
+            sys_for_anonymous=sys_for_anonymous,
+            authorization=authorization,
+        )
+        self._engine.set_wall_clock(self.now_ms + self.wall_offset_ms)
+
+    @property
+    def wall_s(self) -> float:
+        """The wall clock, in seconds as of `time.time()`."""
+        return (self.now_ms + self.wall_offset_ms) / 1000
 
     @property
     def engine(self) -> Engine:
@@ -372,7 +394,13 @@ class BrokerWorld(World):
     peers: list[StreamPeer]
 
     def __init__(
-        self, limits: Limits, *, through_streams: bool, through_websocket: bool, sys_for_anonymous: bool
+        self,
+        limits: Limits,
+        *,
+        through_streams: bool,
+        through_websocket: bool,
+        sys_for_anonymous: bool,
+        authorization: Authorization,
     ) -> None:
         super().__init__()
         self.through_streams = through_streams
@@ -382,6 +410,7 @@ class BrokerWorld(World):
                 listeners=[Listener(port=0, protocol="http" if through_websocket else "mqtt")],
                 limits=limits,
                 sys_for_anonymous=sys_for_anonymous,
+                authorization=authorization,
                 sys_interval_s=0,
                 shutdown_timeout_s=1.0,
             )
@@ -447,12 +476,22 @@ class _Handover(asyncio.Protocol):
 
 
 async def make_world(
-    carrier: str, hooks: HookTable | None = None, *, sys_for_anonymous: bool = False, **limits: Any
+    carrier: str,
+    hooks: HookTable | None = None,
+    *,
+    sys_for_anonymous: bool = False,
+    authorization: Authorization | None = None,
+    **limits: Any,
 ) -> World:
     """Return a started world; limits: fields of config.Limits."""
+    authorization = authorization or Authorization()
     if carrier in ("memory", "bytewise"):
         return MemoryWorld(
-            Limits(**limits), hooks, is_bytewise=carrier == "bytewise", sys_for_anonymous=sys_for_anonymous
+            Limits(**limits),
+            hooks,
+            is_bytewise=carrier == "bytewise",
+            sys_for_anonymous=sys_for_anonymous,
+            authorization=authorization,
         )
     assert hooks is None, "hooks are for carriers in memory"
     world = BrokerWorld(
@@ -460,6 +499,7 @@ async def make_world(
         through_streams=carrier == "stream",
         through_websocket=carrier == "websocket",
         sys_for_anonymous=sys_for_anonymous,
+        authorization=authorization,
     )
     await world.start()
     return world

@@ -117,7 +117,7 @@ stream_cuts = st.lists(st.builds(Cut, places, st.booleans(), masks, st.none() | 
 def framed(stream: bytes, cuts: list[Cut]) -> tuple[bytes, list[bytes]]:
     """Return *stream* in messages of fragments with control frames between, and the payloads of the pings."""
     sent, pings, at, is_first = b"", [], 0, True
-    for cut in [*sorted(cuts), Cut(len(stream), True, b"last", None)]:
+    for cut in [*sorted(cuts, key=lambda one: one.at), Cut(len(stream), True, b"last", None)]:
         end = min(cut.at, len(stream))
         sent += frame(stream[at:end], BINARY if is_first else CONTINUATION, fin=cut.ends_message, mask=cut.mask)
         at, is_first = end, cut.ends_message

@@ -32,6 +32,9 @@ class Connection:
             options["clean_session"] = command["clean_start"]
         if path := os.environ.get("MQTTCORE_INTEROP_WEBSOCKET"):
             options |= {"transport": "websockets", "websocket_path": path}
+        tls = command["tls"]
+        if tls is not None:
+            options["tls_params"] = aiomqtt.TLSParameters(tls["ca"], tls.get("certificate"), tls.get("key"))
         self.client = aiomqtt.Client(
             command["host"],
             command["port"],
