@@ -12,6 +12,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
     if m == NULL:
         raise MemoryError
     m.refs = 1
+    m.stored = NULL
     m.expires_ms = pub.expires_ms
     m.origin = 0
     m.topic_size = pub.topic_size

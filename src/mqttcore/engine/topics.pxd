@@ -68,6 +68,9 @@ cdef class TopicTree:
     # 1: removed, 0: there was none.
     cdef int unsubscribe(self, const uint8_t* topic_filter, Py_ssize_t size, Subscriber subscriber) except -1
 
+    # The group of a `$share/name/filter`; None: nobody is in it.
+    cdef ShareGroup find_group(self, const uint8_t* topic_filter, Py_ssize_t size)
+
     cdef route_t* _match(self, const uint8_t* topic, Py_ssize_t size, uint64_t hash) except NULL
     cdef int _collect(self, const uint8_t* topic, Py_ssize_t size) except -1
     cdef route_t* _build(self, const uint8_t* topic, Py_ssize_t size, uint64_t hash) except NULL

@@ -163,7 +163,7 @@ cdef class SocketConnection(Connection):
 
     cdef int flush(self) except -1:
         cdef int rounds = 0
-        if self.fd < 0:
+        if self.fd < 0 or self.cork:
             return 0
         if self.wants_write:
             self.linger()

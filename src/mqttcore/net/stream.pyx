@@ -101,7 +101,7 @@ cdef class StreamConnection(Connection):
 
     cdef int flush(self) except -1:
         cdef int rounds = 0
-        if self.transport is None:
+        if self.transport is None or self.cork:
             return 0
         if self.state == STATE_CLOSED:
             return self.finish()

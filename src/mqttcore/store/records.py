@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 class SessionRecord(Record, frozen=True, kw_only=True, tag="session"):
     """A session that outlives its connection (session_expiry_s > 0).
 
-    number: what other records call it; the key of its first record. expires_at: when it ends; 0 while it is connected,
+    number: what other records call it; no other session ever had it. expires_at: when it ends; 0 while it is connected,
     and for session_expiry_s 4294967295. will_message: key of the message record, 0: none. will_due_at: when a will that
     is being delayed is published; 0: its session is connected, or there is none. user_name: of the CONNECT.
     identity_name: whom authentication found. Both are empty when there was none.
