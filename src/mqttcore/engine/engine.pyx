@@ -760,7 +760,7 @@ cdef class Engine(Core):
         )
         if self.journal_fails() and (
             expiry_s or (session is not None and session.number) if not present
-            else session.number and self.journal.is_unsafe(session.key)
+            else session.number and self.journal.is_unsafe(session.number)
         ):
             # A session could not be kept or ended; one that is kept may be taken up, so that what it holds can go.
             conn.refuse(self.journal.failure, "the store fails")
