@@ -110,21 +110,25 @@ class Persistence:
             self._keeper.set_work(self._work)
         self._work()
 
-    async def finish(self, timeout_s: float) -> None:
-        """Commit what is left. When that fails or takes longer, it is lost, and said so; it was not acknowledged."""
+    async def settle(self, timeout_s: float) -> None:
+        """Return when all that happened until now is safe, the store fails, or it took too long."""
+        keeper = self._keeper
+        number = keeper.journal.number if keeper is not None else self._number + 1
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not self._is_failing and (self._batch is not None or self._has_work()):
+                while not self._is_failing and (self._batch is not None or self._has_work()) and self._safe < number:
                     if self._batch is None:
                         self._pump()
                     self._progress.clear()
                     if self._batch is not None:
                         await self._progress.wait()
-        if self._batch is not None or self._has_work():
-            log.error("store: what was not acknowledged is lost: it could not be written before the end")
+                    else:
+                        await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Stop committing; who waits for a commit gets StoreError. The store is not closed."""
+        if self._batch is not None or self._has_work():
+            log.error("store: what was not acknowledged is lost: it could not be written before the end")
         self._is_closed = True
         if self._keeper is not None:
             self._keeper.set_work(None)

@@ -94,7 +94,9 @@ class Peer:
 class World:
     """One broker and its disk; `crash` makes a new broker of what the disk has."""
 
-    def __init__(self, *, chunk_records: int = 3, keeps_retained: bool = True, bytes_maximum: int = 1 << 24, **limits: Any):
+    def __init__(
+        self, *, chunk_records: int = 3, keeps_retained: bool = True, bytes_maximum: int = 1 << 24, **limits: Any
+    ):
         self.disk = Disk(chunk_records)
         self.limits = Limits(publisher_pause_ms=0, **limits)
         self.keeps_retained = keeps_retained

@@ -473,7 +473,8 @@ def test_rubbish_of_an_interrupted_clean_up_is_swept():
     world.publisher().send(publish("a", b"m"))
     world.settle()
     session_key = next(
-        key for key, row in [pair for chunk in world.disk.load() for pair in records.decode(chunk)]
+        key
+        for key, row in [pair for chunk in world.disk.load() for pair in records.decode(chunk)]
         if isinstance(row, records.SessionRecord)
     )
     del world.disk.table[session_key]
@@ -621,7 +622,8 @@ def test_failing_store_refuses_new_sessions_and_subscriptions():
     assert connack.reason_code == SUCCESS
     kept.send(Subscribe(2, [Subscription("c", 1)], {}), Unsubscribe(3, ["a"]))
     assert kept.take() == [
-        SubAck(2, [ReasonCode.QUOTA_EXCEEDED]), UnsubAck(3, [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR])
+        SubAck(2, [ReasonCode.QUOTA_EXCEEDED]),
+        UnsubAck(3, [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR]),
     ]
     old.send(Unsubscribe(3, ["a"]))
     assert old.connection.is_closed
@@ -679,7 +681,7 @@ def test_broker_publishes_what_it_can():
 
 
 def test_publisher_is_not_read_while_too_much_is_not_safe():
-    world = World(bytes_maximum=1000)
+    world = World(bytes_maximum=1200)
     world.durable("sleeper", "a").lose()
     world.settle()
     writer = world.publisher()
@@ -791,7 +793,9 @@ def test_message_that_the_store_lost_is_counted_and_the_others_arrive():
     writer.send(*[publish("a", b"%d" % number, packet_id=number) for number in range(1, 6)])
     world.settle()
     key = next(
-        key for chunk in world.disk.load() for key, row in records.decode(chunk)
+        key
+        for chunk in world.disk.load()
+        for key, row in records.decode(chunk)
         if isinstance(row, records.MessageRecord) and row.payload == b"3"
     )
     record = world.disk.table.pop(key)
@@ -840,8 +844,10 @@ def test_full_queue_may_refuse_its_publisher(is_durable):
     writer.send(publish("a", b"zero", 0), publish("a", b"", 2, packet_id=5))
     world.settle()
     full = ReasonCode.QUOTA_EXCEEDED
-    assert writer.take() in ([PubAck(1), PubAck(2), PubAck(3, full), PubAck(4, full), PubRec(5, full)],
-                             [PubAck(3, full), PubAck(4, full), PubRec(5, full), PubAck(1), PubAck(2)])
+    assert writer.take() in (
+        [PubAck(1), PubAck(2), PubAck(3, full), PubAck(4, full), PubRec(5, full)],
+        [PubAck(3, full), PubAck(4, full), PubRec(5, full), PubAck(1), PubAck(2)],
+    )
     assert payloads(reader.take()) == [b"", b"zero"]  # nobody gets what is refused
     old = world.publisher(4)
     old.send(publish("a", b"", packet_id=1))

@@ -58,7 +58,7 @@ cdef class Journal:
     cdef Py_ssize_t bytes_under_way
     cdef readonly Py_ssize_t bytes_maximum        # of all that is not yet safe; above it publishers are paused
     cdef readonly uint8_t failure     # reason code with which durable traffic is refused; 0: the store works
-    cdef readonly bint keeps_retained # retained messages are durable
+    cdef readonly bint keeps_retained  # retained messages are durable
     cdef list paging                  # Sessions that want messages of their queue
     cdef list starved                 # those whose messages are not yet safe: asked again when a batch is
     cdef list waiting                 # Connections that hold something back
@@ -79,7 +79,7 @@ cdef class Journal:
                             uint8_t state, uint8_t qos, uint8_t retain, subids_t* ids, bytes share) except 0
     cdef uint64_t put_received(self, uint64_t session, uint16_t packet_id) except 0
     # Retains a stored message; takes no reference.
-    cdef int put_retained(self, stored_t* stored, bytes publisher) except -1
+    cdef int put_retained(self, stored_t* stored) except -1
     # Deletes that record again and what forget() would; gives the reference back.
     cdef int drop_retained(self, stored_t* stored) except -1
     # A key that is not on disk yet.
@@ -104,6 +104,7 @@ cdef class Journal:
 
 
 # The message of a framed message record, with one reference for the caller. StoreError (corrupt): its sizes do not fit.
-cdef msg_t* message_of(const uint8_t* record, Py_ssize_t size, int64_t wall_offset_ms) except NULL
+# publishers: where its Publisher is shared with other messages.
+cdef msg_t* message_of(const uint8_t* record, Py_ssize_t size, int64_t wall_offset_ms, dict publishers) except NULL
 # A time of a record on the engine's clock; 0 stays 0, and what lies before the clock's beginning is its first moment.
 cdef int64_t engine_time(uint64_t wall_ms, int64_t wall_offset_ms) noexcept

@@ -1,9 +1,5 @@
-from typing import final
-
 class Journal:
-    def __init__(
-        self, *, wall_offset_ms: int = 0, bytes_maximum: int = ..., keeps_retained: bool = True
-    ) -> None: ...
+    def __init__(self, *, wall_offset_ms: int = 0, bytes_maximum: int = ..., keeps_retained: bool = True) -> None: ...
     @property
     def number(self) -> int: ...
     @property

@@ -1,10 +1,12 @@
 """Batches for the store; journal.pxd says what goes into them and what waits for them."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
-from mqttcore.engine.message cimport msg_bytes, msg_payload, msg_props, pub_keep, pub_t, stored_unref
+from mqttcore.engine.message cimport Publisher, msg_bytes, msg_payload, msg_props, pub_keep, pub_t, stored_unref
 from mqttcore.store.framing cimport (
     FRAME_HEADER,
     KIND_ENTRY,
@@ -28,6 +30,8 @@ cdef enum:
     FIRST_BYTES = 4096
     FIRST_PLACES = 256
     KEPT_BYTES = 1 << 20      # a buffer that grew beyond this is given back with its batch
+
+    MESSAGE_FIXED = 4 * 8 + 4 + 3 + 4 * 2 + 4     # bytes of a message record's body without its texts and payload
 
 cdef Py_ssize_t STRUCK = -1
 
@@ -58,6 +62,21 @@ cdef inline uint8_t* put_text(uint8_t* p, bytes text):
     p = put_u16(p, <uint32_t>size)
     memcpy(p, PyBytes_AS_STRING(text), size)
     return p + size
+
+
+cdef struct name_t:
+    const char* text          # UTF-8, borrowed from its str
+    Py_ssize_t size
+
+
+cdef Py_ssize_t name_of(str text, name_t* name) except -1:
+    # Its size in bytes; 0 for None. A record has room for 65,535: client ids have no more.
+    if text is None:
+        return 0
+    name.text = PyUnicode_AsUTF8AndSize(text, &name.size)
+    if name.size > 0xFFFF:
+        name.size = 0
+    return name.size
 
 
 cdef class Journal:
@@ -145,15 +164,27 @@ cdef class Journal:
 
     cdef stored_t* store(self, msg_t* m) except NULL:
         cdef stored_t* stored = m.stored
+        cdef Publisher publisher
+        cdef name_t names[3]
+        cdef Py_ssize_t names_size = 0
+        cdef int i
         cdef uint8_t* p
         if stored != NULL:
             return stored
         stored = <stored_t*>malloc(sizeof(stored_t))
         if stored == NULL:
             raise MemoryError
+        memset(names, 0, sizeof(names))
         try:
-            p = self.begin(8 + 4 + 3 + 2 + <Py_ssize_t>m.topic_size + 4 + m.props_size + m.payload_size, KIND_MESSAGE)
-        except MemoryError:
+            if m.publisher != NULL:
+                publisher = <Publisher>m.publisher
+                names_size += name_of(publisher.client_id, &names[0])
+                names_size += name_of(publisher.identity_name, &names[1])
+                names_size += name_of(publisher.ordering_key, &names[2])
+            p = self.begin(
+                MESSAGE_FIXED + <Py_ssize_t>m.topic_size + names_size + m.props_size + m.payload_size, KIND_MESSAGE
+            )
+        except BaseException:
             free(stored)
             raise
         stored.key = self.next_key - 1
@@ -164,13 +195,22 @@ cdef class Journal:
         stored.refs = 0
         m.stored = stored
         p = put_u64(p, self.wall(m.expires_ms))
+        p = put_u64(p, m.received_ms)
+        p = put_u64(p, m.node_epoch)
+        p = put_u64(p, m.number)
         p = put_u32(p, m.expiry_at)
         p[0] = m.qos
         p[1] = m.retain
         p[2] = m.is_utf8
         p = put_u16(p + 3, m.topic_size)
         memcpy(p, m.data, m.topic_size)
-        p = put_u32(p + m.topic_size, m.props_size)
+        p += m.topic_size
+        for i in range(3):
+            p = put_u16(p, <uint32_t>names[i].size)
+            if names[i].size:
+                memcpy(p, names[i].text, names[i].size)
+                p += names[i].size
+        p = put_u32(p, m.props_size)
         memcpy(p, msg_props(m), m.props_size)
         memcpy(p + m.props_size, msg_payload(m), m.payload_size)
         return stored
@@ -230,10 +270,9 @@ cdef class Journal:
         put_u16(put_u64(p, session), packet_id)
         return self.next_key - 1
 
-    cdef int put_retained(self, stored_t* stored, bytes publisher) except -1:
-        cdef uint8_t* p = self.begin(8 + 2 + PyBytes_GET_SIZE(publisher), KIND_RETAINED)
+    cdef int put_retained(self, stored_t* stored) except -1:
+        put_u64(self.begin(8, KIND_RETAINED), stored.key)
         stored.retained_key = self.next_key - 1
-        put_text(put_u64(p, stored.key), publisher)
         return 0
 
     cdef int drop_retained(self, stored_t* stored) except -1:
@@ -328,28 +367,66 @@ cdef int64_t engine_time(uint64_t wall_ms, int64_t wall_offset_ms) noexcept:
     return max(<int64_t>wall_ms - wall_offset_ms, <int64_t>1) if wall_ms else 0
 
 
-cdef msg_t* message_of(const uint8_t* record, Py_ssize_t size, int64_t wall_offset_ms) except NULL:
+cdef Publisher publisher_of(const uint8_t** p, dict publishers):
+    # Reads three texts; None: the broker itself.
+    cdef const uint8_t* begin = p[0]
+    cdef list names = []
+    cdef Py_ssize_t size
+    cdef Publisher publisher
+    cdef bytes text
+    for _ in range(3):
+        size = p[0][0] | p[0][1] << 8
+        p[0] += 2 + size
+    if p[0] - begin == 6:
+        return None
+    text = begin[:p[0] - begin]
+    publisher = <Publisher>publishers.get(text)
+    if publisher is None:
+        for _ in range(3):
+            size = begin[0] | begin[1] << 8
+            names.append(begin[2:2 + size].decode() or None)
+            begin += 2 + size
+        publisher = publishers[text] = Publisher.new(names[0], names[1], names[2])
+    return publisher
+
+
+cdef msg_t* message_of(const uint8_t* record, Py_ssize_t size, int64_t wall_offset_ms, dict publishers) except NULL:
     cdef const uint8_t* p = record + FRAME_HEADER
-    cdef Py_ssize_t left = size - FRAME_HEADER - 17
-    cdef Py_ssize_t topic_size, props_size
+    cdef const uint8_t* end = record + size
+    cdef const uint8_t* text
+    cdef Publisher publisher
+    cdef msg_t* m
     cdef pub_t pub
-    if left >= 4:
-        topic_size = p[15] | p[16] << 8
-        if left >= topic_size + 4:
-            props_size = load_u32(p + 17 + topic_size)
-            left -= topic_size + 4 + props_size
-            memset(&pub, 0, sizeof(pub_t))
-            pub.expires_ms = engine_time(load_u64(p), wall_offset_ms)
-            pub.expiry_at = load_u32(p + 8)
-            if left >= 0 and pub.expiry_at <= max(props_size - 3, 0):
-                pub.qos = p[12]
-                pub.retain = p[13]
-                pub.is_utf8 = p[14]
-                pub.topic = p + 17
-                pub.topic_size = <uint32_t>topic_size
-                pub.props = p + 17 + topic_size + 4
-                pub.props_size = <uint32_t>props_size
-                pub.payload = pub.props + props_size
-                pub.payload_size = <uint32_t>left
-                return pub_keep(&pub)
+    cdef int i
+    memset(&pub, 0, sizeof(pub_t))
+    if end - p >= MESSAGE_FIXED:
+        text = p + 39
+        for i in range(4):
+            # The fixed part behind the texts is always there, so each size can be read before it is believed.
+            if end - text < 2 * (4 - i) + 4 or end - text - 2 * (4 - i) - 4 < (text[0] | text[1] << 8):
+                break
+            text += 2 + (text[0] | text[1] << 8)
+        else:
+            pub.props_size = load_u32(text)
+            pub.expiry_at = load_u32(p + 32)
+            if end - text - 4 >= pub.props_size and (
+                pub.expiry_at == 0 or pub.expiry_at + <int64_t>3 <= pub.props_size
+            ):
+                pub.expires_ms = engine_time(load_u64(p), wall_offset_ms)
+                pub.qos = p[36]
+                pub.retain = p[37]
+                pub.is_utf8 = p[38]
+                pub.topic_size = p[39] | p[40] << 8
+                pub.topic = p + 41
+                pub.props = text + 4
+                pub.payload = pub.props + pub.props_size
+                pub.payload_size = <uint32_t>(end - pub.payload)
+                text = pub.topic + pub.topic_size
+                publisher = publisher_of(&text, publishers)
+                pub.publisher = <PyObject*>publisher if publisher is not None else NULL
+                m = pub_keep(&pub)
+                m.received_ms = load_u64(p + 8)
+                m.node_epoch = load_u64(p + 16)
+                m.number = load_u64(p + 24)
+                return m
     raise StoreError("corrupt", f"message record {load_u64(record + 4)} is torn")

@@ -138,6 +138,7 @@ cdef class Keeper:
         if chunk is None:
             self.journal.starved.append(session)
             return
+        publishers = {}
         messages = dict.fromkeys(memoryview(keys).cast("Q"))
         data = <const uint8_t*>PyBytes_AS_STRING(chunk)
         size = PyBytes_GET_SIZE(chunk)
@@ -145,7 +146,7 @@ cdef class Keeper:
             used = frame_size(data, at, size)
             if used == 0 or data[at + 12] != KIND_MESSAGE:
                 raise StoreError("corrupt", f"no message record at byte {at} of what was read")
-            m = message_of(data + at, used, self.journal.wall_offset_ms)
+            m = message_of(data + at, used, self.journal.wall_offset_ms, publishers)
             message = Message.new(m)
             msg_unref(m)
             messages[load_u64(data + at + 4)] = message

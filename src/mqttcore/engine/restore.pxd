@@ -27,8 +27,10 @@ cdef class Restorer:
     cdef uint64_t last_key
     cdef dict sessions        # number -> Session
     cdef dict shares          # number -> dict: key of an entry record -> $share filter; to be found at the end
-    cdef dict missing         # key of a message -> who has to have it in memory: (Session, packet id), (Session, 0) for
-                              # the will, (None, client id) for the retained tree
+    # Key of a message -> who has to have it in memory: (Session, packet id), (Session, 0) for the will, (None, 0) for the
+    # retained tree.
+    cdef dict missing
+    cdef dict publishers      # of messages, shared
     cdef list connected       # Sessions that had a connection
     cdef readonly dict counts
 
@@ -40,7 +42,7 @@ cdef class Restorer:
     cdef int take_entry(self, uint64_t key, const uint8_t* p, const uint8_t* end) except -1
     cdef int take_received(self, uint64_t key, const uint8_t* p, const uint8_t* end) except -1
     cdef int take_retained(self, uint64_t key, const uint8_t* p, const uint8_t* end) except -1
-    cdef int retain(self, uint64_t key, row_t* row, str publisher) except -1
+    cdef int retain(self, row_t* row) except -1
     cdef int settle(self) except -1
     cdef int finish_session(self, Session session) except -1
     cdef int drop_orphan(self, Session session) except -1

@@ -4,7 +4,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset
 
 from mqttcore.engine.journal cimport engine_time, message_of
 from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref, stored_ref, stored_unref
@@ -13,9 +12,7 @@ from mqttcore.engine.share cimport ShareGroup
 from mqttcore.engine.subscriber cimport subids_of, subids_unref, subids_t
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
-    AWAIT_PUBACK,
     AWAIT_PUBCOMP,
-    AWAIT_PUBREC,
     slot_t,
     window_add,
     window_find,
@@ -82,6 +79,7 @@ cdef class Restorer:
         self.shares = {}
         self.missing = {}
         self.connected = []
+        self.publishers = {}
         self.counts = dict.fromkeys(("sessions", "subscriptions", "messages", "entries", "retained", "orphans"), 0)
 
     def __dealloc__(self):
@@ -173,7 +171,7 @@ cdef class Restorer:
             if grown == NULL:
                 raise MemoryError
             self.rows = grown
-        m = message_of(record, size, self.keeper.journal.wall_offset_ms)
+        m = message_of(record, size, self.keeper.journal.wall_offset_ms, self.publishers)
         stored = <stored_t*>malloc(sizeof(stored_t))
         if stored == NULL:
             msg_unref(m)
@@ -357,11 +355,8 @@ cdef class Restorer:
 
     cdef int take_retained(self, uint64_t key, const uint8_t* p, const uint8_t* end) except -1:
         cdef row_t* row
-        cdef str publisher
         need(p, end, 8)
         row = self.find(load_u64(p))
-        p += 8
-        publisher = take_text(&p, end).decode()
         if row == NULL or row.stored.retained_key:
             self.counts["orphans"] += 1
             self.keeper.journal.delete(key)
@@ -369,15 +364,13 @@ cdef class Restorer:
         row.stored.retained_key = key
         stored_ref(row.stored)
         if row.stored.message != NULL:
-            return self.retain(key, row, publisher)
-        self.missing.setdefault(row.stored.key, []).append((None, publisher))
+            return self.retain(row)
+        self.missing.setdefault(row.stored.key, []).append((None, 0))
         return 0
 
-    cdef int retain(self, uint64_t key, row_t* row, str publisher) except -1:
-        cdef msg_t* m = row.stored.message
-        m.origin = hash(publisher) if publisher else 0
+    cdef int retain(self, row_t* row) except -1:
         try:
-            self.engine.retained.put(m)
+            self.engine.retained.put(row.stored.message)
             self.counts["retained"] += 1
         except QuotaExceeded as error:
             log.error("a retained message is dropped: %s", error)
@@ -408,14 +401,14 @@ cdef class Restorer:
                 raise StoreError("corrupt", f"no message record at byte {at} of what was read")
             m = row.stored.message
             if m == NULL:
-                m = message_of(data + at, used, self.keeper.journal.wall_offset_ms)
+                m = message_of(data + at, used, self.keeper.journal.wall_offset_ms, self.publishers)
                 m.stored = row.stored
                 row.stored.message = m
             else:
                 msg_ref(m)
             for owner, what in self.missing.pop(key, ()):
                 if owner is None:
-                    self.retain(row.stored.retained_key, row, what)
+                    self.retain(row)
                     continue
                 session = <Session>owner
                 slot = window_find(&session.sent, what) if what else NULL

@@ -9,10 +9,11 @@
 # each entry of `queue`, each slot of `sent` and `received`. journal.pxd says what waits for them to be safe. Of a long
 # queue only the first messages are in memory; the others are paged in as those go.
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from mqttcore.engine.core cimport Core
-from mqttcore.engine.message cimport msg_t, pub_t, stored_t
+from mqttcore.engine.message cimport Publisher, msg_t, pub_t, stored_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.queue cimport entry_t, queue_t
 from mqttcore.engine.retained cimport RetainedCursor
@@ -27,7 +28,7 @@ cdef class Replay:
     cdef uint32_t repeats             # times the filter was subscribed to again since: each wants all messages once more
     cdef RetainedCursor cursor
     cdef subids_t* subids
-    cdef Py_hash_t unwanted           # hash of the client id whose messages No Local keeps away; 0: none
+    cdef str unwanted                 # client id whose messages No Local keeps away; None: none
     cdef uint8_t qos
 
 
@@ -35,12 +36,14 @@ cdef class Session(Subscriber):
     cdef Core core
     cdef Outlet link                  # the connection, or None
     cdef readonly str client_id
-    cdef readonly object identity     # what authentication gave, or None
+    cdef readonly object identity     # what authentication gave, or None; who replaces it forgets publisher
     cdef readonly str user_name       # of the CONNECT, or None
     cdef readonly str identity_name   # whom authentication found when it last connected, or None
     cdef readonly uint64_t number     # under which the store knows it; 0: it is not durable
     cdef uint64_t key                 # of its record; 0: none
     cdef dict subscription_keys       # bytes filter -> key of its record; None: not durable, or no subscription
+    cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
+    cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
     cdef dict replays                 # bytes filter -> Replay, first one running; None: none
     cdef window_t sent                # QoS 1 and 2 on their way to the client
@@ -72,6 +75,8 @@ cdef class Session(Subscriber):
     @staticmethod
     cdef Session new(Core core, str client_id)
 
+    # What its messages name as their publisher; borrowed from the session.
+    cdef PyObject* as_publisher(self) except NULL
     # Sends what the window and the buffer allow: resends, then queued, then retained messages.
     cdef int pump(self) except -1
     # True while pump() would have something to do if there were room.
