@@ -1,5 +1,6 @@
 """The engine: client table, publish path, delivery, wills, takeover, expiry."""
 
+cimport cython
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
@@ -126,6 +127,7 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
         log.exception("session %s: clock", session.client_id)
 
 
+@cython.final
 cdef class Remains:
     """The queue of a session that ended."""
 

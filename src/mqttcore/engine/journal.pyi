@@ -1,3 +1,8 @@
+from typing import final
+
+__pyx_capi__: dict[str, object]
+
+@final
 class Journal:
     def __init__(self, *, wall_offset_ms: int = 0, bytes_maximum: int = ..., keeps_retained: bool = True) -> None: ...
     @property

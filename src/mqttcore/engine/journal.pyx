@@ -1,5 +1,6 @@
 """Batches for the store; journal.pxd says what goes into them and what waits for them."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -79,10 +80,13 @@ cdef Py_ssize_t name_of(str text, name_t* name) except -1:
     return name.size
 
 
+@cython.final
 cdef class Journal:
     """The batch that gathers for an engine's store. Python sees its figures only."""
 
-    def __init__(self, *, int64_t wall_offset_ms=0, Py_ssize_t bytes_maximum=16 << 20, bint keeps_retained=True):
+    def __init__(
+        self, *, wall_offset_ms: int = 0, bytes_maximum: int = 16 << 20, keeps_retained: bool = True
+    ) -> None:
         self.number = 1
         self.first_key = self.next_key = 1
         self.wall_offset_ms = wall_offset_ms

@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from typing import final
 
 from mqttcore.engine.engine import Engine
 from mqttcore.engine.journal import Journal
 from mqttcore.engine.session import Session
 from mqttcore.store.contract import StoreBatch, ValueChange
 
+@final
 class Keeper:
     def __init__(
         self, engine: Engine, *, wall_ms: int, bytes_maximum: int = ..., keeps_retained: bool = True

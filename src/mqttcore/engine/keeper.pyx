@@ -1,7 +1,8 @@
 """The engine's side of its store, for a driver that owns both; keeper.pxd and journal.pxd."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from mqttcore.codec.codes cimport RC_IMPLEMENTATION_SPECIFIC_ERROR, RC_QUOTA_EXCEEDED
 from mqttcore.engine.connection cimport Connection
@@ -13,6 +14,7 @@ from mqttcore.store.framing cimport KIND_MESSAGE, frame_size, load_u64
 from mqttcore.errors import StoreError
 
 
+@cython.final
 cdef class Keeper:
     """Makes an engine durable. Made before the first connection; `Restorer` fills the engine before that, too.
 
@@ -24,7 +26,7 @@ cdef class Keeper:
     """
 
     def __init__(
-        self, engine: Engine, *, int64_t wall_ms, Py_ssize_t bytes_maximum=16 << 20, bint keeps_retained=True
+        self, engine: Engine, *, wall_ms: int, bytes_maximum: int = 16 << 20, keeps_retained: bool = True
     ) -> None:
         self.engine = engine
         self.journal = Journal(

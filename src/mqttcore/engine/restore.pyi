@@ -1,5 +1,8 @@
+from typing import final
+
 from mqttcore.engine.keeper import Keeper
 
+@final
 class Restorer:
     def __init__(self, keeper: Keeper, *, last_key: int) -> None: ...
     @property

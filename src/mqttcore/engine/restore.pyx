@@ -1,5 +1,6 @@
 """What a store kept, back into an engine; restore.pxd says in which order."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport uint16_t, uint32_t
@@ -65,13 +66,14 @@ cdef bytes take_text(const uint8_t** p, const uint8_t* end):
     return text
 
 
+@cython.final
 cdef class Restorer:
     """Fills an engine that nobody uses yet: `feed` all chunks, `supply` until nothing is missing, `finish`.
 
     last_key: the store's. Raises StoreError (corrupt) for what is no record; the engine is not to be used then.
     """
 
-    def __init__(self, keeper: Keeper, *, uint64_t last_key) -> None:
+    def __init__(self, keeper: Keeper, *, last_key: int) -> None:
         self.keeper = keeper
         self.engine = keeper.engine
         keeper.journal.start(last_key)
