@@ -370,6 +370,27 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = ""
 
 
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the broker uses its store, where it has one; the `[store]` table. Where it is, a plugin's table says."""
+
+    retained: Annotated[bool, Meta(description="Whether retained messages are kept in the store.")] = True
+    gather_ms: Annotated[
+        float,
+        Meta(ge=0, le=1000, description="Shortest time between the beginnings of two commits; one sync serves many."),
+    ] = 2.0
+    pending_bytes_maximum: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=_BYTES_MAXIMUM,
+            description="Bytes on their way to the store from which on publishers of durable messages are not read.",
+        ),
+    ] = 16_777_216
+    retry_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Time after which a commit that failed is tried again.")
+    ] = 1.0
+
+
 class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What becomes of who wants more than it may; the `[authorization]` table."""
 
@@ -400,27 +421,6 @@ class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = "refuse"
 
 
-class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the broker uses its store, where it has one; the `[store]` table. Where it is, a plugin's table says."""
-
-    retained: Annotated[bool, Meta(description="Whether retained messages are kept in the store.")] = True
-    gather_ms: Annotated[
-        float,
-        Meta(ge=0, le=1000, description="Shortest time between the beginnings of two commits; one sync serves many."),
-    ] = 2.0
-    pending_bytes_maximum: Annotated[
-        int,
-        Meta(
-            ge=65_536,
-            le=_BYTES_MAXIMUM,
-            description="Bytes on their way to the store from which on publishers of durable messages are not read.",
-        ),
-    ] = 16_777_216
-    retry_s: Annotated[
-        float, Meta(ge=0.01, le=3600, description="Time after which a commit that failed is tried again.")
-    ] = 1.0
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -438,10 +438,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         bool, Meta(description="Whether clients without authentication may subscribe to `$SYS/`.")
     ] = False
     limits: Annotated[Limits, Meta(description="Bounds of connections, sessions and stored messages.")] = Limits()
+    store: Annotated[StoreSettings, Meta(description="How the store is used.")] = StoreSettings()
     authorization: Annotated[Authorization, Meta(description="What becomes of who wants more than it may.")] = (
         Authorization()
     )
-    store: Annotated[StoreSettings, Meta(description="How the store is used.")] = StoreSettings()
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),

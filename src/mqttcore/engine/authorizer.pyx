@@ -2,7 +2,7 @@
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcmp
 
 from mqttcore.codec.codes cimport (
@@ -21,9 +21,9 @@ from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUS
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE
-from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle
+from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref
 from mqttcore.engine.permissions cimport MAY_PUBLISH, VERDICT_QOS, verdict_permits
-from mqttcore.engine.queue cimport entry_clear, entry_t, queue_sift, queue_t
+from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
 from mqttcore.engine.session cimport GUARD_HOOK, GUARD_RULES, IS_DIRECT
 from mqttcore.engine.subscriber cimport OPT_QOS
@@ -87,7 +87,7 @@ cdef class Authorizer(Core):
             raise ValueError("an identity's expires_at_s is no number")
         if at_s > FOREVER_S:
             return 0
-        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.birth.wall_offset_ms, 1)
+        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.wall_offset_ms, 1)
 
     cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous):
         cdef Rights rights
@@ -126,9 +126,11 @@ cdef class Authorizer(Core):
 
     cdef int take_identity(self, Session session, object identity, Rights rights) except -1:
         cdef bint is_changed = session.rights is not rights or (session.identity is None) != (identity is None)
+        cdef bint is_handed_over
         session.identity = identity
         session.publisher = None
         session.rights = rights
+        is_handed_over = session.number != 0 and session.owner != (None if identity is None else identity.name)
         session.owner = None if identity is None else identity.name
         session.guards = (GUARD_HOOK if self.hook_mask & HOOK_AUTHORIZE_DELIVER else 0) | (
             GUARD_RULES if rights is not None and rights.has_rules and self.limits.checks_at_delivery else 0
@@ -139,6 +141,8 @@ cdef class Authorizer(Core):
             self.withdraw_subscriptions(session)
         if is_changed and rights is not None and rights.has_rules:
             self.withdraw_messages(session)
+        if is_handed_over:
+            session.keep(session.link is not None)
         return 0
 
     cdef int bind_identity(self, Session session) except -1:
@@ -399,6 +403,7 @@ cdef class Authorizer(Core):
             elif allowed < <int>(held & OPT_QOS):
                 held = (held & ~<uint64_t>OPT_QOS) | <uint64_t>allowed
                 session.subscriptions[topic_filter] = held
+                session.keep_subscription(topic_filter, <uint8_t>held, <uint32_t>(held >> 8))
                 self.topics.subscribe(
                     <const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session, <uint8_t>held,
                     <uint32_t>(held >> 8),
@@ -436,28 +441,27 @@ cdef class Authorizer(Core):
         return 0
 
     cdef int withdraw_queued(self, Session session, queue_t* queue) except -1:
-        # What is in the store only is judged when it comes from there.
-        cdef entry_t* gone
-        cdef uint32_t count, i
+        # What is in the store alone is looked at when it comes from there. Others get what was shared when all is done here.
         cdef int64_t before_bytes = session.queue.bytes + session.queue_qos0.bytes
         cdef int64_t before_count = <int64_t>session.queue.count + session.queue_qos0.count
-        cdef object group
-        if queue.count == 0:
-            return 0
-        gone = <entry_t*>malloc(queue.count * sizeof(entry_t))
-        if gone == NULL:
-            raise MemoryError
-        count = queue_sift(queue, may_stay, <void*>session, gone)
-        session.queue_bytes(before_bytes, before_count)
-        try:
-            for i in range(count):
-                session.forget(gone[i].key, gone[i].stored)
-                group = <object>gone[i].group if gone[i].group != NULL else None
-                self.withdraw(session, msg_ref(gone[i].message), group)
-        finally:
-            for i in range(count):
-                entry_clear(&gone[i])
-            free(gone)
+        cdef entry_t* entry
+        cdef uint32_t i
+        cdef list withdrawn = []
+        cdef Message message
+        for i in range(queue.resident):
+            entry = queue_at(queue, i)
+            if entry.doom or entry.retain & IS_DIRECT or may_read(session, entry.message):
+                continue
+            withdrawn.append((Message.new(entry.message), <object>entry.group if entry.group != NULL else None))
+            entry.doom = 1 + DROP_NOT_AUTHORIZED
+            session.forget(entry.key, entry.stored)
+            stored_unref(entry.stored)        # at once: the next one may be the last that refers to it
+            entry.stored = NULL
+        if withdrawn:
+            queue_sweep(queue)
+            session.queue_bytes(before_bytes, before_count)
+        for message, group in withdrawn:
+            self.withdraw(session, msg_ref(message.ref), group)
         return 0
 
     cdef int withdraw(self, Session session, msg_t* m, object group) except -1:
@@ -470,10 +474,6 @@ cdef class Authorizer(Core):
         finally:
             msg_unref(m)
         return 0
-
-
-cdef bint may_stay(void* session, entry_t* entry) noexcept:
-    return entry.message == NULL or entry.retain & IS_DIRECT or may_read(<Session>session, entry.message)
 
 
 cdef inline bint may_read(Session session, msg_t* m) noexcept:

@@ -32,7 +32,7 @@ cdef enum:
     PAUSE_CONGESTED = 2       # a queue it publishes to is full
     PAUSE_RATE = 4            # it sent too much
     PAUSE_SUBSCRIBE = 8       # a plugin decides a SUBSCRIBE
-    PAUSE_STORE = 16          # too much waits for the store
+    PAUSE_STORE = 16          # too much of what came is not safe yet
 
 
 cdef class Connection(Outlet):

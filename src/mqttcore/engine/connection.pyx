@@ -43,7 +43,6 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
-from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REFUSED, EVENT_CONNECTION_CLOSED, EVENT_MESSAGE_DROPPED
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
@@ -575,6 +574,15 @@ cdef class Connection(Outlet):
             core.pause_publisher(self)
         return 0
 
+    cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1:
+        # What cannot be kept is not taken. 3.1.1 has no way to say so but to close without an acknowledgement.
+        if view.qos == 2:
+            self.session.on_pubrel(view.packet_id)
+        if self.version < 5:
+            return self.close_with(reason_code, True, None)
+        self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+        return 0
+
     cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1:
         # The order: handlers that authorise by themselves, rights, hooks, the other handlers. Each that is Python may close
         # this connection, and change what routes lead to. After a handler *pub* stands on its own and goes on all the same;
@@ -651,15 +659,6 @@ cdef class Connection(Outlet):
             session.rights.judge(MAY_PUBLISH, pub.topic, pub.topic_size), pub.qos, pub.retain
         ):
             return RC_NOT_AUTHORIZED
-        return 0
-
-    cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1:
-        # What cannot be kept is not taken. 3.1.1 has no way to say so but to close without an acknowledgement.
-        if view.qos == 2:
-            self.session.on_pubrel(view.packet_id)
-        if self.version < 5:
-            return self.close_with(reason_code, True, None)
-        self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
         return 0
 
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
@@ -887,6 +886,7 @@ cdef class Connection(Outlet):
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
         cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         cdef uint8_t options
+        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         cdef int decided
         cdef Py_ssize_t i = 0
         for subscription in packet.subscriptions:
@@ -920,8 +920,11 @@ cdef class Connection(Outlet):
         cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.topic_filters)):
             return 0
-        if self.version < 5 and self.session.number and self.core.journal is not None and self.core.journal.failure:
-            return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
+        if self.session.number and self.core.journal is not None and self.core.journal.failure:
+            if self.version < 5:
+                return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
+            codes = [RC_IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.topic_filters)
+            return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(5))
         for topic_filter in packet.topic_filters:
             codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
         return self.answer(UnsubAck(packet.packet_id, codes).encode(self.version), mark)    # [MQTT-3.10.4-4]

@@ -5,7 +5,6 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from mqttcore.engine.events cimport EventLog
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t
@@ -101,11 +100,11 @@ cdef struct counters_t:
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused
+    uint64_t paged_out                # queued messages given up to the store
+    uint64_t paged_in
     uint64_t rate_limited             # times a client was not read for being over its rate
     uint64_t subscriptions_refused    # for want of permission
     uint64_t subscriptions_ignored    # granted, but over a quota that lets them have no effect
-    uint64_t paged_out                # queued messages given up to the store
-    uint64_t paged_in
     int64_t connections               # open, any state
     int64_t connections_peak
     int64_t online                    # sessions with a connection

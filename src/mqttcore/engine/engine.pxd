@@ -40,17 +40,18 @@ cdef class Engine(Authorizer):
 
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
-    cdef int wake(self) except -1
     # Empties queues of ended sessions: at most *budget* entries.
     cdef int empty_remains(self, int budget) except -1
     cdef bint journal_fails(self) noexcept
     cdef uint8_t refusal_of(self, pub_t* pub, target_t* targets, uint32_t count) noexcept
     cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept
+    cdef int raise_refusal(self, uint8_t reason_code) except -1
     cdef void bury(self, object subscriber) noexcept
     cdef int publish_will(self, Session session) except -1
     cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
+    cdef object view_of(self, object client)
     cdef int publish_will(self, Session session) except -1
     cdef Session make_session(self, str client_id)
     cdef int accept_session(self, object connection, object packet, object identity) except -1

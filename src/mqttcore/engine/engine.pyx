@@ -26,7 +26,6 @@ from mqttcore.codec.codes cimport (
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
     RC_CONTINUE_AUTHENTICATION,
-    RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
@@ -57,10 +56,6 @@ from mqttcore.engine.connection cimport (
 from mqttcore.engine.core cimport (
     DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL, OWNER_IGNORE,
     OWNER_REFUSE,
-)
-from mqttcore.engine.events cimport (
-    EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
-    drop_names,
 )
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
@@ -651,11 +646,15 @@ cdef class Engine(Authorizer):
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef pub_t pub
         cdef target_t target
+        cdef uint8_t refusal
         try:
             if session is None or (session.link is None and not (stores_offline and qos)):
                 return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            refusal = self.refusal_of(&pub, &target, 1) if self.is_refusing else 0
+            if refusal:
+                self.raise_refusal(refusal)
             target.is_direct = True
             session.deliver(&pub, &target)
         finally:
@@ -698,10 +697,8 @@ cdef class Engine(Authorizer):
             msg_view(m, &pub)
             route = self.topics.route(m.data, m.topic_size)
             refusal = self.refusal(&pub, route) if self.is_refusing else 0
-            if refusal == RC_QUOTA_EXCEEDED and not self.journal_fails():
-                raise QuotaExceeded(refusal, "§4.3.2", "the queue of a subscriber is full")
             if refusal:
-                raise StoreError("full" if refusal == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept")
+                self.raise_refusal(refusal)
             reached = self.publish(&pub, route)
         finally:
             msg_unref(m)
@@ -710,6 +707,13 @@ cdef class Engine(Authorizer):
         if reached == -2:
             raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
         return reached
+
+    cdef int raise_refusal(self, uint8_t reason_code) except -1:
+        if not self.journal_fails():
+            raise QuotaExceeded(reason_code, "§4.3.2", "the queue of a subscriber is full")
+        raise StoreError(
+            "full" if reason_code == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept"
+        )
 
     cdef bint journal_fails(self) noexcept:
         return self.journal is not None and self.journal.failure != 0
@@ -1046,7 +1050,8 @@ cdef class Engine(Authorizer):
             return 0
         # A session that ends with its connection does not outlive the takeover.
         present = (
-            session is not None and not packet.clean_start and not is_replaced and (session.link is None or session.session_expiry_s != 0)
+            session is not None and not packet.clean_start and not is_replaced
+            and (session.link is None or session.session_expiry_s != 0)
         )
         if self.journal_fails() and (
             expiry_s or (session is not None and session.number) if not present
@@ -1247,10 +1252,10 @@ cdef class Engine(Authorizer):
             return RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
         if session.subscriptions is None:
             session.subscriptions = {}
-        if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
-            return RC_NOT_AUTHORIZED                              # $SYS
         if session.number and self.journal_fails():
             return self.journal.failure
+        if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
+            return RC_NOT_AUTHORIZED                              # $SYS
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
@@ -1268,18 +1273,7 @@ cdef class Engine(Authorizer):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
-        if self.events.mask & EVENT_SUBSCRIBED:
-            self.events.subscribed(
-                self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
-            )
-        if session.number and self.journal is not None:
-            if session.subscription_keys is None:
-                session.subscription_keys = {}
-            if not is_new:
-                self.journal.delete(session.subscription_keys[topic_filter])
-            session.subscription_keys[topic_filter] = self.journal.put_subscription(
-                session.number, (options & ~<uint8_t>OPT_QOS) | qos, subid, topic_filter
-            )
+        session.keep_subscription(topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
@@ -1304,8 +1298,6 @@ cdef class Engine(Authorizer):
             return RC_TOPIC_FILTER_INVALID
         if session.subscriptions is None or topic_filter not in session.subscriptions:
             return RC_NO_SUBSCRIPTION_EXISTED
-        if session.number and self.journal_fails():
-            return RC_IMPLEMENTATION_SPECIFIC_ERROR
         del session.subscriptions[topic_filter]
         if session.number and self.journal is not None:
             self.journal.delete(session.subscription_keys.pop(topic_filter))

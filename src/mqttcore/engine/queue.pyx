@@ -75,9 +75,7 @@ cdef void queue_page_out(queue_t* q) noexcept:
 
 cdef void queue_page_in(queue_t* q, msg_t* m) noexcept:
     cdef entry_t* entry = queue_at(q, q.resident)
-    if m == NULL:
-        entry.is_lost = True
-    else:
+    if m != NULL and entry.message == NULL:
         entry.message = msg_ref(m)
     q.resident += 1
     q.resident_bytes += entry_bytes(entry)
@@ -85,10 +83,6 @@ cdef void queue_page_in(queue_t* q, msg_t* m) noexcept:
 
 cdef void entry_release(queue_t* q, entry_t* entry) noexcept:
     q.bytes -= entry_bytes(entry)
-    entry_clear(entry)
-
-
-cdef void entry_clear(entry_t* entry) noexcept:
     if entry.message != NULL:
         msg_unref(entry.message)
     stored_unref(entry.stored)
@@ -110,29 +104,27 @@ cdef void queue_pop(queue_t* q) noexcept:
         q.head = q.mask = 0
 
 
+cdef void queue_sweep(queue_t* q) noexcept:
+    cdef uint32_t i, kept = 0, resident = 0
+    cdef entry_t* entry
+    for i in range(q.count):
+        entry = queue_at(q, i)
+        if entry.doom:
+            if i < q.resident:
+                q.resident_bytes -= entry_bytes(entry)
+            entry_release(q, entry)
+            continue
+        resident += i < q.resident
+        if kept != i:
+            queue_at(q, kept)[0] = entry[0]
+        kept += 1
+    q.count = kept
+    q.resident = resident
+
+
 cdef void queue_clear(queue_t* q) noexcept:
     cdef uint32_t i
     for i in range(q.count):
         entry_release(q, queue_at(q, i))
     free(q.ring)
     memset(q, 0, sizeof(queue_t))
-
-
-cdef uint32_t queue_sift(queue_t* q, bint (*stays)(void*, entry_t*) noexcept, void* who, entry_t* gone) noexcept:
-    cdef uint32_t i, kept = 0, resident = 0, count = 0
-    cdef entry_t* entry
-    for i in range(q.count):
-        entry = queue_at(q, i)
-        if stays(who, entry):
-            resident += i < q.resident
-            queue_at(q, kept)[0] = entry[0]
-            kept += 1
-            continue
-        q.bytes -= entry_bytes(entry)
-        if i < q.resident:
-            q.resident_bytes -= entry_bytes(entry)
-        gone[count] = entry[0]
-        count += 1
-    q.count = kept
-    q.resident = resident
-    return count

@@ -49,11 +49,11 @@ cdef class Session(Subscriber):
     cdef readonly str client_id
     cdef readonly object identity     # what authentication gave, or None; who replaces it forgets publisher
     cdef readonly str user_name       # of the CONNECT, or None
-    cdef Rights rights                # of the identity; None: everything is allowed
-    cdef readonly str owner           # name of the identity it belongs to; None: of nobody
     cdef readonly uint64_t number     # under which the store knows it; 0: it is not durable
     cdef uint64_t key                 # of its record; 0: none
     cdef dict subscription_keys       # bytes filter -> key of its record; None: not durable, or no subscription
+    cdef Rights rights                # of the identity; None: everything is allowed
+    cdef readonly str owner           # name of the identity it belongs to; None: of nobody
     cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
     cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
@@ -79,8 +79,8 @@ cdef class Session(Subscriber):
     cdef uint64_t acked               # packet ids that became free
     cdef readonly bint is_clean       # ends with its connection
     cdef readonly bint has_ended
-    cdef uint8_t is_paging            # asked for messages of its queue
-    cdef uint8_t is_ranked            # stands in Engine.ranking
+    cdef bint is_paging               # asked for messages of its queue
+    cdef bint is_ranked               # stands in Engine.ranking
     cdef uint8_t has_acked            # a packet id became free since the last pump()
     cdef uint8_t is_stalled           # publishers waited for it in vain: no more until it acknowledges something
     cdef uint8_t guards               # GUARD_*: what stands between it and its messages
@@ -145,12 +145,14 @@ cdef class Session(Subscriber):
     # A message gets a packet id now; 0: it was dropped. The window has room. since_ms: when it was queued or came.
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group,
                       int64_t since_ms) except -1
+    # Puts the record of a subscription, in the place of the one before.
+    cdef int keep_subscription(self, bytes topic_filter, uint8_t options, uint32_t subid) except -1
     cdef int keep_slot(self, slot_t* slot, int64_t since_ms) except -1
     cdef int keep_entry(self, entry_t* entry) except -1
     # Removes records from the store, if there is one. key 0, stored NULL: none.
     cdef int forget(self, uint64_t key, stored_t* stored) except -1
     cdef int finish_slot(self, slot_t* slot) except -1
-    cdef int want_page(self) except -1
+    cdef int page_ahead(self, queue_t* queue) except -1
     cdef bint is_over_limit(self, int64_t size) noexcept
     cdef int send_again(self, slot_t* slot) except -1
     cdef int pump_resends(self) except -1

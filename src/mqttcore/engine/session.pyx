@@ -6,15 +6,14 @@ from libc.stdlib cimport free
 from mqttcore.codec.codes cimport PT_PUBREL
 from mqttcore.engine.core cimport (
     DROP_EXPIRED,
-    DROP_NOT_AUTHORIZED,
     DROP_LOST,
+    DROP_NOT_AUTHORIZED,
     DROP_QUEUE_FULL,
     DROP_SESSION_ENDED,
     DROP_SLOW_READER,
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
-from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport (
@@ -198,7 +197,9 @@ cdef class Session(Subscriber):
         cdef uint16_t packet_id = window_next_id(&self.sent)
         cdef slot_t* slot
         cdef bint has_to_wait = qos == 2 and self.number != 0 and self.core.journal is not None
-        if not has_to_wait and not self.link.send_publish(pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids):
+        if not has_to_wait and not self.link.send_publish(
+            pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids
+        ):
             self.count_drop(DROP_TOO_LARGE)
             return 0
         pub_keep(pub)
@@ -213,7 +214,7 @@ cdef class Session(Subscriber):
         if self.number:
             self.keep_slot(slot, since_ms)
             if has_to_wait:
-                self.link.hold(0x34 | (retain & IS_RETAINED), packet_id, 0, None)
+                self.link.hold(0x34, packet_id, 0, None)
         return 1
 
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept:
@@ -221,7 +222,9 @@ cdef class Session(Subscriber):
         self.core.counters.queued_bytes += self.queue.bytes + self.queue_qos0.bytes - before_bytes
 
     cdef int enqueue(self, pub_t* pub, uint8_t qos, uint8_t retain, target_t* target, subids_t* ids) except -1:
-        cdef int64_t before_bytes, before_count, size
+        cdef int64_t before_bytes, before_count
+        cdef int64_t bytes_maximum = self.queued_bytes_maximum()
+        cdef int64_t size
         cdef entry_t* entry
         cdef msg_t* m
         if self.has_ended:
@@ -366,14 +369,11 @@ cdef class Session(Subscriber):
                 if self.is_too_old(entry):
                     self.forget(entry.key, entry.stored)
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
+                elif entry.doom:
+                    self.forget(entry.key, entry.stored)
+                    self.count_drop(entry.doom - 1)
                 elif entry.message == NULL:
-                    if not entry.is_lost:
-                        break                             # on its way from the store
-                    self.forget(entry.key, entry.stored)
-                    self.count_drop(DROP_LOST)
-                elif entry.stored != NULL and not self.may_have(entry):
-                    self.forget(entry.key, entry.stored)
-                    self.count_drop(DROP_NOT_AUTHORIZED)
+                    break                                 # on its way from the store
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
                     if not self.link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
@@ -389,9 +389,7 @@ cdef class Session(Subscriber):
                 queue_pop(queue)
         finally:
             self.queue_bytes(before_bytes, before_count)
-        if queue.resident < queue.count and queue.resident <= self.core.limits.queued_resident_messages // 2:
-            self.want_page()
-        return 0
+        return self.page_ahead(queue)
 
     cdef int pump_asked(self, queue_t* queue) except -1:
         # As pump_queue, asking the hook, which may do anything: so what is at the head is looked at again behind it.
@@ -403,7 +401,10 @@ cdef class Session(Subscriber):
         cdef int64_t before_bytes, before_count
         while self.link is link and queue.count and link.out.pending < self.core.limits.output_high_water_bytes:
             entry = queue_head(queue)
-            if entry.qos and not self.has_window():
+            if entry.doom:
+                self.drop_head_of(queue, entry.doom - 1)
+                continue
+            if entry.message == NULL or entry.qos and not self.has_window():
                 break
             if entry.message == NULL:
                 if not entry.is_lost:
@@ -424,6 +425,7 @@ cdef class Session(Subscriber):
                 if self.is_too_old(entry):
                     self.forget(entry.key, entry.stored)
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
+                    self.forget(entry.key, entry.stored)
                 elif not is_allowed:
                     self.forget(entry.key, entry.stored)
                 else:
@@ -438,6 +440,8 @@ cdef class Session(Subscriber):
                 self.queue_bytes(before_bytes, before_count)
             finally:
                 msg_unref(m)
+        if self.link is link:
+            self.page_ahead(queue)
         return 0
 
     cdef int pump_replays(self) except -1:
@@ -619,7 +623,7 @@ cdef class Session(Subscriber):
     cdef int send_again(self, slot_t* slot) except -1:
         cdef pub_t pub
         if slot.state != AWAIT_PUBACK and slot.key and self.core.journal is not None and self.core.journal.is_unsafe(slot.key):
-            return self.link.hold(0x62 if slot.state == AWAIT_PUBCOMP else 0x3C | (slot.retain & IS_RETAINED), slot.packet_id, 0, None)
+            return self.link.hold(0x62 if slot.state == AWAIT_PUBCOMP else 0x3C, slot.packet_id, 0, None)
         if slot.state == AWAIT_PUBCOMP:
             return self.link.send_ack(0x62, slot.packet_id, 0)
         if slot.message == NULL:              # the store did not have it any more
@@ -637,26 +641,6 @@ cdef class Session(Subscriber):
             self.count_drop(DROP_TOO_LARGE)
             self.finish_slot(slot)
         return 0
-
-    cdef slot_t* ask_again(self, slot_t* slot) except? NULL:
-        # The slot to send again, NULL: it is not to be. Slots move while the hook is asked.
-        cdef Outlet link = self.link
-        cdef uint16_t packet_id = slot.packet_id
-        cdef msg_t* m = msg_ref(slot.message)
-        cdef pub_t pub
-        cdef bint is_allowed
-        try:
-            msg_view(m, &pub)
-            is_allowed = self.core.authorize_deliver(self, &pub)
-            slot = window_find(&self.sent, packet_id)
-            if self.link is not link or slot == NULL or slot.message != m:
-                return NULL
-            if not is_allowed:
-                self.finish_slot(slot)
-                return NULL
-        finally:
-            msg_unref(m)
-        return slot
 
     cdef int send_held(self, uint16_t packet_id) except -1:
         cdef slot_t* slot = window_find(&self.sent, packet_id)
@@ -696,13 +680,25 @@ cdef class Session(Subscriber):
         if self.will != NULL:
             will = self.will.stored.key
         key = journal.put_session(
-            self.number, self.session_expiry_s, is_connected, self.expires_ms, will, self.will_delay_s,
+            self.number, self.session_expiry_s, is_connected, 0 if is_connected else self.expires_ms, will, self.will_delay_s,
             self.will_due_ms, self.client_id.encode(), (self.user_name or "").encode(),
             (self.owner or "").encode(),
         )
         if self.key:
             journal.delete(self.key)
         self.key = key
+        return 0
+
+    cdef int keep_subscription(self, bytes topic_filter, uint8_t options, uint32_t subid) except -1:
+        cdef Journal journal = self.core.journal
+        if journal is None or self.number == 0:
+            return 0
+        if self.subscription_keys is None:
+            self.subscription_keys = {}
+        key = self.subscription_keys.get(topic_filter)
+        if key is not None:
+            journal.delete(key)
+        self.subscription_keys[topic_filter] = journal.put_subscription(self.number, options, subid, topic_filter)
         return 0
 
     cdef int keep_slot(self, slot_t* slot, int64_t since_ms) except -1:
@@ -734,8 +730,12 @@ cdef class Session(Subscriber):
             self.core.counters.paged_out += 1
         return 0
 
-    cdef int want_page(self) except -1:
-        if not self.is_paging and self.core.journal is not None:
+    cdef int page_ahead(self, queue_t* queue) except -1:
+        # Asks for what is in the store alone before the last of what is in memory is sent.
+        if (
+            queue.resident < queue.count and queue.resident <= self.core.limits.queued_resident_messages // 2
+            and not self.is_paging and self.core.journal is not None
+        ):
             self.is_paging = True
             self.core.journal.paging.append(self)
         return 0
@@ -774,13 +774,37 @@ cdef class Session(Subscriber):
                     m = message.ref
                     m.stored = entry.stored
                     entry.stored.message = m
-            if entry.message == NULL:
-                queue_page_in(&self.queue, m)
-                self.core.counters.paged_in += m != NULL
-            else:
-                self.queue.resident += 1
-                self.queue.resident_bytes += entry.stored.bytes
+            if m == NULL:
+                entry.doom = 1 + DROP_LOST
+            elif entry.message == NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
+                # Rights were taken away while it was out of sight. Another member may have what was shared.
+                entry.doom = 1 + DROP_NOT_AUTHORIZED
+                if entry.group != NULL:
+                    self.core.redistribute(m, <object>entry.group, self)
+                    entry = queue_at(&self.queue, self.queue.resident)
+            self.core.counters.paged_in += m != NULL and entry.message == NULL
+            queue_page_in(&self.queue, m)
         return True
+
+    cdef slot_t* ask_again(self, slot_t* slot) except? NULL:
+        # The slot to send again, NULL: it is not to be. Slots move while the hook is asked.
+        cdef Outlet link = self.link
+        cdef uint16_t packet_id = slot.packet_id
+        cdef msg_t* m = msg_ref(slot.message)
+        cdef pub_t pub
+        cdef bint is_allowed
+        try:
+            msg_view(m, &pub)
+            is_allowed = self.core.authorize_deliver(self, &pub)
+            slot = window_find(&self.sent, packet_id)
+            if self.link is not link or slot == NULL or slot.message != m:
+                return NULL
+            if not is_allowed:
+                self.finish_slot(slot)
+                return NULL
+        finally:
+            msg_unref(m)
+        return slot
 
     # --- from the client ----------------------------------------------------------------------------------------
 
