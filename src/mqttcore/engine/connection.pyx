@@ -43,6 +43,7 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
+from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REFUSED, EVENT_CONNECTION_CLOSED, EVENT_MESSAGE_DROPPED
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
@@ -884,7 +885,6 @@ cdef class Connection(Outlet):
         cdef list codes = []
         cdef object subscription
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
-        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         cdef uint8_t options
         cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         cdef int decided

@@ -5,6 +5,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mqttcore.engine.events cimport EventLog
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t

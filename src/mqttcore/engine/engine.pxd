@@ -51,8 +51,6 @@ cdef class Engine(Authorizer):
     cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
-    cdef object view_of(self, object client)
-    cdef int publish_will(self, Session session) except -1
     cdef Session make_session(self, str client_id)
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.

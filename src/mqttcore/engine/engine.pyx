@@ -57,6 +57,10 @@ from mqttcore.engine.core cimport (
     DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL, OWNER_IGNORE,
     OWNER_REFUSE,
 )
+from mqttcore.engine.events cimport (
+    EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
+    drop_names,
+)
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
 from mqttcore.engine.message cimport (
@@ -1273,6 +1277,10 @@ cdef class Engine(Authorizer):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
+        if self.events.mask & EVENT_SUBSCRIBED:
+            self.events.subscribed(
+                self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
+            )
         session.keep_subscription(topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]

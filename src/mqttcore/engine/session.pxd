@@ -129,7 +129,6 @@ cdef class Session(Subscriber):
     # True when the queue holds more than 1 - 1/n of what it may.
     cdef bint is_congested(self, uint32_t n) noexcept
     # True while a message may get a packet id.
-    cdef bint may_have(self, entry_t* entry) noexcept
     cdef bint has_window(self) noexcept
     # One per filter, so there are no more than subscriptions.
     cdef int start_replay(self, bytes topic_filter, RetainedCursor cursor, uint8_t qos, bint no_local,

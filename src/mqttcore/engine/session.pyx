@@ -14,6 +14,7 @@ from mqttcore.engine.core cimport (
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
+from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport (
@@ -231,7 +232,7 @@ cdef class Session(Subscriber):
             return 0
         m = pub_keep(pub)
         size = msg_bytes(m)
-        if size > self.queued_bytes_maximum():
+        if size > bytes_maximum:
             self.count_drop(DROP_QUEUE_FULL if qos else DROP_SLOW_READER)     # nothing makes room for it
             return 0
         if size > self.core.limits.queued_total_bytes_maximum:
@@ -320,13 +321,6 @@ cdef class Session(Subscriber):
         verdict = self.rights.verdict(MAY_SUBSCRIBE, topic, size, hash_bytes(topic, size, &self.core.topics.tree.key))
         return verdict & VERDICT_QOS if verdict else -1
 
-    cdef bint may_have(self, entry_t* entry) noexcept:
-        # Rights may have been taken away while its message was in the store only.
-        return (
-            not self.guards & GUARD_RULES or entry.retain & IS_DIRECT
-            or self.readable_qos(entry.message.data, entry.message.topic_size) >= 0
-        )
-
     cdef bint has_window(self) noexcept:
         return self.sent.count < self.window_size and self.sent.bytes < self.core.limits.in_flight_bytes_maximum
 
@@ -406,17 +400,10 @@ cdef class Session(Subscriber):
                 continue
             if entry.message == NULL or entry.qos and not self.has_window():
                 break
-            if entry.message == NULL:
-                if not entry.is_lost:
-                    break                                 # on its way from the store
-                self.drop_head_of(queue, DROP_LOST)
-                continue
             m = msg_ref(entry.message)
             try:
                 msg_view(m, &pub)
-                is_allowed = self.is_too_old(entry) or (
-                    self.may_have(entry) and self.core.authorize_deliver(self, &pub)
-                )
+                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub)
                 if self.link is not link or not queue.count or queue_head(queue).message != m:
                     continue
                 entry = queue_head(queue)
@@ -425,7 +412,6 @@ cdef class Session(Subscriber):
                 if self.is_too_old(entry):
                     self.forget(entry.key, entry.stored)
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
-                    self.forget(entry.key, entry.stored)
                 elif not is_allowed:
                     self.forget(entry.key, entry.stored)
                 else:
