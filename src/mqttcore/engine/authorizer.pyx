@@ -120,16 +120,15 @@ cdef class Authorizer(Core):
                 raise ProtocolError(refused, "§3.1.2.5", "not authorized to publish the will")
         return rights
 
-    cdef bint owns(self, Session session, object identity) noexcept:
+    cdef bint owns(self, Session session, object identity) except -1:
         # A session that nobody authenticated for is whose who does so first.
-        return session.owner is None or (identity is not None and identity.name == session.owner)
+        return session.identity is None or (identity is not None and identity.name == session.identity.name)
 
     cdef int take_identity(self, Session session, object identity, Rights rights) except -1:
         cdef bint is_changed = session.rights is not rights or (session.identity is None) != (identity is None)
         session.identity = identity
         session.publisher = None
         session.rights = rights
-        session.owner = None if identity is None else identity.name
         session.guards = (GUARD_HOOK if self.hook_mask & HOOK_AUTHORIZE_DELIVER else 0) | (
             GUARD_RULES if rights is not None and rights.has_rules and self.limits.checks_at_delivery else 0
         )
@@ -305,12 +304,12 @@ cdef class Authorizer(Core):
         cdef Subscribing subscribing = Subscribing.__new__(Subscribing)
         subscribing.packet = packet
         subscribing.decisions = []
-        conn.subscribing = subscribing
+        conn.connect = subscribing
         return self.go_on_subscribing(conn)
 
     cdef int go_on_subscribing(self, Connection conn) except -1:
         # Decides filter by filter; nothing is subscribed before all are. Stops where the hook answers later.
-        cdef Subscribing subscribing = <Subscribing>conn.subscribing
+        cdef Subscribing subscribing = <Subscribing>conn.connect
         cdef object subscription, answer
         cdef list subscriptions = subscribing.packet.subscriptions
         cdef bytes topic_filter
@@ -335,7 +334,7 @@ cdef class Authorizer(Core):
                 answer = RC_UNSPECIFIED_ERROR
             finally:
                 subscribing.is_asking = False
-            if conn.subscribing is not subscribing:
+            if conn.connect is not subscribing:
                 return 0              # the client is gone
             if len(subscribing.decisions) > place:
                 continue              # answered from within
@@ -348,7 +347,7 @@ cdef class Authorizer(Core):
             asked = subscribing.decisions[i]
             if decided > 2 or asked <= 2 and decided < asked:
                 subscribing.decisions[i] = decided
-        conn.subscribing = None
+        conn.connect = None
         for decided in subscribing.decisions:
             self.counters.subscriptions_refused += decided == RC_NOT_AUTHORIZED
         if self.limits.refused_subscribe_disconnects and RC_NOT_AUTHORIZED in subscribing.decisions:
@@ -376,9 +375,9 @@ cdef class Authorizer(Core):
         """
         cdef Connection conn = ClientView.connection_of(client)
         cdef Subscribing subscribing
-        if conn is None or conn.subscribing is None:
+        if conn is None or conn.state != STATE_CONNECTED or conn.connect is None:
             return
-        subscribing = <Subscribing>conn.subscribing
+        subscribing = <Subscribing>conn.connect
         self.decide(conn, subscribing, answer)
         if not subscribing.is_asking:
             self.go_on_subscribing(conn)

@@ -886,7 +886,7 @@ cdef class Connection(Outlet):
             return 0
         self.state = STATE_CLOSED
         self.session = None
-        self.connect = self.subscribing = None
+        self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)
         if self.rates != NULL:
             timer_disarm(&self.core.wheel, &self.rates.timer)

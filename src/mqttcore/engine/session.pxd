@@ -46,7 +46,6 @@ cdef class Session(Subscriber):
     cdef readonly object identity     # what authentication gave, or None; who replaces it forgets publisher
     cdef readonly str user_name       # of the CONNECT, or None
     cdef Rights rights                # of the identity; None: everything is allowed
-    cdef readonly str owner           # name of the identity it belongs to; None: of nobody
     cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
     cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
@@ -70,8 +69,8 @@ cdef class Session(Subscriber):
     cdef readonly uint64_t epoch      # counts takeovers: (client id, epoch) names an owner (DESIGN §7)
     cdef readonly uint64_t dropped    # messages dropped for this session
     cdef uint64_t acked               # packet ids that became free
-    cdef readonly bint is_clean       # ends with its connection
-    cdef readonly bint has_ended
+    cdef uint8_t is_clean             # ends with its connection
+    cdef uint8_t has_ended
     cdef uint8_t has_acked            # a packet id became free since the last pump()
     cdef uint8_t is_stalled           # publishers waited for it in vain: no more until it acknowledges something
     cdef uint8_t guards               # GUARD_*: what stands between it and its messages
