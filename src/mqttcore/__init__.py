@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
     from mqttcore.codec import Auth, Connect, Will
-    from mqttcore.config import Config, Limits, Listener, load
+    from mqttcore.config import Authorization, Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.message import Message
     from mqttcore.events import (
@@ -60,6 +60,7 @@ __all__ = [
     "Action",
     "AlarmChanged",
     "Auth",
+    "Authorization",
     "Broker",
     "Challenge",
     "Client",
@@ -162,6 +163,7 @@ _PLACES = {
     "ClientInfo": "mqttcore.broker",
     "Config": "mqttcore.config",
     "Limits": "mqttcore.config",
+    "Authorization": "mqttcore.config",
     "Listener": "mqttcore.config",
     "Message": "mqttcore.engine.message",
     "MessageStream": "mqttcore.subscription",
