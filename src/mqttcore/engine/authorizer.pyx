@@ -18,6 +18,7 @@ from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport change_message
 from mqttcore.engine.connection cimport PAUSE_SUBSCRIBE, STATE_CONNECTED
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUSE, OWNER_REPLACE
+from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE
@@ -87,7 +88,7 @@ cdef class Authorizer(Core):
             raise ValueError("an identity's expires_at_s is no number")
         if at_s > FOREVER_S:
             return 0
-        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.wall_offset_ms, 1)
+        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.wall_ms() + self.now_ms, 1)
 
     cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous):
         cdef Rights rights
@@ -180,6 +181,10 @@ cdef class Authorizer(Core):
         self.take_identity(session, identity, rights)
         if session.link is not None:
             self.bind_identity(session)
+            if self.events.mask & EVENT_CLIENT_AUTHENTICATED and session.link is not None:
+                self.events.authenticated(
+                    self.wall_ms(), ClientView.of(<Connection>session.link), identity
+                )
         self.wake()
         return True
 

@@ -143,6 +143,7 @@ cdef class SocketConnection(Connection):
             return self.feed(self.poller.buffer, n)
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -168,6 +169,7 @@ cdef class SocketConnection(Connection):
             return 0
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -209,6 +211,7 @@ cdef class SocketConnection(Connection):
                 break
         if n < 0:
             if errno != EAGAIN:
+                self.was_reset = True
                 self.drop()
                 return -1
             n = 0
@@ -564,6 +567,8 @@ cdef class Poller:
         cdef int limit = listener.max_connections
         cdef bint is_gated = listener.is_gated
         cdef bint is_rated = listener.admission is not None and listener.admission.settings.connection_rate
+        if is_gated and most > HANDSHAKE_STEPS:
+            most = HANDSHAKE_STEPS    # to begin a TLS session takes time as well
         for _ in range(most):
             if is_gated and not self.has_room(listener):
                 return self.suspend(fd, listener)
@@ -646,6 +651,7 @@ cdef class Poller:
                     if events[i].events & <uint32_t>EPOLLIN and connection.reads:
                         connection.readable()
                     elif events[i].events & (<uint32_t>EPOLLERR | <uint32_t>EPOLLHUP):
+                        connection.was_reset = True
                         connection.drop()
                 except Exception:
                     log.exception("serving client %s at %s: closed", connection.client_id, connection.peer)
