@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
     from mqttcore.codec import Auth, Connect, Will
-    from mqttcore.config import Config, Limits, Listener, load
+    from mqttcore.config import Authorization, Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.handler import Handler
     from mqttcore.engine.message import Message
@@ -66,6 +66,7 @@ __all__ = [
     "Action",
     "AlarmChanged",
     "Auth",
+    "Authorization",
     "BatchTap",
     "Broker",
     "Challenge",
@@ -180,6 +181,7 @@ _PLACES = {
     "ClientInfo": "mqttcore.broker",
     "Config": "mqttcore.config",
     "Limits": "mqttcore.config",
+    "Authorization": "mqttcore.config",
     "Listener": "mqttcore.config",
     "Message": "mqttcore.engine.message",
     "MessageStream": "mqttcore.subscription",

@@ -9,6 +9,7 @@ from mqttcore.config import Authorization
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import ProtocolError
+from mqttcore.events import ClientAuthenticated, Unsubscribed
 from mqttcore.handlers import Recipients
 from mqttcore.identity import Action, Identity, Permission, Quotas
 
@@ -588,3 +589,14 @@ async def test_queue_has_the_quota_of_the_identity(start_clocked: Start):
     few, small = (world.engine.session(client_id) for client_id in ("few", "small"))
     assert few.queued == 2
     assert 0 < small.queued_bytes_held <= 600
+
+
+async def test_replaced_identity_is_an_event(start_clocked: Start):
+    world = await start_clocked(hooks=Users(a=user(allow("a"), allow("b"))).hooks)
+    peer = await world.connect("a")
+    await peer.subscribe("a", "b")
+    world.engine.events.observe((ClientAuthenticated, Unsubscribed), None, 10)
+    world.engine.set_identity("a", user(allow("a")))
+    withdrawn, replaced = world.engine.events.take(world.now_ms)
+    assert (withdrawn.client_id, withdrawn.topic_filter) == ("a", "b")
+    assert (replaced.client_id, replaced.identity_name) == ("a", "user")

@@ -30,7 +30,7 @@ cdef class Authorizer(Core):
     cdef Rights admit_identity(self, Connection conn, object identity, object packet, str user_name,
                                Rights previous)
     # Whether a session may be had by an identity of that name (None: anonymous).
-    cdef bint owns(self, Session session, object identity) noexcept
+    cdef bint owns(self, Session session, object identity) except -1
     # Gives a session an identity and its rights; what they do not allow any more goes.
     cdef int take_identity(self, Session session, object identity, Rights rights) except -1
     # Engine clock at which an identity expires, 0: never. ValueError for what is no time.

@@ -40,8 +40,8 @@ cdef class Connection(Outlet):
     cdef readonly object listener     # what the driver gave: has name and allow_anonymous
     cdef object given_peer            # address of the client, as the driver gave it; None: unknown
     cdef readonly str client_id       # None until a CONNECT was decoded
-    cdef object connect               # the CONNECT while it is being admitted
-    cdef object subscribing           # Subscribing: a SUBSCRIBE that a plugin decides later; None: none
+    # The CONNECT while it is being admitted; once accepted, the authorizer's Subscribing while a SUBSCRIBE is being decided.
+    cdef object connect
     cdef rates_t* rates               # NULL: it may send as fast as it can
     cdef object client                # ClientView, once a hook or handler wanted it; None so far
     cdef readonly str authentication_method       # of the CONNECT, or None

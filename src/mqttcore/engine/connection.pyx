@@ -1011,7 +1011,7 @@ cdef class Connection(Outlet):
             self.core.events.closed(self.core.wall_ms(), self.core.view_of(self), self.close_reason, reason, detail)
         self.state = STATE_CLOSED
         self.session = None
-        self.connect = self.subscribing = None
+        self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)
         if self.rates != NULL:
             timer_disarm(&self.core.wheel, &self.rates.timer)

@@ -86,6 +86,16 @@ cdef class Session(Subscriber):
             msg_unref(self.will)
 
     @property
+    def is_clean(self) -> bool:
+        """Whether it ends with its connection."""
+        return self.is_clean != 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over: no client table knows it."""
+        return self.has_ended != 0
+
+    @property
     def is_connected(self) -> bool:
         """Whether a network connection is attached."""
         return self.link is not None
