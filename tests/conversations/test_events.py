@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mqttcore.codec import Publish, Subscription
+from mqttcore.config import Authorization
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.events import (
     ClientConnected,
@@ -229,7 +230,7 @@ async def test_subscriptions(start: Start):
 
 
 async def test_dropped_messages_are_summed_up_behind_the_others(start: Start):
-    world = await start(queued_messages_maximum=2)
+    world = await start(queued_messages_maximum=2, authorization=Authorization(refused_publish="drop"))
     peer = await world.connect("b", **LASTING)
     await peer.subscribe("t")
     await peer.disconnect()
