@@ -117,9 +117,7 @@ async def test_ordering_key_lasts_as_long_as_the_connection(config: Config):
     async with Broker(config) as broker, broker.subscribe("t") as messages:
         assert not broker.set_ordering_key("a", "a")
         for key in (None, "a"):
-            async with await join(
-                broker, "a", clean_start=False, properties={PropertyId.SESSION_EXPIRY_INTERVAL: 9}
-            ) as a:
+            async with await join(broker, "a", clean_start=False, properties=lasting) as a:
                 await a.publish("t", qos=1)
                 assert (await anext(messages)).ordering_key is None
                 assert broker.set_ordering_key("a", key)
