@@ -1,17 +1,16 @@
 """What a kept message says of itself and of who published it."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from mqttcore.codec import Connect, Publish, Will
 from mqttcore.config import Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.engine import PENDING, Engine
+from mqttcore.engine.engine import Engine
 from mqttcore.engine.hooks import HookTable
 from mqttcore.engine.message import Message, Publisher
 from mqttcore.engine.tap import Tap
+from mqttcore.identity import Identity
 
 WALL_MS = 1_700_000_000_000
 
@@ -92,12 +91,12 @@ def test_will_is_as_of_its_publication():
 
 
 def test_identity_is_that_of_the_moment():
-    answers = [SimpleNamespace(name="first"), SimpleNamespace(name=7)]  # a name that is no text is none
-    room = Room(HookTable(authenticate=lambda connection, _: room.engine.accept(connection, answers.pop(0)) or PENDING))
+    answers = [Identity("first"), Identity("second")]
+    room = Room(HookTable(authenticate=lambda client, connect: answers.pop(0)))
     for _ in range(2):
         connection = room.connect("a")
         connection.receive(Publish("t", b"1").encode(5))
-    assert [message.identity_name for message in room.tap.take()] == ["first", None]
+    assert [message.identity_name for message in room.tap.take()] == ["first", "second"]
 
 
 def test_publisher_outlives_its_session():

@@ -21,6 +21,10 @@ cdef class ClientView:
     @staticmethod
     cdef ClientView of(Connection connection)
 
+    # One without a connection, of which only these are known: a client that left a will, say.
+    @staticmethod
+    cdef ClientView absent(str client_id, str user_name, object identity)
+
     # The connection of a Connection or ClientView; None: it is gone. TypeError for anything else.
     @staticmethod
     cdef Connection connection_of(object client)

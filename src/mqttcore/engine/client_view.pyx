@@ -4,6 +4,9 @@
 cdef class ClientView:
     """A client on its connection, read-only but for `attributes`.
 
+    It outlives the connection. One whose client was gone already when it was made (a will that was delayed) has no
+    connection id, address and listener, and protocol_version 0.
+
     `attributes` is a dict for plugins, under keys that begin with their own name; it lasts as long as the connection.
     """
 
@@ -32,6 +35,16 @@ cdef class ClientView:
         self.clean_start = connection.clean_start
         self.attributes = {}
         connection.client = self
+        return self
+
+    @staticmethod
+    cdef ClientView absent(str client_id, str user_name, object identity):
+        cdef ClientView self = ClientView.__new__(ClientView)
+        self.client_id = client_id
+        self.connection_id = ""
+        self.user_name = user_name
+        self.identity = identity
+        self.attributes = {}
         return self
 
     @staticmethod

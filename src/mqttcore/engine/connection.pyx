@@ -425,10 +425,12 @@ cdef class Connection(Outlet):
         cdef route_t* route
         cdef Core core = self.core
         cdef Session session = self.session
-        cdef Py_ssize_t targets
+        cdef Py_ssize_t targets = 0
         cdef uint8_t* props
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
+        cdef bint is_taken = False            # by a topic handler
+        cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
@@ -463,9 +465,12 @@ cdef class Connection(Outlet):
                 return self.fail(status)
             if view.topic_size > core.limits.topic_bytes_maximum:
                 return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
-            if view.topic_size >= 5 and view.topic[:5] == b"$SYS/":
+            is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
+            if is_for_handlers_only and not core.topics.handlers:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
             route = core.topics.route(view.topic, view.topic_size)
+            if is_for_handlers_only and not route.handler_count:
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
         pub.topic = view.topic
         pub.topic_size = view.topic_size
         pub.payload = view.payload
@@ -493,11 +498,27 @@ cdef class Connection(Outlet):
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
         try:
-            targets = core.publish(&pub, route)
+            if route.handler_count:
+                is_taken = core.handle(self, &pub, route, True, &reason_code)
+                if not is_taken:
+                    # (whether the client may publish there is asked here: after who authorises by itself)
+                    route = core.topics.route(pub.topic, pub.topic_size)
+                    is_taken = core.handle(self, &pub, route, False, &reason_code)
+                    if not is_taken:
+                        route = core.topics.route(pub.topic, pub.topic_size)
+                        if is_for_handlers_only:
+                            is_taken = True
+                            reason_code = RC_NOT_AUTHORIZED
+            if not is_taken:
+                targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
-        if view.qos:
-            if targets == 0:
+        if is_taken and reason_code >= 0x80:
+            return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
+        if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
+            if is_taken:
+                pass
+            elif targets == 0:
                 reason_code = RC_NO_MATCHING_SUBSCRIBERS
             elif targets == -2:
                 reason_code = RC_QUOTA_EXCEEDED

@@ -9,6 +9,10 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+                     uint8_t* reason_code) except -1:
+        raise NotImplementedError
+
     cdef int admit(self, object connection, object packet) except -1:
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from mqttcore.engine.core cimport Core
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.message cimport msg_t, pub_t
 from mqttcore.engine.session cimport Session
-from mqttcore.engine.topics cimport Subscriber
+from mqttcore.engine.topics cimport Subscriber, recipients_t
 
 
 cdef class Engine(Core):
@@ -15,6 +15,7 @@ cdef class Engine(Core):
     cdef readonly HookTable hooks
     cdef dict clients                     # client_id -> Session
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
+    cdef dict handlers                    # Handler -> filter
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
     cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
     cdef readonly bint sys_for_anonymous
@@ -35,6 +36,10 @@ cdef class Engine(Core):
     cdef int turn(self, int64_t now_ms) except -1
     cdef int wake(self) except -1
     cdef void bury(self, object subscriber) noexcept
+    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
+    cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
+    cdef int check_filter(self, bytes topic_filter) except -1
+    cdef object view_of(self, object client)
     cdef int publish_will(self, Session session) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.

@@ -7,10 +7,12 @@ from mqttcore.config import Limits
 from mqttcore.engine.client_view import ClientView
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.core import Core
+from mqttcore.engine.handler import Handler
 from mqttcore.engine.hooks import HookTable
 from mqttcore.engine.message import Message
 from mqttcore.engine.session import Session
 from mqttcore.engine.subscriber import Subscriber
+from mqttcore.handlers import Consumed, Recipients
 from mqttcore.identity import Identity
 
 PENDING: object
@@ -56,6 +58,26 @@ class Engine(Core):
     def answer(self, client: ClientView | Connection, answer: Any) -> None: ...
     def refuse(self, client: ClientView | Connection, reason_code: int, reason: str | None = None) -> None: ...
     def challenge(self, client: ClientView | Connection, data: bytes | None) -> None: ...
+    def add_handler(
+        self,
+        topic_filter: bytes,
+        function: Callable[[ClientView, Message], Consumed | Recipients | None],
+        *,
+        is_authorized_by_itself: bool = False,
+        order: int = 0,
+        owner: str = "",
+    ) -> Handler: ...
+    def remove_handler(self, handler: Handler) -> None: ...
+    def deliver(
+        self,
+        client_id: str,
+        topic: bytes,
+        payload: bytes,
+        qos: int = 0,
+        retain: bool = False,
+        properties: dict[int, Any] | None = None,
+        stores_offline: bool = True,
+    ) -> bool: ...
     def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None: ...
     def remove_tap(self, topic_filter: bytes, subscriber: Subscriber) -> None: ...
     def retained_messages(self, topic_filter: bytes) -> list[Message]: ...

@@ -27,6 +27,7 @@ from mqttcore.codec.codes cimport (
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
     RC_CONTINUE_AUTHENTICATION,
+    RC_NO_MATCHING_SUBSCRIBERS,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
     RC_PACKET_TOO_LARGE,
@@ -51,17 +52,21 @@ from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
-from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
+from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
-from mqttcore.engine.subscriber cimport subids_add, subids_unref
+from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
+from mqttcore.engine.subscriber cimport recipients_ref, recipients_unref, subids_add, subids_unref, target_init
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_NO_LOCAL,
     OPT_QOS,
+    OPT_RETAIN_AS_PUBLISHED,
     ShareGroup,
     TopicTree,
+    recipients_t,
     route_ref,
     route_t,
     route_unref,
@@ -73,7 +78,9 @@ import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
+from mqttcore.engine.handler import REFUSED
 from mqttcore.errors import ProtocolError, QuotaExceeded
+from mqttcore.handlers import Consumed
 from mqttcore.identity import Challenge, Identity, Refusal
 
 log = logging.getLogger("mqttcore.engine")
@@ -128,7 +135,9 @@ cdef class Engine(Core):
         )
         self.id_prefix = secrets.token_hex(8)
         self.clients = {}
+        self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
+        self.handlers = {}
         self.graveyard = []
         self.held_publishers = []
 
@@ -323,6 +332,9 @@ cdef class Engine(Core):
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
+        cdef route_t* route
+        cdef uint8_t ignored
+        cdef object client
         msg_view(m, &pub)
         pub.kept = NULL               # a copy is made if it has to be kept: with its id, time and deadline as of now
         pub.origin = origin
@@ -331,24 +343,157 @@ cdef class Engine(Core):
             pub.publisher = (<Session>origin).as_publisher()
         if m.expiry_at:
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
+        route = self.topics.route(m.data, m.topic_size)
         try:
-            self.publish(&pub, self.topics.route(m.data, m.topic_size))
+            if route.handler_count and origin != NULL:
+                client = self.view_of(<Session>origin)
+                if self.handle(client, &pub, route, True, &ignored):
+                    return 0
+                route = self.topics.route(m.data, m.topic_size)
+                if self.handle(client, &pub, route, False, &ignored):
+                    return 0
+                route = self.topics.route(m.data, m.topic_size)
+            self.publish(&pub, route)
         finally:
             pub_done(&pub)
-        self.congested = NULL         # nobody to pause
+            self.congested = NULL     # nobody to pause
         return 0
 
-    def publish_bytes(self, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
-                      properties: dict | None = None) -> int:
-        """Publish a message of the broker's own; the number of subscribers reached.
+    # --- topic handlers ---------------------------------------------------------------------------------------------
 
-        topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
-        Raises QuotaExceeded when it cannot be retained.
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+                     uint8_t* reason_code) except -1:
+        cdef uint32_t i
+        cdef Handler handler
+        cdef recipients_t* recipients
+        cdef object answer
+        route_ref(route)              # a handler may subscribe
+        try:
+            for i in range(route.handler_count):
+                handler = <Handler>route.handlers[i]
+                if handler.is_authorized_by_itself != authorize_themselves:
+                    continue
+                if route.recipients != NULL and route.recipients_at == i and recipients_stand(
+                    route.recipients, self.client_changes
+                ):
+                    recipients = recipients_ref(route.recipients)
+                else:
+                    self.counters.handler_calls += 1
+                    answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
+                    if answer is None:
+                        continue
+                    if isinstance(answer, Consumed):
+                        reason_code[0] = answer.reason_code
+                        self.counters.handler_failures += answer is REFUSED
+                        self.counters.handled += answer.reason_code < 0x80
+                        return True
+                    try:
+                        recipients = recipients_find(answer, self.clients, self.client_changes)
+                    except Exception as error:
+                        handler.failed(error)
+                        self.counters.handler_failures += 1
+                        reason_code[0] = RC_UNSPECIFIED_ERROR
+                        return True
+                    if answer.is_fixed:
+                        self.topics.remember(route, recipients, i)
+                try:
+                    reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
+                finally:
+                    recipients_unref(recipients)
+                self.counters.handled += 1
+                return True
+        finally:
+            route_unref(route)
+        return False
+
+    cdef object view_of(self, object client):
+        if isinstance(client, Session):       # its connection is gone
+            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
+        if isinstance(client, Connection):
+            return ClientView.of(<Connection>client)
+        return client
+
+    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1:
+        # The number of recipients reached: by connection, or by their queue.
+        cdef pub_t renamed
+        cdef target_t* target
+        cdef uint32_t i
+        cdef Py_ssize_t reached = 0
+        if recipients.topic_size:
+            renamed = pub[0]
+            renamed.kept = NULL
+            renamed.topic = recipients.topic
+            renamed.topic_size = recipients.topic_size
+            pub = &renamed
+        self.delivering += 1
+        try:
+            for i in range(recipients.count):
+                target = &recipients.targets[i]
+                if (<Subscriber>target.subscriber).is_online or (
+                    recipients.stores_offline and pub.qos and target.qos
+                ):
+                    (<Session>target.subscriber).deliver(pub, target)
+                    reached += 1
+        finally:
+            self.delivering -= 1
+            if recipients.topic_size:
+                pub_done(&renamed)
+        return reached
+
+    def add_handler(
+        self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
+        owner: str = ""
+    ) -> Handler:
+        """Hang a topic handler on the trie: *function(client, message)* is asked before a client's message is routed.
+
+        It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
+        Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
+        by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
+        owner: whose it is, for logs. ValueError when the filter is none, or a shared one.
         """
-        cdef int status = check_topic_name(topic, len(topic))
+        cdef Handler handler = Handler(
+            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner
+        )
+        self.check_filter(topic_filter)
+        if topic_filter.startswith(b"$share/"):
+            raise ValueError(f"{topic_filter!r}: a handler shares with nobody")
+        self.topics.subscribe(topic_filter, len(topic_filter), handler, 0, 0)
+        self.handlers[handler] = topic_filter
+        return handler
+
+    def remove_handler(self, handler: Handler) -> None:
+        """Take a handler off again; without effect when it is not there."""
+        cdef bytes topic_filter = self.handlers.pop(handler, None)
+        if topic_filter is not None:
+            self.topics.unsubscribe(topic_filter, len(topic_filter), handler)
+
+    def deliver(self, client_id: str, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
+                properties: dict | None = None, stores_offline: bool = True) -> bool:
+        """Send a message of the broker's own to one client, whatever it subscribed to; False when nobody takes it.
+
+        A client that has a session but no connection gets it later when stores_offline and QoS is 1 or 2. retain: the
+        RETAIN flag it sees. Arguments are checked as by publish_bytes().
+        """
+        cdef Session session = self.clients.get(client_id)
+        cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef pub_t pub
+        cdef target_t target
+        try:
+            if session is None or (session.link is None and not (stores_offline and qos)):
+                return False
+            msg_view(m, &pub)
+            target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            session.deliver(&pub, &target)
+        finally:
+            msg_unref(m)
+        self.congested = NULL         # nobody to pause
+        self.wake()
+        return True
+
+    cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL:
+        # The one reference belongs to the caller.
+        cdef int status = check_topic_name(topic, len(topic))
         cdef msg_t* m
-        cdef Py_ssize_t reached
         if len(topic) > TOPIC_BYTES_MAXIMUM:
             raise ValueError(f"a topic of {len(topic)} bytes is no Topic Name: {TOPIC_BYTES_MAXIMUM} at most")
         if status:
@@ -358,11 +503,22 @@ cdef class Engine(Core):
         if len(payload) > REMAINING_MAXIMUM:
             raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
         m = make_message(topic, payload, qos, retain, properties, &self.birth)
+        if m.expiry_at:
+            m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
+        return m
+
+    def publish_bytes(self, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
+                      properties: dict | None = None) -> int:
+        """Publish a message of the broker's own; the number of subscribers reached.
+
+        topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
+        Raises QuotaExceeded when it cannot be retained.
+        """
+        cdef pub_t pub
+        cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
+        cdef Py_ssize_t reached
         try:
             msg_view(m, &pub)
-            if m.expiry_at:
-                m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
-                pub.expires_ms = m.expires_ms
             reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
         finally:
             msg_unref(m)
@@ -672,6 +828,7 @@ cdef class Engine(Core):
             session = Session.new(self, client_id)
             session.timer.fire = on_session_timer
             self.clients[client_id] = session
+            self.client_changes.changed(client_id)
         timer_disarm(&self.wheel, &session.timer)
         session.expires_ms = session.will_due_ms = 0              # [MQTT-3.1.3-9]
         session.set_will(NULL, 0)
@@ -793,6 +950,7 @@ cdef class Engine(Core):
             session.subscriptions = None
         if self.clients.get(session.client_id) is session:
             del self.clients[session.client_id]
+            self.client_changes.changed(session.client_id)
         session.clear()
         self.bury(session)
         return 0
@@ -860,13 +1018,17 @@ cdef class Engine(Core):
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
-    def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
-        """Hang a subscriber that is no session on the trie. options: the SUBSCRIBE options byte; ValueError: bad filter."""
+    cdef int check_filter(self, bytes topic_filter) except -1:
         cdef int status = check_topic_filter(topic_filter, len(topic_filter))
         if len(topic_filter) > TOPIC_BYTES_MAXIMUM:
             raise ValueError(f"a filter of {len(topic_filter)} bytes is no Topic Filter: {TOPIC_BYTES_MAXIMUM} at most")
         if status:
             raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
+        return 0
+
+    def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
+        """Hang a subscriber that is no session on the trie. options: the SUBSCRIBE options byte; ValueError: bad filter."""
+        self.check_filter(topic_filter)
         self.topics.subscribe(topic_filter, len(topic_filter), subscriber, options, 0)
         self.taps[id(subscriber), topic_filter] = subscriber
 
@@ -882,9 +1044,7 @@ cdef class Engine(Core):
         cdef msg_t* m
         cdef int budget = 0x7FFFFFFF
         cdef list found = []
-        cdef int status = check_topic_filter(topic_filter, len(topic_filter))
-        if status:
-            raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
+        self.check_filter(topic_filter)
         cursor = self.retained.match(topic_filter, len(topic_filter))
         while True:
             m = cursor.next(&budget)
@@ -951,6 +1111,7 @@ cdef class Engine(Core):
             self.end_session(session)
         self.held_publishers.clear()
         self.taps.clear()
+        self.handlers.clear()
         self.is_closed = True
         self.topics.clear()           # the trie holds its subscribers
         self.flush_dirty()
@@ -978,6 +1139,10 @@ cdef class Engine(Core):
             message_bytes_received=self.counters.message_bytes_in,
             message_bytes_sent=self.counters.message_bytes_out,
             messages_unmatched=self.counters.unmatched,
+            messages_handled=self.counters.handled,
+            handler_calls=self.counters.handler_calls,
+            handler_failures=self.counters.handler_failures,
+            handlers=self.topics.handlers,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
             connects_shed=self.counters.connects_shed,

@@ -105,6 +105,15 @@ cdef inline void pub_done(pub_t* pub) noexcept:
         pub.kept = NULL
 
 
+# Lets *pub* point into its kept form, so that what it pointed into may go; makes that when there is none.
+cdef inline msg_t* pub_settle(pub_t* pub) except NULL:
+    cdef msg_t* m = pub_keep(pub)
+    pub.topic = m.data
+    pub.props = m.data + m.topic_size if m.props_size else NULL
+    pub.payload = m.data + m.topic_size + m.props_size
+    return m
+
+
 # A view of *m*: kept is m itself without a reference of its own, so no pub_done() for it.
 cdef inline void msg_view(msg_t* m, pub_t* pub) noexcept nogil:
     pub.topic = m.data

@@ -14,7 +14,7 @@ from mqttcore.engine.core cimport (
 )
 from mqttcore.engine.message cimport Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
-from mqttcore.engine.subscriber cimport subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -54,7 +54,7 @@ cdef class Session(Subscriber):
         cdef Session self = Session.__new__(Session)
         self.core = core
         self.client_id = client_id
-        self.kind = 1
+        self.kind = KIND_SESSION
         self.timer.owner = <void*>self
         self.window_size = 1
         return self
