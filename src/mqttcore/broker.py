@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
+from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, QuotaExceeded
@@ -134,7 +134,7 @@ class Broker:
             await self._start()
 
     async def _start(self) -> None:
-        plugins = Plugins(self.config, self._given_plugins)
+        plugins = self._load_plugins()
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -150,9 +150,7 @@ class Broker:
         try:
             engine.set_wake(self._wake)
             await plugins.start(self)
-            for listener in self.config.listeners:
-                self._listeners.append(_bind(self.config, listener, plugins.authenticates))
-            await self._accept()
+            await self._listen()
         except BaseException:
             for listening in self._listeners:
                 listening.close()
@@ -164,6 +162,16 @@ class Broker:
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._tick()
+
+    def _load_plugins(self) -> Plugins:
+        return Plugins(self.config, self._given_plugins)
+
+    async def _listen(self) -> None:
+        assert self._plugins is not None
+        for listener in self.config.listeners:
+            is_open = takes_anonymous(self.config, listener, self._plugins.authenticates)
+            self._listeners.append(_bind(listener, is_open))
+        await self._accept()
 
     async def _accept(self) -> None:
         assert self._loop is not None
@@ -488,9 +496,7 @@ class Broker:
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
-def _bind(config: Config, listener: Listener, has_authentication: bool) -> BoundListener:
-    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
-    anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
+def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     # Before the address is taken: whoever waits for it to answer must not find one that cannot.
     tls = None if listener.tls is None else ServerTls(listener.tls, listener.name)
     shared = {

@@ -65,7 +65,7 @@ class Decisions:
         narrowed: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._hooks = hooks
-        self._narrowed = narrowed or {}
+        self.narrowed = narrowed or {}
         self._failures = failures
         self._engine: Engine | None = None
         self._waiting: set[_Waiting] = set()
@@ -112,7 +112,7 @@ class Decisions:
 
     def _asked(self, hook: str, client: ClientView) -> Iterator[Implementation]:
         everybody = self._hooks.get(hook, ())
-        narrowed = self._narrowed.get(client.listener or "")
+        narrowed = self.narrowed.get(client.listener or "")
         if narrowed is None:
             return iter(everybody)
         return iter([one for one in everybody if one.plugin in narrowed])

@@ -31,10 +31,16 @@ log = logging.getLogger("mqttcore.plugins")
 class Plugins:
     """Loaded plugins in their order: those of the configuration's tables, then those given as objects.
 
-    Raises ConfigError and PluginError as `loading.enabled` and `make` do.
+    instrument: changes what is called; for tests. Raises ConfigError, and PluginError as `loading.enabled` and `make`.
     """
 
-    def __init__(self, config: Config, given: Iterable[object] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        given: Iterable[object] = (),
+        *,
+        instrument: Callable[[Implementation], Implementation] | None = None,
+    ) -> None:
         self._enabled = {plugin.name: plugin for plugin in enabled(config)}
         loaded: dict[str, object] = {name: make(plugin) for name, plugin in self._enabled.items()}
         for plugin in given:
@@ -47,7 +53,7 @@ class Plugins:
         self._hooks: dict[str, list[Implementation]] = {hook: [] for hook in HOOKS}
         for name, plugin in loaded.items():
             for hook, implementation in implementations(name, plugin).items():
-                self._hooks[hook].append(implementation)
+                self._hooks[hook].append(implementation if instrument is None else instrument(implementation))
             try:
                 self._manager.register(plugin, name)
             except (ValueError, pluggy.PluginValidationError) as error:
@@ -60,7 +66,7 @@ class Plugins:
             self.failures,
             timeout_s=config.authentication_timeout_s,
             waiting_maximum=config.authentications_maximum,
-            narrowed=_narrowed(config),
+            narrowed=_narrowed(config, loaded),
         )
         self._timeout_s = config.plugin_timeout_s
         self._started: list[str] = []
@@ -153,6 +159,7 @@ class Plugins:
         All or nothing: raises ConfigError or PluginError with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
+        narrowed = _narrowed(config, self.by_name)
         need_restart = [f"plugins.{name}" for name in sorted({*self._enabled} ^ {*wanted})]
         if not need_restart and [*wanted] != [*self._enabled]:
             need_restart.append("plugins")  # in another order
@@ -173,6 +180,7 @@ class Plugins:
         for name in done:
             self._enabled[name] = wanted[name]
         self._timeout_s = config.plugin_timeout_s
+        self.decisions.narrowed = narrowed
         self.decisions.timeout_s = config.authentication_timeout_s
         self.decisions.waiting_maximum = config.authentications_maximum
         return need_restart
@@ -209,10 +217,13 @@ class Plugins:
         return values
 
 
-def _narrowed(config: Config) -> dict[str, list[str]]:
-    # Not every listener type can narrow.
-    found = {listener.name: getattr(listener, "plugins", None) for listener in config.listeners}
-    return {name: plugins for name, plugins in found.items() if plugins is not None}
+def _narrowed(config: Config, loaded: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return listener -> plugins that are asked about its clients, for listeners that narrow."""
+    for index, listener in enumerate(config.listeners):
+        for number, name in enumerate(listener.plugins or ()):
+            if name not in loaded:
+                raise ConfigError(f"listeners[{index}].plugins[{number}]", f"no plugin {name} is enabled")
+    return {listener.name: listener.plugins for listener in config.listeners if listener.plugins is not None}
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
