@@ -23,6 +23,7 @@ from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection, WebSocketStream
 from mqttcore.net.tls import ServerTls, describe
 from mqttcore.plugins.manager import Plugins
+from mqttcore.services import Services
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 
@@ -87,7 +88,7 @@ class ClientInfo:
     proxy: ProxyInfo | None
 
 
-class Broker:
+class Broker(Services):
     """An MQTT broker in the running event loop.
 
         async with Broker() as broker:
@@ -102,6 +103,7 @@ class Broker:
 
     def __init__(self, config: Config | None = None, *, plugins: Iterable[object] = ()) -> None:
         self.config = config if config is not None else Config()
+        super().__init__(events_queued_maximum=self.config.events_queued_maximum)
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
         self._provided: dict[str, object] = {}
@@ -164,20 +166,13 @@ class Broker:
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
         engine.set_wall_clock(time.time_ns() // 1_000_000)
+        plugins.failures.tell = self
+        self._observers.attach(engine, self._loop)
+        plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
             await plugins.start(self)
-            for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
-                try:
-                    engine.add_handler(
-                        handler.topic_filter.encode(),
-                        handler.function,
-                        is_authorized_by_itself=handler.is_authorized_by_itself,
-                        order=order,
-                        owner=name,
-                    )
-                except ValueError as error:
-                    raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+            self._hang_handlers(plugins)
             await self._listen()
         except BaseException:
             for listening in self._listeners:
@@ -193,6 +188,14 @@ class Broker:
         self._sys_due_s = self._started_s
         self._is_ready = True
         self._tick()
+
+    def _hang_handlers(self, plugins: Plugins) -> None:
+        for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
+            on_failure = functools.partial(plugins.failures.record, name, "topic_handlers")
+            try:
+                self.add_handler(handler, order=order, owner=name, on_failure=on_failure)
+            except ValueError as error:
+                raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
 
     def _load_plugins(self) -> Plugins:
         return Plugins(self.config, self._given_plugins)
@@ -294,10 +297,14 @@ class Broker:
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
+        if self._plugins is not None:
+            self._plugins.stop_pausing()
+        await self._observers.finish(self.config.plugin_timeout_s)
         try:
             if self._plugins is not None:
                 await self._plugins.stop(self)
         finally:
+            self._end_services()
             for server in self._servers:
                 await server.wait_closed()
             for http_server in self._http_servers:
@@ -375,7 +382,7 @@ class Broker:
     @property
     def alarms(self) -> dict[str, str]:
         """What an operator must see now: stable name of the alarm -> what is wrong."""
-        return dict(self._plugins.failures.alarms) if self._plugins is not None else {}
+        return dict(self._alarms)
 
     def provide(self, name: str, service: object) -> None:
         """Offer an object to other plugins and the application, until the broker stops.
@@ -462,7 +469,7 @@ class Broker:
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        values = self._running().metrics() | listener_metrics(self._listeners)
+        values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         return values
@@ -603,7 +610,8 @@ class Broker:
         now_s = time.monotonic()
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
-            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s):
+            sections = {section.name: dict(section.values()) for section in self._sections.values()}
+            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s, sections):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 

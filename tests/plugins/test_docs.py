@@ -172,7 +172,6 @@ async def test_upper():
         assert (await client.message()).payload == b"LOUD"
 
 
-@WAITS
 async def test_guestbook():
     plugin = PLUGINS["Guestbook"]()
     async with MemoryBroker(plugins=[plugin]) as broker:

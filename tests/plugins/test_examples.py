@@ -118,7 +118,6 @@ async def test_messages_are_stamped_and_stamps_not_forged():
         assert properties[PropertyId.CONTENT_TYPE] == "x"
 
 
-@WAITS
 async def test_events_are_logged_by_kind(caplog: pytest.LogCaptureFixture):
     plugin = make("log_events", kinds=frozenset({"SessionEnded"}))
     async with MemoryBroker(plugins=[plugin]) as broker:
