@@ -54,6 +54,7 @@ from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_C
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
 from mqttcore.engine.events cimport (
     EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
+    drop_names,
 )
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
@@ -84,7 +85,6 @@ import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
-from mqttcore.engine.events import DROP_NAMES
 from mqttcore.engine.handler import REFUSED
 from mqttcore.errors import ProtocolError, QuotaExceeded
 from mqttcore.handlers import Consumed
@@ -1253,8 +1253,9 @@ cdef class Engine(Core):
         for i in range(3):
             found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
             found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
+        names = drop_names()
         for i in range(DROP_REASONS):
-            found[f"messages_dropped_{DROP_NAMES[i]}"] = self.counters.dropped[i]
+            found[f"messages_dropped_{names[i]}"] = self.counters.dropped[i]
         found.update(
             bytes_received=self.counters.bytes_in,
             bytes_sent=self.counters.bytes_out,
