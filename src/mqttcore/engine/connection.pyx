@@ -505,16 +505,18 @@ cdef class Connection(Outlet):
                 pub.expiry_at -= 3
         try:
             if route.handler_count:
-                is_taken = core.handle(self, &pub, route, True, &reason_code)
-                if not is_taken:
-                    # (whether the client may publish there is asked here: after who authorises by itself)
-                    route = core.topics.route(pub.topic, pub.topic_size)
-                    is_taken = core.handle(self, &pub, route, False, &reason_code)
+                if route.early_count:
+                    is_taken = core.handle(self, &pub, route, 0, route.early_count, &reason_code)
                     if not is_taken:
                         route = core.topics.route(pub.topic, pub.topic_size)
-                        if is_for_handlers_only:
-                            is_taken = True
-                            reason_code = RC_NOT_AUTHORIZED
+                # (whether the client may publish there is asked here: after those who authorise by themselves)
+                if not is_taken and route.handler_count > route.early_count:
+                    is_taken = core.handle(self, &pub, route, route.early_count, route.handler_count, &reason_code)
+                    if not is_taken:
+                        route = core.topics.route(pub.topic, pub.topic_size)
+                if not is_taken and is_for_handlers_only:
+                    is_taken = True
+                    reason_code = RC_NOT_AUTHORIZED
             if not is_taken:
                 targets = core.publish(&pub, route)
         finally:

@@ -110,10 +110,10 @@ cdef class Core:
     cdef int64_t wall_ms(self) noexcept
     # Delivers to a route and keeps a retained message; the number of targets.
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1
-    # Asks the handlers of the message's route, those that authorise by themselves or the others. 1: it was taken, with the
-    # reason code for its publisher, 0x80 and above refuse it; 0: go on, with the topic's route asked for anew.
-    # client: a Connection, or the ClientView of one that is gone. When Python ran, *pub* points into its kept form.
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    # Asks the handlers first to last - 1 of the message's route. 1: one took it, with the reason code for its publisher,
+    # 0x80 and above refuse it; 0: go on, with the topic's route asked for anew, as a handler may have changed it.
+    # client: a Connection, or the Session of one that is gone. When Python ran, *pub* points into its kept form.
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1
     # A CONNECT that passed the standard's checks: authenticate, then connected() or refused().
     cdef int admit(self, object connection, object packet) except -1

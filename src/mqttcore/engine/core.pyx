@@ -9,7 +9,7 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
         raise NotImplementedError
 

@@ -34,7 +34,7 @@ cdef class Engine(Core):
     cdef int turn(self, int64_t now_ms) except -1
     cdef int wake(self) except -1
     cdef void bury(self, object subscriber) noexcept
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
     cdef int publish_will(self, Session session) except -1

@@ -359,10 +359,7 @@ cdef class Engine(Core):
         try:
             if route.handler_count and origin != NULL:
                 client = self.view_of(<Session>origin)
-                if self.handle(client, &pub, route, True, &ignored):
-                    return 0
-                route = self.topics.route(m.data, m.topic_size)
-                if self.handle(client, &pub, route, False, &ignored):
+                if self.handle(client, &pub, route, 0, route.handler_count, &ignored):
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
             self.publish(&pub, route)
@@ -373,71 +370,67 @@ cdef class Engine(Core):
 
     # --- topic handlers ---------------------------------------------------------------------------------------------
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
         cdef uint32_t i
         cdef Handler handler
         cdef recipients_t* recipients
         cdef object answer
+        if route.recipients != NULL and route.recipients_at == first and recipients_stand(
+            route.recipients, self.client_changes
+        ):
+            reason_code[0] = self.deliver_to(pub, route.recipients)
+            return True
         route_ref(route)              # a handler may subscribe
         try:
-            for i in range(route.handler_count):
+            for i in range(first, last):
                 handler = <Handler>route.handlers[i]
-                if handler.is_authorized_by_itself != authorize_themselves:
-                    continue
                 if route.recipients != NULL and route.recipients_at == i and recipients_stand(
                     route.recipients, self.client_changes
                 ):
-                    recipients = recipients_ref(route.recipients)
-                else:
-                    self.counters.handler_calls += 1
-                    answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
-                    if answer is None:
-                        continue
-                    if isinstance(answer, Consumed):
-                        reason_code[0] = answer.reason_code
-                        self.counters.handler_failures += answer is REFUSED
-                        self.counters.handled += answer.reason_code < 0x80
-                        return True
-                    try:
-                        recipients = recipients_find(answer, self.clients, self.client_changes)
-                    except Exception as error:
-                        handler.failed(error)
-                        self.counters.handler_failures += 1
-                        reason_code[0] = RC_UNSPECIFIED_ERROR
-                        return True
+                    reason_code[0] = self.deliver_to(pub, route.recipients)
+                    return True
+                self.counters.handler_calls += 1
+                answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
+                if answer is None:
+                    continue
+                if isinstance(answer, Consumed):
+                    reason_code[0] = answer.reason_code
+                    self.counters.handler_failures += answer is REFUSED
+                    self.counters.handled += answer.reason_code < 0x80
+                    return True
+                try:
+                    recipients = recipients_find(answer, self.clients, self.client_changes)
+                except Exception as error:
+                    handler.failed(error)
+                    self.counters.handler_failures += 1
+                    reason_code[0] = RC_UNSPECIFIED_ERROR
+                    return True
+                try:
                     if answer.is_fixed:
                         self.topics.remember(route, recipients, i)
-                try:
-                    reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
+                    reason_code[0] = self.deliver_to(pub, recipients)
                 finally:
                     recipients_unref(recipients)
-                self.counters.handled += 1
                 return True
         finally:
             route_unref(route)
         return False
 
-    cdef object view_of(self, object client):
-        if isinstance(client, Session):       # its connection is gone
-            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
-        if isinstance(client, Connection):
-            return ClientView.of(<Connection>client)
-        return client
-
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1:
-        # The number of recipients reached: by connection, or by their queue.
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF:
+        # The reason code for the publisher: whether anybody got it, by connection or by queue.
         cdef pub_t renamed
         cdef target_t* target
         cdef uint32_t i
-        cdef Py_ssize_t reached = 0
+        cdef uint8_t reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        recipients_ref(recipients)    # a hook of the delivery may let the route go
+        self.delivering += 1
         if recipients.topic_size:
             renamed = pub[0]
             renamed.kept = NULL
             renamed.topic = recipients.topic
             renamed.topic_size = recipients.topic_size
             pub = &renamed
-        self.delivering += 1
         try:
             for i in range(recipients.count):
                 target = &recipients.targets[i]
@@ -445,12 +438,21 @@ cdef class Engine(Core):
                     recipients.stores_offline and pub.qos and target.qos
                 ):
                     (<Session>target.subscriber).deliver(pub, target)
-                    reached += 1
+                    reason_code = RC_SUCCESS
         finally:
             self.delivering -= 1
             if recipients.topic_size:
                 pub_done(&renamed)
-        return reached
+            recipients_unref(recipients)
+        self.counters.handled += 1
+        return reason_code
+
+    cdef object view_of(self, object client):
+        if isinstance(client, Session):       # its connection is gone
+            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
+        if isinstance(client, Connection):
+            return ClientView.of(<Connection>client)
+        return client
 
     def add_handler(
         self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
