@@ -4,6 +4,8 @@ import logging
 
 log = logging.getLogger("mqttcore.engine")
 
+PENDING = object()            # the answer of a hook that answers later
+
 
 cdef class HookTable:
     """Hooks of one engine, frozen when it is made: each is one callable with all arguments positional, or None.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqttcore.constants import ReasonCode
-from mqttcore.engine.engine import PENDING
+from mqttcore.engine.hooks import PENDING
 from mqttcore.identity import Challenge, Identity, Refusal
 from mqttcore.plugins.deadline import give_up
 
@@ -264,5 +264,5 @@ class Decisions:
         if self._engine is None:
             return
         if waiting.question is _SUBSCRIBE:
-            raise NotImplementedError  # until the engine asks
+            self._engine.answer_subscribe(waiting.client, answer)
         self._engine.answer(waiting.client, answer)

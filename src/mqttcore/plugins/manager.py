@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from mqttcore.constants import ReasonCode
+from mqttcore.engine.compose import changed_message
 from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import ConfigError, MqttCoreError, PluginError
 from mqttcore.events import Event
@@ -16,7 +17,7 @@ from mqttcore.handlers import TopicHandler
 from mqttcore.plugins.deadline import Late, within
 from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
-from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize
+from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize, fold_transform
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
 from mqttcore.plugins.loading import check_class, enabled, make, name_of
 from mqttcore.plugins.observing import GuardedObserver
@@ -101,6 +102,8 @@ class Plugins:
             frozen["authorize_publish"] = fold_authorize(hooks["authorize_publish"], self.failures, failing)
         if hooks["authorize_deliver"]:
             frozen["authorize_deliver"] = fold_authorize(hooks["authorize_deliver"], self.failures, False)
+        if hooks["transform_publish"]:
+            frozen["transform_publish"] = fold_transform(hooks["transform_publish"], self.failures, changed_message)
         if self.authenticates:
             frozen["authenticate"] = self.decisions.authenticate
         if self._hooks["continue_authentication"]:
