@@ -20,7 +20,7 @@ LAYERS = (
     ("settings", "config", "events", "handlers", "hookspecs", "identity", "store"),
     ("engine",),
     ("net",),
-    ("subscription", "batches", "observers", "repeating", "sections", "sys_topics", "client"),
+    ("subscription", "batches", "observers", "repeating", "sections", "sys_topics", "client", "client_websocket"),
     ("services",),
     ("broker", "plugins"),
     ("bench", "cli", "http", "config_reference", "testing"),

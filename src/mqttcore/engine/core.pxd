@@ -117,10 +117,10 @@ cdef class Core:
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
-    cdef readonly EventLog events
     cdef readonly HookTable hooks
     cdef readonly Rulebook rulebook
     cdef uint32_t hook_mask           # of hooks
+    cdef readonly EventLog events
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size

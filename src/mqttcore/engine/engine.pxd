@@ -31,10 +31,10 @@ cdef class Engine(Authorizer):
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
     cdef void bury(self, object subscriber) noexcept
+    cdef int publish_will(self, Session session) except -1
     cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
-    cdef int publish_will(self, Session session) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,

@@ -367,13 +367,11 @@ cdef class Engine(Authorizer):
         route = self.topics.route(m.data, m.topic_size)
         try:
             if origin != NULL:
-                client = self.view_of(<Session>origin) if route.handler_count else None
+                client = <Session>origin
                 if route.early_count and self.handle(client, &pub, route, 0, route.early_count, &ignored):
                     return 0
                 # Its rights may have been replaced since the CONNECT.
-                if self.authorize_will(
-                    <Session>origin, (<Session>origin).rights, m.data, m.topic_size, m.qos, m.retain
-                ):
+                if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
                     self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
@@ -588,9 +586,7 @@ cdef class Engine(Authorizer):
         cdef int64_t due_ms = 0               # a tap holds until it has room
         cdef uint64_t acked = 0
         self.congested = NULL
-        if (
-            publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED
-        ):
+        if publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED:
             return 0
         if receiver.kind == KIND_SESSION:
             if self.limits.publisher_pause_ms == 0:
