@@ -8,8 +8,21 @@ from typing import Any
 
 import pytest
 
-from mqttcore import Broker, Config, Connect, Identity, Listener, PropertyId, ReasonCode, Refusal, Will, hookimpl
+from mqttcore import (
+    Broker,
+    Config,
+    Connect,
+    Identity,
+    Listener,
+    PluginError,
+    PropertyId,
+    ReasonCode,
+    Refusal,
+    Will,
+    hookimpl,
+)
 from mqttcore.codec import PingReq
+from mqttcore.store.memory import MemoryStore
 from mqttcore.testing import MemoryBroker
 
 
@@ -117,3 +130,23 @@ async def test_it_is_a_broker_and_leaves_nothing():
         await broker.advance(61)
         assert broker.clients() == []
     assert not broker.is_running
+
+
+class Gives:
+    """Gives a store."""
+
+    def __init__(self, store: Any, name: str = "gives") -> None:
+        self.store, self.name = store, name
+
+    @hookimpl
+    def open_store(self) -> Any:
+        return self.store
+
+
+async def test_store_of_a_plugin_is_used_and_two_are_refused():
+    store = MemoryStore()
+    async with MemoryBroker(plugins=[Gives(store)]) as broker:
+        assert broker._store is store
+        await broker.connect("a", properties={PropertyId.SESSION_EXPIRY_INTERVAL: 600})
+    with pytest.raises(PluginError, match="plugin other, hook open_store: gives gives a store already"):
+        await MemoryBroker(plugins=[Gives(store), Gives(store, "other")]).start()
