@@ -829,8 +829,8 @@ cdef class Engine(Authorizer):
                 answer = certified_answer(conn)
             elif answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
                 answer = self.hooks.authenticate(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("authenticating client %s", packet.client_id)
+        except Exception as error:
+            self.hooks.failed("authenticate", packet.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
         return self.take_answer(conn, answer)
 
@@ -966,8 +966,8 @@ cdef class Engine(Authorizer):
             conn.is_reauthenticating = True
         try:
             answer = self.hooks.continue_authentication(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("re-authenticating client %s", conn.client_id)
+        except Exception as error:
+            self.hooks.failed("continue_authentication", conn.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
         if conn.state == STATE_ADMITTING:
             if answer is None:
