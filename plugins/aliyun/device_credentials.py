@@ -6,7 +6,7 @@ import secrets
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .names import group_of
+from .names import group_of, is_client_id
 from .records import DeviceCredential
 from .table import RegistryError, Table
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DeviceCredentials"]
 
 _PAGE_MAXIMUM = 100
+_ID_MAXIMUM = 64
 
 
 class DeviceCredentials:
@@ -57,7 +58,8 @@ class DeviceCredentials:
         """Give a client a new credential; one that it had is no longer good (RegisterDeviceCredential)."""
         self._registry.check_instance(instance_id)
         group_id = group_of(client_id)
-        if group_id is None:
+        needs_prefix = self._registry.needs_group_prefix
+        if group_id is None or not is_client_id(client_id, length_maximum=_ID_MAXIMUM, needs_prefix=needs_prefix):
             raise RegistryError("InvalidParameter.ClientId", "the client id is not made of a group and a device")
         if (instance_id, group_id) not in self._registry.groups and not self._registry.auto_create_groups:
             raise RegistryError("InvalidParameter.GroupId", f"there is no group {group_id}")

@@ -55,6 +55,7 @@ class Registry:
         self.now_ms = now_ms
         self.generation = 0
         self.token_key = b""
+        self.when_key_changed: list[Callable[[str], object]] = []  # called with the id of an access key
         self.instances = Table(
             "instances", Instance, lambda one: (one.instance_id,), maximum=topics_maximum, storage=storage
         )
@@ -196,14 +197,18 @@ class Registry:
         if not key.access_key_id or "|" in key.access_key_id or not key.secret:
             raise RegistryError("InvalidParameter.AccessKey", "an access key has an id without | and a secret")
         self.access_keys.put(key)
-        self.changed()
-        await self.saved()
+        await self._key_changed(key.access_key_id)
 
     async def delete_access_key(self, access_key_id: str) -> None:
         """Remove an access key."""
         if self.access_keys.remove(access_key_id) is None:
             raise RegistryError("InvalidParameter.AccessKey", "there is no such access key")
+        await self._key_changed(access_key_id)
+
+    async def _key_changed(self, access_key_id: str) -> None:
         self.changed()
+        for call in self.when_key_changed:
+            call(access_key_id)
         await self.saved()
 
     async def create_instance(self, instance_id: str) -> Instance:
