@@ -49,6 +49,7 @@ _EXPIRE, _NOTICE, _SILENT = "expire", "notice", "silent"
 class AliyunAuth:
     """Logs clients in by signature, device credential, token or custom identity, from one registry."""
 
+    name = "aliyun_auth"
     Config = AuthConfig
 
     def __init__(self, config: AuthConfig) -> None:
@@ -88,7 +89,9 @@ class AliyunAuth:
                 )
                 for one in self._config.access_keys
             ],
-            groups=[Group(group_id=group, instance_id=one.id) for one in self._config.instances for group in one.groups],
+            groups=[
+                Group(group_id=group, instance_id=one.id) for one in self._config.instances for group in one.groups
+            ],
             topics=[
                 ParentTopic(topic=topic, instance_id=one.id) for one in self._config.instances for topic in one.topics
             ],

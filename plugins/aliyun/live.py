@@ -126,9 +126,7 @@ class Deadlines:
 
     def add(self, due_ms: int, connection_id: str, kind: str, token_type: str = "", token_id: bytes = b"") -> None:
         """Have it called at *due_ms*; in the loop's next turn when that is past."""
-        heapq.heappush(
-            self._heap, _Deadline(due_ms, next(self._numbers), connection_id, kind, token_type, token_id)
-        )
+        heapq.heappush(self._heap, _Deadline(due_ms, next(self._numbers), connection_id, kind, token_type, token_id))
         if len(self._heap) >= 2 * self._swept:
             self._heap = [one for one in self._heap if self._is_alive(one.connection_id, one.token_type, one.token_id)]
             heapq.heapify(self._heap)

@@ -24,6 +24,7 @@ class Ordered:
     connection; a client asks again after each CONNECT.
     """
 
+    name = "ordered"
     Config = OrderedConfig
 
     def __init__(self, config: OrderedConfig) -> None:

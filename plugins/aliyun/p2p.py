@@ -19,10 +19,11 @@ __all__ = ["P2P"]
 class P2P:
     """Delivers `<parent>/p2p/<client id>` to that client and to nobody else.
 
-    The answer depends on the topic alone, so the engine remembers it with the topic's route. Whether a message waits for
-    a client that is away is the sender's matter: only when its own session persists.
+    The answer depends on the topic alone, so the engine remembers it with the topic's route. Whether a message waits
+    for a client that is away is the sender's matter: only when its own session persists.
     """
 
+    name = "p2p"
     Config = P2PConfig
 
     def __init__(self, config: P2PConfig) -> None:

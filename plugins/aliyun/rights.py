@@ -33,7 +33,7 @@ class RightsOf:
     """Makes the permissions of a registry's records.
 
     p2p_follows_parent: who may publish anywhere below a parent topic may send to single clients there. word, level: of
-    those topics. The rules of access keys are made once and kept until the registry changes: many clients have the same.
+    those topics. The rules of access keys are made once and kept until the registry changes: many clients have them.
     """
 
     def __init__(

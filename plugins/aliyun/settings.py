@@ -144,9 +144,7 @@ class P2PConfig(_Settings, frozen=True):
     word: Annotated[
         str, Meta(pattern=r"^[^+#/\x00]{1,64}$", description="The level that makes a topic one for a single client.")
     ] = "p2p"
-    level: Annotated[
-        int, Meta(ge=1, le=16, description="Where that level stands; 2: below the parent topic.")
-    ] = 2
+    level: Annotated[int, Meta(ge=1, le=16, description="Where that level stands; 2: below the parent topic.")] = 2
     stores_offline: Annotated[
         bool, Meta(description="Keep QoS 1 and 2 for a client that is away, when the sender's own session persists.")
     ] = True
@@ -155,9 +153,9 @@ class P2PConfig(_Settings, frozen=True):
 class OrderedConfig(_Settings, frozen=True):
     """The table `[plugins.ordered]`: messages in order."""
 
-    topic: Annotated[
-        str, Meta(min_length=1, max_length=128, description="Control topic that switches it on.")
-    ] = "$SYS/enableOrderMsg"
+    topic: Annotated[str, Meta(min_length=1, max_length=128, description="Control topic that switches it on.")] = (
+        "$SYS/enableOrderMsg"
+    )
 
 
 class PresenceConfig(_Settings, frozen=True):
