@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
     from mqttcore.settings import Secret
+    from mqttcore.store import records
+    from mqttcore.store.contract import SessionStore, StoreAlarm, StoreBatch, StoreInfo
     from mqttcore.subscription import MessageStream
 
 __all__ = [
@@ -103,7 +105,11 @@ __all__ = [
     "RetainHandling",
     "Secret",
     "SessionEnded",
+    "SessionStore",
+    "StoreAlarm",
+    "StoreBatch",
     "StoreError",
+    "StoreInfo",
     "Subscribed",
     "TopicHandler",
     "Unsubscribed",
@@ -112,10 +118,16 @@ __all__ = [
     "hookimpl",
     "load",
     "open_client",
+    "records",
 ]
 
 # Imported when they are first asked for: a tool that wants the codec or the client must not pay for the broker.
 _PLACES = {
+    "SessionStore": "mqttcore.store.contract",
+    "StoreAlarm": "mqttcore.store.contract",
+    "StoreBatch": "mqttcore.store.contract",
+    "StoreInfo": "mqttcore.store.contract",
+    "records": "mqttcore.store",
     "Unsubscribed": "mqttcore.events",
     "Subscribed": "mqttcore.events",
     "SessionEnded": "mqttcore.events",

@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import functools
 import logging
+import secrets
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from mqttcore.config import Config, Limits, check_exposure, is_loopback
+from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, QuotaExceeded
-from mqttcore.net.listeners import BoundListener, bind
+from mqttcore.net.channel import TlsPipes
+from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
+from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection
+from mqttcore.net.tls import ServerTls
 from mqttcore.plugins.manager import Plugins
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
+    from mqttcore.net.proxy import ProxyInfo
+    from mqttcore.net.tls import TlsInfo
 
 __all__ = ["Broker", "ClientInfo"]
 
@@ -38,13 +44,15 @@ log = logging.getLogger("mqttcore.broker")
 
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
+_LOOK_TICKS = 30  # how often certificate files are looked at
 
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
     """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
 
-    address: (host, port), a path, or None. session_expiry_s 4294967295: never.
+    address: (host, port), a path, or None; what a PROXY header said, if there was one.
+    session_expiry_s 4294967295: never.
     """
 
     client_id: str
@@ -61,6 +69,8 @@ class ClientInfo:
     queued: int
     queued_bytes: int
     dropped: int
+    tls: TlsInfo | None
+    proxy: ProxyInfo | None
 
 
 class Broker:
@@ -91,6 +101,8 @@ class Broker:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._flush_handle: asyncio.Handle | None = None
         self._ticks = 0
+        self._pipes = TlsPipes()
+        self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
@@ -122,33 +134,24 @@ class Broker:
             await self._start()
 
     async def _start(self) -> None:
-        plugins = Plugins(self.config, self._given_plugins, wake=self._wake)
+        plugins = Plugins(self.config, self._given_plugins)
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
             plugins.hook_table(),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            node=secrets.randbits(32),
+            epoch=int(time.time()),
         )
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         try:
             engine.set_wake(self._wake)
             await plugins.start(self)
             for listener in self.config.listeners:
-                allowed = self.config.allow_anonymous
-                is_open = is_loopback(listener.host) and not plugins.authenticates if allowed is None else allowed
-                self._listeners.append(
-                    bind(
-                        listener.name,
-                        listener.host,
-                        listener.port,
-                        backlog=listener.backlog,
-                        allow_anonymous=is_open,
-                        max_connections=listener.max_connections,
-                        accept_per_turn=listener.accept_per_turn,
-                    )
-                )
+                self._listeners.append(_bind(self.config, listener, plugins.authenticates))
             await self._accept()
         except BaseException:
             for listening in self._listeners:
@@ -158,6 +161,7 @@ class Broker:
             await self._close(engine)
             raise
         self._started_s = time.monotonic()
+        self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._tick()
 
@@ -178,7 +182,10 @@ class Broker:
         for listener in self._listeners:
             for sock in listener.sockets:
                 protocol_factory = functools.partial(self._new_protocol, listener)
-                server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                if listener.path:
+                    server = await self._loop.create_unix_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                else:
+                    server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
                 self._servers.append(server)
 
     async def stop(self) -> None:
@@ -251,9 +258,9 @@ class Broker:
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
-        need_restart = [
-            path for path in ("listeners", "loop", "gather_us") if getattr(config, path) != getattr(self.config, path)
-        ]
+        need_restart = [path for path in ("loop", "gather_us") if getattr(config, path) != getattr(self.config, path)]
+        if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
+            need_restart.append("listeners")
         need_restart += await self._plugins.reload(config)
         frozen = (
             "topic_levels_maximum",
@@ -271,9 +278,11 @@ class Broker:
         engine.set_limits(limits)
         for listener in self._listeners:
             for given in config.listeners:
-                if given.name == listener.name:
-                    listener.max_connections = given.max_connections
-                    listener.accept_per_turn = given.accept_per_turn
+                if given.name == listener.name and (given.tls is None) == (listener.tls is None):
+                    if listener.tls is not None:
+                        listener.tls.reload(given.tls)
+                    listener.configure(given, listener.tls)
+        self._overload.lag_ms = config.overload_lag_ms
         self.config = config
         return need_restart
 
@@ -384,7 +393,7 @@ class Broker:
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        values = self._running().metrics()
+        values = self._running().metrics() | listener_metrics(self._listeners)
         if self._plugins is not None:
             values |= self._plugins.metrics()
         return values
@@ -421,7 +430,9 @@ class Broker:
         return self._engine
 
     def _new_protocol(self, listener: BoundListener) -> asyncio.BaseProtocol:
-        connection = StreamConnection(self._running(), listener, when_closed=self._stream_closed)
+        connection = StreamConnection(
+            self._running(), listener, when_closed=self._stream_closed, pipes=self._pipes if listener.is_gated else None
+        )
         self._streams.add(connection)
         return cast("asyncio.BaseProtocol", connection)
 
@@ -452,22 +463,62 @@ class Broker:
         engine = self._running()
         self._tick_handle = self._loop.call_later(_TICK_S, self._tick)
         self._ticks += 1
+        if self._overload.is_overloaded(time.monotonic()) != engine.is_overloaded:
+            engine.set_overloaded(not engine.is_overloaded)
         if self._poller is not None:
             self._poller.turn()
         else:
             engine.advance(time.monotonic_ns() // 1_000_000)
             self._flush()
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         if self._plugins is not None:
             self._plugins.look()
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
+        if self._ticks % _LOOK_TICKS == 0:
+            for listener in self._listeners:
+                if listener.tls is not None:
+                    listener.tls.look()
         interval_s = self.config.sys_interval_s
         now_s = time.monotonic()
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
-            for topic, payload in self._sys.messages(engine.metrics(), now_s - self._started_s, interval_s):
+            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
+
+
+def _bind(config: Config, listener: Listener, has_authentication: bool) -> BoundListener:
+    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
+    anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
+    # Before the address is taken: whoever waits for it to answer must not find one that cannot.
+    tls = None if listener.tls is None else ServerTls(listener.tls, listener.name)
+    shared = {
+        "backlog": listener.backlog,
+        "max_connections": listener.max_connections,
+        "accept_per_turn": listener.accept_per_turn,
+    }
+    if listener.path:
+        bound = bind_path(listener.name, listener.path, int(listener.path_mode, 8), allow_anonymous=anonymous, **shared)
+    else:
+        bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
+    bound.configure(listener, tls)
+    return bound
+
+
+def _fixed(listener: Listener) -> tuple[object, ...]:
+    """Return what of a listener cannot change while it listens."""
+    return (
+        listener.name,
+        listener.host,
+        listener.port,
+        listener.path,
+        listener.path_mode,
+        listener.backlog,
+        listener.protocol,
+        listener.allow_anonymous,
+        listener.tls is None,
+    )
 
 
 def _client_info(session: Session) -> ClientInfo:
@@ -487,4 +538,6 @@ def _client_info(session: Session) -> ClientInfo:
         queued=session.queued,
         queued_bytes=session.queued_bytes_held,
         dropped=session.dropped,
+        tls=connection.tls if connection is not None else None,
+        proxy=connection.proxy if connection is not None else None,
     )

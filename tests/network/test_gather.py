@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from types import SimpleNamespace
 
 import pytest
 
 from mqttcore.codec import Connect, Decoder, PingReq
 from mqttcore.config import Limits
 from mqttcore.engine.engine import Engine
+from mqttcore.net.listeners import BoundListener
 from mqttcore.net.poller import Poller
 
 DEADLINE_S = 10
@@ -18,7 +18,7 @@ ROUNDS = 50
 async def ping_in_step(poller: Poller, clients: int) -> None:
     """Have all clients send PINGREQ at once and wait for all answers, again and again."""
     loop = asyncio.get_running_loop()
-    listener = SimpleNamespace(name="pair", allow_anonymous=True, connections=0)
+    listener = BoundListener("pair", True, 0, 1, 1)
     ends = []
     for number in range(clients):
         ours, theirs = socket.socketpair()

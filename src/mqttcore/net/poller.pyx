@@ -1,14 +1,18 @@
 """Sockets on an epoll of our own; poller.pxd says why."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from mqttcore.codec.codes cimport RC_UNSPECIFIED_ERROR
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
+from mqttcore.net.channel cimport TlsPipes
+from mqttcore.net.gate cimport GATE_HANDSHAKE, GATE_OPEN, Gate
 
 import logging
 import os
@@ -37,11 +41,18 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec* msg_iov
         size_t msg_iovlen
     ctypedef unsigned int socklen_t
+    int setsockopt(int fd, int level, int name, const void* value, socklen_t size)
     int getpeername(int fd, sockaddr* addr, socklen_t* size)
     int accept4(int fd, sockaddr* addr, socklen_t* size, int flags)
     Py_ssize_t recv(int fd, void* buf, size_t size, int flags)
     Py_ssize_t send(int fd, const void* buf, size_t size, int flags)
     Py_ssize_t sendmsg(int fd, const msghdr* msg, int flags)
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum: IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum: TCP_USER_TIMEOUT
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -69,6 +80,8 @@ cdef enum:
     RECENT_US = 500
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
+    HANDSHAKE_STEPS = 8       # in one turn: each costs as much as hundreds of messages
+    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
 
 
 cdef inline int64_t monotonic_us() noexcept:
@@ -85,6 +98,8 @@ cdef class SocketConnection(Connection):
     """A connection on a non-blocking stream socket that the poller owns."""
 
     cdef object address(self):
+        if self.given_peer is not None:
+            return self.given_peer    # a PROXY header knew better
         cdef bytes raw = self.address_bytes[:self.address_size]
         cdef int family = int.from_bytes(raw[:2], sys.byteorder)
         if family == AF_INET and self.address_size >= 8:
@@ -93,10 +108,56 @@ cdef class SocketConnection(Connection):
             return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
         return None
 
+    @property
+    def tls(self) -> object:
+        """See Connection.tls."""
+        return None if self.gate is None else self.gate.tls_info
+
+    @property
+    def proxy(self) -> object:
+        """See Connection.proxy."""
+        return None if self.gate is None else self.gate.proxy
+
+    cdef int keep_alive_changed(self) except -1:
+        # What we send and nobody acknowledges says the same as silence, and is noticed while we are not reading, too.
+        cdef int ms
+        if self.keep_alive_s and self.fd >= 0:
+            ms = min(<int64_t>self.keep_alive_s * 1500, <int64_t>0x7FFFFFFF)
+            setsockopt(self.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms))       # Unix sockets have none
+        return 0
+
     cdef int readable(self) except -1:
-        cdef Py_ssize_t n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        cdef Py_ssize_t n
+        if self.is_gated:
+            return self.gate_readable()
+        n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
         if n > 0:
             return self.feed(self.poller.buffer, n)
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        self.drop()
+        return 0
+
+    cdef int gate_readable(self) except -1:
+        cdef Gate gate = self.gate
+        cdef Py_ssize_t n
+        if gate.stage == GATE_HANDSHAKE and self.state != STATE_CLOSED:
+            if self.poller.handshakes_left <= 0:
+                return 0              # stays readable: the next turn comes back to it
+            self.poller.handshakes_left -= 1
+        n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        if n > 0:
+            if self.state == STATE_CLOSED:
+                return 0
+            if not gate.take(self, self.poller.buffer, n) and self.state != STATE_CLOSED:
+                if gate.stage != GATE_OPEN:
+                    self.close_reason = RC_UNSPECIFIED_ERROR      # lingers, so that an alert arrives
+                self.lost()
+            if gate.stage == GATE_OPEN and gate.channel is None:
+                self.is_gated = False
+            if gate.unsent is not None:
+                self.mark_dirty()
+            return 0
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
         self.drop()
@@ -129,6 +190,8 @@ cdef class SocketConnection(Connection):
         cdef size_t total
         cdef Py_ssize_t n
         cdef int i
+        if self.is_gated:
+            return self.write_sealed()
         while self.out.pending:
             count = out_gather(&self.out, iov, MAX_IOV)
             if count == 1:
@@ -152,6 +215,32 @@ cdef class SocketConnection(Connection):
             out_consume(&self.out, n)
             self.core.counters.bytes_out += n
             if <size_t>n < total:
+                if not self.wants_write:
+                    self.wants_write = True
+                    self.interest_changed()
+                return False
+        if self.is_choked:
+            self.is_choked = False
+            self.interest_changed()
+        return True
+
+    cdef bint write_sealed(self) except -1:
+        # The same through the gate: what was sealed goes out before more is.
+        cdef Gate gate = self.gate
+        cdef Py_ssize_t n, size
+        while gate.prepare(&self.out, self.state == STATE_CLOSED):
+            size = PyBytes_GET_SIZE(gate.unsent) - gate.unsent_at
+            n = send(self.fd, PyBytes_AS_STRING(gate.unsent) + gate.unsent_at, size, MSG_NOSIGNAL)
+            if n < 0:
+                if errno == EINTR:
+                    continue
+                if errno != EAGAIN:
+                    self.drop()
+                    return True
+                n = 0
+            gate.sent(n)
+            self.core.counters.bytes_out += n
+            if n < size:
                 if not self.wants_write:
                     self.wants_write = True
                     self.interest_changed()
@@ -220,6 +309,12 @@ cdef class SocketConnection(Connection):
         if self.poller.lingering.pop(self.fd, None) is not None and not self.poller.lingering:
             self.poller.drained()
         self.fd = -1
+        if self.gate is not None:
+            self.gate.leave(self)
+            self.gate.unsent = None
+        if self.is_counted:
+            self.is_counted = False
+            self.listener.admission.leave(self.address())
         if self.listener is not None:
             self.listener.connections -= 1
         Py_DECREF(self)
@@ -229,7 +324,7 @@ cdef class Poller:
     """All sockets of one broker. loop: an asyncio event loop with add_reader().
 
     gather_us: how long a turn that follows closely on a busy one lets packets gather; 0: not at all.
-    Listener objects need `name`, `connections`, `max_connections`, `accept_per_turn` and `allow_anonymous`.
+    Listener objects are BoundListeners.
     """
 
     def __cinit__(self):
@@ -241,6 +336,7 @@ cdef class Poller:
         self.loop = loop
         self.listeners = {}
         self.lingering = {}
+        self.suspended = {}
         self.buffer = <uint8_t*>malloc(READ_SIZE)
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         if self.buffer == NULL or self.epfd < 0:
@@ -275,6 +371,7 @@ cdef class Poller:
     def remove_listener(self, sock: object) -> None:
         """Stop accepting on a socket; open connections stay."""
         cdef epoll_event event
+        self.suspended.pop(sock.fileno(), None)
         if self.listeners.pop(sock.fileno(), None) is not None:
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, sock.fileno(), &event)
 
@@ -323,6 +420,52 @@ cdef class Poller:
         self.open_sockets += 1
         if listener is not None:
             listener.connections += 1
+            if not self.greet(connection, listener):
+                connection.drop()
+        return 0
+
+    cdef bint greet(self, SocketConnection connection, object listener) except -1:
+        # What the listener wants of a new connection before its first byte; False: nothing to do with it.
+        if listener.proxy_version is not None:
+            if not listener.proxy_trust.covers(connection.peer):
+                listener.proxy_rejected += 1
+                log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
+                return False
+        elif listener.admission is not None and listener.admission.counts_addresses:
+            reason = listener.admission.enter(connection.peer, self.engine.now_ms)
+            if reason is not None:
+                log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
+                return False
+            connection.is_counted = True
+        if listener.is_gated:
+            if self.pipes is None:
+                self.pipes = TlsPipes()
+            connection.gate = Gate(listener, self.pipes)
+            connection.is_gated = True
+            connection.set_deadline(listener.handshake_timeout_ms)
+            listener.handshaking[id(connection)] = connection
+        return True
+
+    cdef bint has_room(self, object listener) except -1:
+        # Whether one more handshake may begin. Those that come to nothing make room; those that are young do not, so that
+        # a crowd of honest clients waits in the kernel instead of pushing each other out.
+        cdef SocketConnection oldest
+        if self.engine.is_overloaded:
+            return False
+        if len(listener.handshaking) < listener.handshakes_maximum:
+            return True
+        oldest = next(iter(listener.handshaking.values()))
+        if self.engine.now_ms - oldest.opened_ms < PATIENCE_MS:
+            return False
+        listener.handshakes_evicted += 1
+        oldest.drop()
+        return True
+
+    cdef int suspend(self, int fd, object listener) except -1:
+        # Level-triggered, a listener we do not accept on would wake us for ever.
+        cdef epoll_event event
+        epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
+        self.suspended[fd] = listener
         return 0
 
     cdef int accept_batch(self, int fd, object listener) except -1:
@@ -331,7 +474,11 @@ cdef class Poller:
         cdef int accepted, _
         cdef int most = listener.accept_per_turn
         cdef int limit = listener.max_connections
+        cdef bint is_gated = listener.is_gated
+        cdef bint is_rated = listener.admission is not None and listener.admission.settings.connection_rate
         for _ in range(most):
+            if is_gated and not self.has_room(listener):
+                return self.suspend(fd, listener)
             size = sizeof(address)
             accepted = accept4(fd, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if accepted < 0:
@@ -344,6 +491,9 @@ cdef class Poller:
                 listener.refused += 1
                 close(accepted)
                 continue
+            if is_rated and not listener.admission.take(self.engine.now_ms):
+                close(accepted)
+                continue
             self.adopt_fd(accepted, listener, address, size)
         return 0
 
@@ -352,6 +502,7 @@ cdef class Poller:
         cdef epoll_event event
         log.error("listener %s: cannot accept: %s; trying again in %d ms",
                   listener.name, os.strerror(errno), ACCEPT_PAUSE_MS)
+        listener.accept_paused += 1
         epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
         self.loop.call_later(ACCEPT_PAUSE_MS / 1000, self.resume_accepting, fd)
 
@@ -392,6 +543,7 @@ cdef class Poller:
         n = epoll_wait(self.epfd, events, MAX_EVENTS, 0)
         self.is_busy = n >= BUSY_SOCKETS
         self.engine.now_ms = monotonic_ms()
+        self.handshakes_left = HANDSHAKE_STEPS
         for i in range(n):
             fd = events[i].data.fd
             if fd < self.table_size and self.table[fd] != NULL:
@@ -423,6 +575,10 @@ cdef class Poller:
         cdef int fd
         self.engine.turn(monotonic_ms())
         self.engine.flush_dirty()
+        if self.suspended:
+            for fd in list(self.suspended):
+                del self.suspended[fd]
+                self.resume_accepting(fd)
         if self.lingering:
             for fd, due_ms in list(self.lingering.items()):
                 if due_ms <= self.engine.now_ms:
