@@ -73,15 +73,17 @@ class FileStorage:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise StoreError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+            raise StoreError("io", f"{self._path}: cannot be read: {error.strerror or error}") from error
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise StoreError(f"{self._path}: holds secrets, and others than its owner have rights to it: chmod 600")
+            raise StoreError(
+                "io", f"{self._path}: holds secrets, and others than its owner have rights to it: chmod 600"
+            )
         try:
             document = msgspec.json.decode(data, type=_Document)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:  # their texts have no values
-            raise StoreError(f"{self._path}: {error}") from error
+            raise StoreError("corrupt", f"{self._path}: {error}") from error
         if document.version != _VERSION:
-            raise StoreError(f"{self._path}: version {document.version}, and we know {_VERSION}")
+            raise StoreError("version", f"{self._path}: version {document.version}, and we know {_VERSION}")
         self._tables = document.tables
         return document.tables
 
@@ -120,7 +122,7 @@ class FileStorage:
         try:
             await asyncio.to_thread(_replace, self._path, data)
         except OSError as error:
-            raise StoreError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+            raise StoreError("io", f"{self._path}: cannot be written: {error.strerror or error}") from error
         self._written = changes
 
     def _ended(self, writing: asyncio.Task[None]) -> None:

@@ -60,13 +60,15 @@ class Table(Generic[Record]):
             try:
                 record = msgspec.convert(plain, self._type)
             except msgspec.ValidationError as error:
-                raise StoreError(f"table {self.name}: {error}") from error
+                raise StoreError("corrupt", f"table {self.name}: {error}") from error
             key = self._key_of(record)
             if "\n".join(key) != text:
-                raise StoreError(f"table {self.name}: a record stands under the key of another")
+                raise StoreError("corrupt", f"table {self.name}: a record stands under the key of another")
             self._records.setdefault(key, record)
         if len(self._records) > self.maximum:
-            raise StoreError(f"table {self.name}: {len(self._records)} records, and {self.maximum} are allowed")
+            raise StoreError(
+                "corrupt", f"table {self.name}: {len(self._records)} records, and {self.maximum} are allowed"
+            )
 
     def put(self, record: Record) -> None:
         """Add or replace. RegistryError: full, or configured."""

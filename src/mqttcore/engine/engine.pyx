@@ -57,7 +57,7 @@ from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
 from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
-from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
+from mqttcore.engine.recipients cimport STORES_AS_SENDER, ClientChanges, recipients_find, recipients_stand
 from mqttcore.engine.subscriber cimport recipients_ref, recipients_unref, subids_add, subids_unref, target_init
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
@@ -419,6 +419,9 @@ cdef class Engine(Core):
         cdef target_t* target
         cdef uint32_t i
         cdef Py_ssize_t reached = 0
+        cdef bint stores_offline = recipients.stores_offline
+        if recipients.stores_offline == STORES_AS_SENDER:
+            stores_offline = pub.origin == NULL or (<Session>pub.origin).session_expiry_s != 0
         if recipients.topic_size:
             renamed = pub[0]
             renamed.kept = NULL
@@ -430,7 +433,7 @@ cdef class Engine(Core):
             for i in range(recipients.count):
                 target = &recipients.targets[i]
                 if (<Subscriber>target.subscriber).is_online or (
-                    recipients.stores_offline and pub.qos and target.qos
+                    stores_offline and pub.qos and target.qos
                 ):
                     (<Session>target.subscriber).deliver(pub, target)
                     reached += 1

@@ -15,7 +15,7 @@ from mqttcore_plugins.aliyun.tokens import TokenCodec
 from mqttcore import Action, Permission, Refusal
 
 INSTANCE = "mqtt-xxxxx"
-SECRET = "XXXXX"  # noqa: S105
+SECRET = "XXXXX"
 CLIENT = "GID_Test@@@0001"
 
 BAD_CLIENT_ID, BAD_PASSWORD, NOT_AUTHORIZED, BANNED = 0x85, 0x86, 0x87, 0x8A

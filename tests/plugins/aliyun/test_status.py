@@ -13,7 +13,7 @@ from mqttcore_plugins.aliyun.storage import MemoryStorage
 from .doubles import http_server
 
 NOW = 1_609_434_061_000
-SECRET = "XXXXX"  # noqa: S105
+SECRET = "XXXXX"
 CLIENT = "GID_Test@@@0001"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from mqttcore_plugins.aliyun import storage
 from mqttcore_plugins.aliyun.gate import TokenChecker
 from mqttcore_plugins.aliyun.profile import PROFILE, Profile
 from mqttcore_plugins.aliyun.records import AccessKey, Instance, ParentTopic
@@ -22,7 +23,7 @@ from mqttcore import MqttCoreError
 from .doubles import BrokerDouble, http_server
 
 INSTANCE = "mqtt-xxxxx"
-SECRET = "XXXXX"  # noqa: S105
+SECRET = "XXXXX"
 SIGNED = ("actions", "expireTime", "instanceId", "resources", "serviceName")
 
 
@@ -205,14 +206,14 @@ async def test_revocations_that_fail(world: World):
     assert (await world.post("revoke", world.about(token)))["code"] == 2
 
 
-async def test_revocation_that_cannot_be_written_is_not_a_success(world: World, tmp_path: Path):
+async def test_revocation_that_cannot_be_written_is_not_a_success(world: World, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
     token = await world.token()
-    await world.registry.saved()
-    (tmp_path / "registry.json").unlink()
-    tmp_path.rmdir()
+    monkeypatch.setattr(storage, "_replace", fail)
     said = await world.post("revoke", world.about(token))
     assert (said["success"], said["code"], said["message"]) == (False, 410, "internal error")
-    tmp_path.mkdir()
 
 
 async def test_rates_are_limited_by_key(tmp_path: Path):
