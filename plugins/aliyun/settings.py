@@ -81,7 +81,8 @@ class AuthConfig(_Settings, frozen=True):
         int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Subscriptions of a client; more do not take effect.")
     ] = 30
     messages_per_s: Annotated[
-        float | None, Meta(gt=0, description="PUBLISH packets of a client in a second; not set: no limit of its own.")
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="PUBLISH packets of a client in a second; not set: no limit of its own."),
     ] = None
     grants_qos2_persistent: Annotated[
         bool, Meta(description="Grant QoS 2 to clients with cleanSession=false; the service does not.")
