@@ -49,10 +49,10 @@ class Login:
 
     @property
     def name(self) -> str:
-        """What the client's identity is called in logs and events."""
-        if self.custom is not None:
-            return f"{self.instance_id}/{self.custom[1]}"
-        return f"{self.instance_id}/{self.access_key_id}"
+        """What the client's identity is called; the owner of its session, so it must outlast a change of keys."""
+        if self.mode == "LegacyToken":
+            return f"LegacyToken/{self.client_id}"  # its instance is known only when it has uploaded a token
+        return f"{self.instance_id}/{self.custom[1] if self.custom is not None else self.client_id}"
 
 
 class TokenChecker:

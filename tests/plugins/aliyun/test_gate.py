@@ -84,7 +84,7 @@ def test_signature_of_the_documentation_logs_in():
         "GID_Test",
     )
     assert login.permissions == (Permission(Action.ALL, "TopicA/#"), Permission(Action.ALL, "TopicB/#"))
-    assert login.name == "mqtt-xxxxx/YYYYY"
+    assert login.name == "mqtt-xxxxx/GID_Test@@@0001"
 
 
 @pytest.mark.parametrize(
