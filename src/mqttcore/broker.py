@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import functools
 import logging
+import pkgutil
 import secrets
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
 from mqttcore.constants import ReasonCode
@@ -19,8 +20,8 @@ from mqttcore.errors import MqttCoreError, QuotaExceeded
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
-from mqttcore.net.stream import StreamConnection
-from mqttcore.net.tls import ServerTls
+from mqttcore.net.stream import StreamConnection, WebSocketStream
+from mqttcore.net.tls import ServerTls, describe
 from mqttcore.plugins.manager import Plugins
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
@@ -38,10 +39,21 @@ if TYPE_CHECKING:
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
 
+    class HttpServer(Protocol):
+        """What `_HTTP_SERVER` is, as far as it matters here."""
+
+        async def start(self) -> None: ...
+        def close(self) -> None: ...
+        async def stop(self) -> None: ...
+        async def wait_closed(self) -> None: ...
+
+
 __all__ = ["Broker", "ClientInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
+# The layer above: named here, imported when a listener wants it.
+_HTTP_SERVER = "mqttcore.http.server:HttpServer"
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
@@ -96,6 +108,7 @@ class Broker:
         self._poller: Poller | None = None
         self._listeners: list[BoundListener] = []
         self._servers: list[asyncio.Server] = []
+        self._http_servers: list[HttpServer] = []
         self._streams: set[StreamConnection] = set()
         self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -107,6 +120,7 @@ class Broker:
         self._sys = SysTopics()
         self._sys_due_s = 0.0
         self._changing = asyncio.Lock()  # held while it starts or stops
+        self._is_stopping = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -158,6 +172,8 @@ class Broker:
                 listening.close()
             for server in self._servers:
                 server.close()
+            for http_server in self._http_servers:
+                await http_server.stop()
             await self._close(engine)
             raise
         self._started_s = time.monotonic()
@@ -168,6 +184,12 @@ class Broker:
     async def _accept(self) -> None:
         assert self._loop is not None
         assert self._engine is not None
+        mqtt_listeners = []
+        for listener, settings in zip(self._listeners, self.config.listeners, strict=True):
+            if settings.protocol == "http":
+                await self._serve_http(listener, settings)
+            else:
+                mqtt_listeners.append(listener)
         if self._uses_poller:
             try:
                 self._poller = Poller(self._engine, self._loop, gather_us=self.config.gather_us)
@@ -175,11 +197,11 @@ class Broker:
                 log.info("the event loop watches no descriptors: sockets go through its transports")
             else:
                 self._poller.set_drained(self._drained.set)
-                for listener in self._listeners:
+                for listener in mqtt_listeners:
                     for sock in listener.sockets:
                         self._poller.add_listener(sock, listener)
                 return
-        for listener in self._listeners:
+        for listener in mqtt_listeners:
             for sock in listener.sockets:
                 protocol_factory = functools.partial(self._new_protocol, listener)
                 if listener.path:
@@ -188,19 +210,30 @@ class Broker:
                     server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
                 self._servers.append(server)
 
+    async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
+        server: HttpServer = pkgutil.resolve_name(_HTTP_SERVER)(
+            self, listener, settings, shutdown_timeout_s=self.config.shutdown_timeout_s
+        )
+        self._http_servers.append(server)
+        await server.start()
+
     async def stop(self) -> None:
         """Stop: no new connections, DISCONNECT 0x8B to all, at most `shutdown_timeout_s` for their last bytes."""
         async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
+            self._is_stopping = True
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
+                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
             server.close()
+        for http_server in self._http_servers:
+            http_server.close()
         for listener in self._listeners:
             if self._poller is not None:
                 for sock in listener.sockets:
@@ -211,6 +244,9 @@ class Broker:
             if not connection.is_closed:  # no session yet: there is nothing to say to it
                 connection.abort()
         self._flush()
+        await asyncio.gather(self._await_last_bytes(), *(server.stop() for server in self._http_servers))
+
+    async def _await_last_bytes(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.shutdown_timeout_s):
                 while self._streams or (self._poller is not None and self._poller.lingering_count):
@@ -239,8 +275,11 @@ class Broker:
         finally:
             for server in self._servers:
                 await server.wait_closed()
+            for http_server in self._http_servers:
+                await http_server.wait_closed()
             engine.close()
             self._servers.clear()
+            self._http_servers.clear()
             self._listeners = []
             self._provided.clear()
             self._engine = self._loop = self._plugins = None
@@ -292,6 +331,11 @@ class Broker:
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
         return self._engine is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether clients are taken: it runs, and is not about to stop."""
+        return self._engine is not None and not self._is_stopping
 
     @property
     def addresses(self) -> list[tuple[str, str, int]]:
@@ -422,6 +466,57 @@ class Broker:
             raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
         self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1, 1))
 
+    def attach_websocket(
+        self,
+        transport: asyncio.Transport,
+        *,
+        upgraded: bytes,
+        received: bytes = b"",
+        settings: Listener | None = None,
+        allow_anonymous: bool = False,
+        name: str = "attached",
+        listener: BoundListener | None = None,
+        is_counted: bool = False,
+    ) -> None:
+        """Serve MQTT in WebSocket on a transport whose request to upgrade was read; from now on it is the broker's.
+
+        `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
+        agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
+        count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
+        listener's limits per address have it already.
+        """
+        engine = self._running()
+        if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
+            transport.abort()
+            return
+        listener = listener or BoundListener(name, allow_anonymous, 0, 1, 1)
+        chosen = settings or Listener()
+        framing: dict[str, Any] = {
+            "upgraded": upgraded,
+            "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
+            "pings_per_s_maximum": chosen.websocket_pings_per_s_maximum,
+        }
+        if self._poller is not None and (sock := _socket_of(transport)) is not None:
+            self._poller.adopt_websocket(sock, listener, received=received, is_counted=is_counted, **framing)
+            transport.abort()  # closes its own descriptor only
+            return
+        session = transport.get_extra_info("ssl_object")
+        identity = listener.tls.settings.identity if listener.tls is not None else "cn"
+        connection = WebSocketStream(
+            engine,
+            listener,
+            tls_info=None if session is None else describe(session, None, identity),
+            is_counted=is_counted,
+            when_closed=self._stream_closed,
+            **framing,
+        )
+        self._streams.add(connection)
+        transport.set_protocol(cast("asyncio.BaseProtocol", connection))
+        connection.connection_made(transport)
+        if received:
+            connection.data_received(received)
+        transport.resume_reading()
+
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def _running(self) -> Engine:
@@ -492,7 +587,8 @@ def _bind(config: Config, listener: Listener, has_authentication: bool) -> Bound
     allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
     anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
     # Before the address is taken: whoever waits for it to answer must not find one that cannot.
-    tls = None if listener.tls is None else ServerTls(listener.tls, listener.name)
+    alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
+    tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)
     shared = {
         "backlog": listener.backlog,
         "max_connections": listener.max_connections,
@@ -519,6 +615,18 @@ def _fixed(listener: Listener) -> tuple[object, ...]:
         listener.allow_anonymous,
         listener.tls is None,
     )
+
+
+def _socket_of(transport: asyncio.Transport) -> socket | None:
+    """Return a second descriptor of the transport's connection; None when its bytes need the transport."""
+    given = transport.get_extra_info("socket")
+    if given is None or transport.get_extra_info("sslcontext") is not None or transport.get_write_buffer_size():
+        return None
+    try:
+        return cast("socket", given.dup())
+    except OSError as error:  # out of descriptors: the transport has its own
+        log.error("WebSocket connection stays with the event loop: %s", error)
+        return None
 
 
 def _client_info(session: Session) -> ClientInfo:

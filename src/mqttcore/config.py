@@ -110,7 +110,49 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     accept_per_turn: Annotated[
         int, Meta(ge=1, le=65535, description="Connections accepted in one turn of the event loop.")
     ] = 64
-    protocol: Annotated[Literal["mqtt"], Meta(description="What is spoken on the connection.")] = "mqtt"
+    protocol: Annotated[
+        Literal["mqtt", "http"],
+        Meta(description="What is spoken: MQTT, or HTTP and in it WebSocket."),
+    ] = "mqtt"
+    websocket_path: Annotated[
+        str,
+        Meta(
+            pattern=r"^(/[A-Za-z0-9._~/-]{0,255})?$",
+            description="HTTP: path at which MQTT is spoken in WebSocket; empty: nowhere.",
+        ),
+    ] = "/mqtt"
+    websocket_subprotocol_required: Annotated[
+        bool, Meta(description="HTTP: refuse WebSocket clients that offer no sub-protocol; `mqtt` is the standard's.")
+    ] = False
+    websocket_origins: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=255)]],
+        Meta(
+            max_length=1024,
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all.",
+        ),
+    ] = []
+    websocket_message_bytes_maximum: Annotated[
+        int, Meta(ge=125, le=_BYTES_MAXIMUM, description="HTTP: largest WebSocket message taken; 1009 beyond.")
+    ] = 16_777_216
+    websocket_pings_per_s_maximum: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="HTTP: WebSocket control frames taken in a second; 1008 beyond.")
+    ] = 50
+    http_header_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="HTTP: time a request's line and headers may take to arrive.")
+    ] = 10.0
+    http_request_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="HTTP: time from a request's headers to its answer.")
+    ] = 30.0
+    http_keep_alive_s: Annotated[
+        float, Meta(ge=0, le=3600, description="HTTP: time a connection is kept for its next request; 0: none.")
+    ] = 75.0
+    http_line_bytes_maximum: Annotated[
+        int, Meta(ge=128, le=65536, description="HTTP: longest request line and longest header.")
+    ] = 8190
+    http_headers_maximum: Annotated[int, Meta(ge=8, le=1024, description="HTTP: headers of a request.")] = 64
+    http_body_bytes_maximum: Annotated[
+        int, Meta(ge=0, le=_COUNT_MAXIMUM, description="HTTP: largest body of a request; 413 beyond.")
+    ] = 1_048_576
     path: Annotated[
         str, Meta(max_length=107, description="Unix socket to listen on, instead of host and port; empty: none.")
     ] = ""
@@ -480,6 +522,8 @@ def _check_tls(listener: Listener, path: str, source: str | None) -> None:
 
 
 def _check_proxy(listener: Listener, path: str, source: str | None) -> None:
+    if listener.protocol == "http" and listener.proxy_protocol != "none":
+        raise ConfigError(f"{path}.proxy_protocol", "is not read before HTTP; let the proxy speak HTTP", source)
     if (listener.proxy_protocol == "none") != (not listener.proxy_trusted):
         raise ConfigError(
             f"{path}.proxy_trusted", "belongs to proxy_protocol: both, or neither; whom to believe must be said", source

@@ -37,7 +37,7 @@ async def ping_in_step(poller: Poller, clients: int) -> None:
         ours.close()
 
 
-@pytest.mark.parametrize(("clients", "gather_us", "gathers"), [(1, 50, False), (40, 50, True), (40, 0, False)])
+@pytest.mark.parametrize(("clients", "gather_us", "gathers"), [(1, 50, False), (4, 50, True), (4, 0, False)])
 async def test_packets_gather_under_load_only(clients: int, gather_us: int, gathers: bool):
     engine = Engine(Limits(), now_ms=1)
     poller = Poller(engine, asyncio.get_running_loop(), gather_us=gather_us)

@@ -65,6 +65,12 @@ cdef class Connection(Outlet):
     cdef int keep_alive_changed(self) except -1
     # Drivers override: start or stop reading from the network.
     cdef int paused_changed(self) except -1
+    # Drivers override: writes what is pending; True when nothing is left and the network takes more.
+    cdef bint write_out(self) except -1
+    # Drivers override: the engine is done and everything is written; ends the network connection.
+    cdef int finish(self) except -1
+    # Writes what is pending and goes on with the session's queue while the network takes it.
+    cdef int drain(self) except -1
     # Address of the client: (host, port), a path, or None; drivers may override.
     cdef object address(self)
     # What is known of the TLS connection, or None; drivers may override.

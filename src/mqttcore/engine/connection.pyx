@@ -55,6 +55,7 @@ log = logging.getLogger("mqttcore.connection")
 
 cdef enum:
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
+    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
 
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
@@ -693,6 +694,32 @@ cdef class Connection(Outlet):
         self.session.is_clean = self.session.session_expiry_s == 0
         # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
         return self.end(packet.reason_code != RC_SUCCESS)
+
+    # --- bytes out --------------------------------------------------------------------------------------------------
+
+    cdef bint write_out(self) except -1:
+        return False                  # without a driver, output waits to be taken
+
+    cdef int finish(self) except -1:
+        return 0
+
+    cdef int drain(self) except -1:
+        cdef int rounds = 0
+        while self.write_out():
+            if self.state == STATE_CLOSED:
+                return self.finish()
+            if self.session is None or not self.session.has_backlog():
+                return 0
+            if rounds == PUMP_ROUNDS:
+                self.mark_dirty()     # goes on next turn: others wait too
+                return 0
+            rounds += 1
+            self.session.pump()
+            if not self.out.pending:
+                if self.session.has_paused():
+                    self.mark_dirty()
+                return 0              # the window is full: acknowledgements go on from here
+        return 0
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

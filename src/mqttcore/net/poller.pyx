@@ -13,6 +13,15 @@ from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
 from mqttcore.net.channel cimport TlsPipes
 from mqttcore.net.gate cimport GATE_HANDSHAKE, GATE_OPEN, Gate
+from mqttcore.net.websocket cimport (
+    WS_CLOSED_BY_PEER,
+    WS_IOV,
+    ws_consume,
+    ws_free,
+    ws_gather,
+    ws_init,
+    ws_receive,
+)
 
 import logging
 import os
@@ -74,7 +83,6 @@ log = logging.getLogger("mqttcore.net")
 cdef enum:
     READ_SIZE = 131072        # bytes of one read
     MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
-    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     BUSY_SOCKETS = 3          # ready in one turn: more than chance would bring
     RECENT_US = 500
@@ -182,76 +190,78 @@ cdef class SocketConnection(Connection):
         epoll_ctl(self.poller.epfd, EPOLL_CTL_MOD, self.fd, &event)
         return 0
 
-    cdef bint write_out(self) except -1:
-        # Writes what the kernel takes; True when nothing is left.
-        cdef iov_t iov[MAX_IOV]
+    cdef Py_ssize_t transmit(self, iov_t* iov, int count, size_t* total) except? -1:
         cdef msghdr message
-        cdef int count
-        cdef size_t total
         cdef Py_ssize_t n
         cdef int i
-        if self.is_gated:
-            return self.write_sealed()
-        while self.out.pending:
-            count = out_gather(&self.out, iov, MAX_IOV)
+        total[0] = 0
+        for i in range(count):
+            total[0] += iov[i].size
+        while True:
             if count == 1:
-                total = iov[0].size
-                n = send(self.fd, iov[0].base, total, MSG_NOSIGNAL)
+                n = send(self.fd, iov[0].base, total[0], MSG_NOSIGNAL)
             else:
-                total = 0
-                for i in range(count):
-                    total += iov[i].size
                 memset(&message, 0, sizeof(msghdr))
                 message.msg_iov = <iovec*>iov
                 message.msg_iovlen = count
                 n = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            if n >= 0 or errno != EINTR:
+                break
+        if n < 0:
+            if errno != EAGAIN:
+                self.drop()
+                return -1
+            n = 0
+        if <size_t>n < total[0] and not self.wants_write:
+            self.wants_write = True
+            self.interest_changed()
+        return n
+
+    cdef bint write_out(self) except -1:
+        # Writes what the kernel takes; True when nothing is left.
+        cdef iov_t iov[MAX_IOV]
+        cdef size_t total
+        cdef Py_ssize_t n
+        if self.is_gated:
+            return self.write_sealed()
+        while self.out.pending:
+            n = self.transmit(iov, out_gather(&self.out, iov, MAX_IOV), &total)
             if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno != EAGAIN:
-                    self.drop()
-                    return True
-                n = 0
+                return True
             out_consume(&self.out, n)
             self.core.counters.bytes_out += n
             if <size_t>n < total:
-                if not self.wants_write:
-                    self.wants_write = True
-                    self.interest_changed()
                 return False
+        self.read_again()
+        return True
+
+    cdef int read_again(self) except -1:
+        # It has read what we wrote.
         if self.is_choked:
             self.is_choked = False
             self.interest_changed()
-        return True
+        return 0
 
     cdef bint write_sealed(self) except -1:
         # The same through the gate: what was sealed goes out before more is.
         cdef Gate gate = self.gate
-        cdef Py_ssize_t n, size
+        cdef iov_t piece
+        cdef size_t total
+        cdef Py_ssize_t n
         while gate.prepare(&self.out, self.state == STATE_CLOSED):
-            size = PyBytes_GET_SIZE(gate.unsent) - gate.unsent_at
-            n = send(self.fd, PyBytes_AS_STRING(gate.unsent) + gate.unsent_at, size, MSG_NOSIGNAL)
+            piece.base = PyBytes_AS_STRING(gate.unsent) + gate.unsent_at
+            piece.size = PyBytes_GET_SIZE(gate.unsent) - gate.unsent_at
+            n = self.transmit(&piece, 1, &total)
             if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno != EAGAIN:
-                    self.drop()
-                    return True
-                n = 0
+                return True
             gate.sent(n)
             self.core.counters.bytes_out += n
-            if n < size:
-                if not self.wants_write:
-                    self.wants_write = True
-                    self.interest_changed()
+            if <size_t>n < total:
                 return False
-        if self.is_choked:
-            self.is_choked = False
-            self.interest_changed()
+        self.read_again()
         return True
 
     cdef int flush(self) except -1:
-        cdef int rounds = 0
         if self.fd < 0:
             return 0
         if self.wants_write:
@@ -261,37 +271,26 @@ cdef class SocketConnection(Connection):
                 self.is_choked = True
                 self.interest_changed()
             return 0                  # the kernel is full; it says when it is not
-        while True:
-            if not self.write_out() or self.fd < 0:
-                break
-            if self.state == STATE_CLOSED:
-                self.finish()
-                return 0
-            if self.session is None or not self.session.has_backlog():
-                return 0
-            if rounds == PUMP_ROUNDS:
-                self.mark_dirty()     # goes on next turn: others wait too
-                return 0
-            rounds += 1
-            self.session.pump()
-            if not self.out.pending:
-                if self.session.has_paused():
-                    self.mark_dirty()
-                return 0              # the window is full: acknowledgements go on from here
+        self.drain()
         self.linger()
         return 0
 
     cdef int finish(self) except -1:
         # Everything is written. Where we closed, the peer may still be sending: closing with its bytes unread resets the
         # connection and takes our last packet from it. So it hears the end first, and is read until it closes too.
+        if self.fd < 0:
+            return 0
         if self.close_reason < 0:
             self.close_fd()
         elif not self.is_shut:
-            self.is_shut = True
-            shutdown(self.fd, SHUT_WR)
-            self.interest_changed()
-            self.linger()
+            self.shut()
         return 0
+
+    cdef int shut(self) except -1:
+        self.is_shut = True
+        shutdown(self.fd, SHUT_WR)
+        self.interest_changed()
+        return self.linger()
 
     cdef int linger(self) except -1:
         # The last bytes of a closed connection get a little time, not all the time the peer takes to read.
@@ -318,6 +317,56 @@ cdef class SocketConnection(Connection):
         if self.listener is not None:
             self.listener.connections -= 1
         Py_DECREF(self)
+
+
+cdef class WebSocketConnection(SocketConnection):
+    """MQTT in WebSocket frames on a socket whose HTTP request somebody else has read."""
+
+    def __dealloc__(self):
+        ws_free(&self.ws)
+
+    cdef int readable(self) except -1:
+        cdef Py_ssize_t n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        if n > 0:
+            ws_receive(&self.ws, self, self.poller.buffer, n)
+            if self.is_shut and self.ws.state == WS_CLOSED_BY_PEER:
+                self.close_fd()       # both have said Close
+            return 0
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        self.drop()
+        return 0
+
+    cdef bint write_out(self) except -1:
+        # As SocketConnection's, with a frame's head in front of all that is pending.
+        cdef iov_t iov[WS_IOV]
+        cdef size_t total
+        cdef Py_ssize_t n
+        cdef uint32_t pending
+        cdef int count
+        while True:
+            count = ws_gather(&self.ws, &self.out, iov, self.state == STATE_CLOSED, self.close_reason)
+            if count == 0:
+                self.read_again()
+                return True
+            n = self.transmit(iov, count, &total)
+            if n < 0:
+                return True
+            pending = self.out.pending
+            ws_consume(&self.ws, &self.out, n)
+            self.core.counters.bytes_out += pending - self.out.pending
+            if <size_t>n < total:
+                return False
+
+    cdef int finish(self) except -1:
+        # Close is written. The peer closes too, or has: closing with its bytes unread would take ours from it.
+        if self.fd < 0:
+            return 0
+        if self.ws.state == WS_CLOSED_BY_PEER:
+            self.close_fd()
+        elif not self.is_shut:
+            self.shut()
+        return 0
 
 
 cdef class Poller:
@@ -377,6 +426,44 @@ cdef class Poller:
 
     def adopt(self, sock: object, listener: object) -> None:
         """Take over an accepted stream socket; *sock* is detached from its Python object."""
+        cdef SocketConnection connection = SocketConnection(self.engine, listener)
+        if self.enroll_socket(connection, sock) and listener is not None and not self.greet(connection, listener):
+            connection.drop()
+
+    def adopt_websocket(
+        self,
+        sock: object,
+        listener: object,
+        *,
+        upgraded: bytes,
+        received: bytes,
+        message_bytes_maximum: int,
+        pings_per_s_maximum: int,
+        is_counted: bool = False,
+    ) -> None:
+        """Take over a stream socket whose request to upgrade was read; *sock* is detached from its Python object.
+
+        upgraded: the HTTP answer that agrees, written first. received: what was read of the socket beyond the request.
+        is_counted: its address has been admitted.
+        """
+        cdef WebSocketConnection connection = WebSocketConnection(self.engine, listener)
+        cdef const uint8_t[::1] view = received
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t part
+        ws_init(&connection.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
+        connection.is_counted = is_counted
+        if not self.enroll_socket(connection, sock):
+            return
+        self.engine.now_ms = monotonic_ms()
+        while at < view.shape[0]:
+            part = min(view.shape[0] - at, <Py_ssize_t>READ_SIZE)
+            memcpy(self.buffer, &view[at], part)
+            ws_receive(&connection.ws, connection, self.buffer, part)
+            at += part
+        connection.mark_dirty()
+        self.engine.wake()
+
+    cdef bint enroll_socket(self, SocketConnection connection, object sock) except -1:
         cdef uint8_t address[28]
         cdef socklen_t size = sizeof(address)
         cdef int fd
@@ -386,13 +473,13 @@ cdef class Poller:
         fd = sock.detach()
         if getpeername(fd, <sockaddr*>address, &size) < 0:
             size = 0
-        self.adopt_fd(fd, listener, address, size)
+        return self.enroll(connection, fd, address, size)
 
-    cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1:
-        cdef SocketConnection connection
+    cdef bint enroll(self, SocketConnection connection, int fd, const uint8_t* address, uint32_t size) except -1:
         cdef epoll_event event
         cdef Py_ssize_t wanted
         cdef PyObject** grown
+        connection.fd = -1
         if fd >= self.table_size:
             wanted = max(<Py_ssize_t>1024, <Py_ssize_t>fd * 2)
             grown = <PyObject**>realloc(self.table, wanted * sizeof(PyObject*))
@@ -406,8 +493,8 @@ cdef class Poller:
         event.data.fd = fd
         if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
             close(fd)
-            return 0
-        connection = SocketConnection(self.engine, listener)
+            connection.lost()
+            return False
         connection.poller = self
         connection.fd = fd
         connection.reads = True
@@ -418,11 +505,9 @@ cdef class Poller:
         Py_INCREF(connection)
         self.table[fd] = <PyObject*>connection
         self.open_sockets += 1
-        if listener is not None:
-            listener.connections += 1
-            if not self.greet(connection, listener):
-                connection.drop()
-        return 0
+        if connection.listener is not None:
+            connection.listener.connections += 1
+        return True
 
     cdef bint greet(self, SocketConnection connection, object listener) except -1:
         # What the listener wants of a new connection before its first byte; False: nothing to do with it.
@@ -472,6 +557,7 @@ cdef class Poller:
         cdef uint8_t address[28]
         cdef socklen_t size
         cdef int accepted, _
+        cdef SocketConnection connection
         cdef int most = listener.accept_per_turn
         cdef int limit = listener.max_connections
         cdef bint is_gated = listener.is_gated
@@ -494,7 +580,9 @@ cdef class Poller:
             if is_rated and not listener.admission.take(self.engine.now_ms):
                 close(accepted)
                 continue
-            self.adopt_fd(accepted, listener, address, size)
+            connection = SocketConnection(self.engine, listener)
+            if self.enroll(connection, accepted, address, size) and not self.greet(connection, listener):
+                connection.drop()
         return 0
 
     def pause_accepting(self, fd: int, listener: object) -> None:

@@ -27,3 +27,19 @@ class StreamConnection(Connection):
     def resume_writing(self) -> None: ...
     def connection_lost(self, error: Exception | None = None) -> None: ...
     def abort(self) -> None: ...
+
+@disjoint_base
+class WebSocketStream(StreamConnection):
+    def __init__(
+        self,
+        engine: Engine,
+        listener: Any = None,
+        peer: Any = None,
+        *,
+        upgraded: bytes,
+        message_bytes_maximum: int,
+        pings_per_s_maximum: int,
+        tls_info: Any = None,
+        is_counted: bool = False,
+        when_closed: Callable[[StreamConnection], object] | None = None,
+    ) -> None: ...

@@ -1,11 +1,13 @@
 """The asyncio face of a connection: a Protocol around the same state machine that the poller drives."""
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
 from mqttcore.net.gate cimport GATE_OPEN, Gate
+from mqttcore.net.websocket cimport ws_free, ws_init, ws_receive, ws_take
 
 import asyncio
 import logging
@@ -16,9 +18,9 @@ log = logging.getLogger("mqttcore.net")
 
 cdef enum:
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
-    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
     PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
+    UNMASK_SIZE = 65536
 
 
 cdef class StreamConnection(Connection):
@@ -112,7 +114,7 @@ cdef class StreamConnection(Connection):
         if not view.shape[0]:
             return
         if self.gate is None:
-            self.feed(&view[0], view.shape[0])
+            self.take(&view[0], view.shape[0])
         elif self.state != STATE_CLOSED:
             if not self.gate.take(self, &view[0], view.shape[0]):
                 self.lost()
@@ -179,29 +181,33 @@ cdef class StreamConnection(Connection):
                 self.transport.resume_reading()
         return 0
 
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        return self.feed(data, size)
+
+    cdef bytes due(self):
+        return out_take(&self.out)
+
     cdef int flush(self) except -1:
-        cdef int rounds = 0
         if self.transport is None:
             return 0
         if self.state == STATE_CLOSED:
             return self.finish()
-        while not self.is_full:
-            if self.is_sealed():
-                self.write_sealed(False)
-            elif self.out.pending:
-                self.core.counters.bytes_out += self.out.pending
-                self.transport.write(out_take(&self.out))
-            if self.is_full or self.session is None or not self.session.has_backlog():
-                return 0
-            if rounds == PUMP_ROUNDS:
-                self.mark_dirty()
-                return 0
-            rounds += 1
-            self.session.pump()
-            if not self.out.pending:
-                if self.session.has_paused():
-                    self.mark_dirty()
-                return 0
+        return self.drain()
+
+    cdef bint write_out(self) except -1:
+        if self.is_full:
+            return False
+        self.write_due(False)
+        return not self.is_full
+
+    cdef int write_due(self, bint is_last) except -1:
+        cdef bytes data
+        if self.is_sealed():
+            return self.write_sealed(is_last)
+        self.core.counters.bytes_out += self.out.pending
+        data = self.due()
+        if data:
+            self.transport.write(data)
         return 0
 
     cdef bint is_sealed(self) noexcept:
@@ -223,12 +229,69 @@ cdef class StreamConnection(Connection):
         # Everything goes to the transport, full or not: it is the last. The peer gets a little time to read it.
         if self.transport.is_closing():
             return 0
-        if self.is_sealed():
-            self.write_sealed(True)
-        elif self.out.pending:
-            self.core.counters.bytes_out += self.out.pending
-            self.transport.write(out_take(&self.out))
+        self.write_due(True)
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self.linger_handle = asyncio.get_running_loop().call_later(LINGER_MS / 1000, self.transport.abort)
         return 0
+
+
+# What a WebSocketStream unmasks: bytes objects may not be written to. Nothing borrows it beyond feed().
+cdef uint8_t unmasked[UNMASK_SIZE]
+
+
+cdef class WebSocketStream(StreamConnection):
+    """MQTT in WebSocket frames on an asyncio transport whose HTTP request has been read.
+
+    upgraded: the HTTP answer that agrees, written first. message_bytes_maximum: of one WebSocket message.
+    pings_per_s_maximum: control frames taken in a second. tls_info: of the transport's TLS. is_counted: its address has
+    been admitted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        listener: object = None,
+        peer: object = None,
+        *,
+        upgraded: bytes,
+        message_bytes_maximum: int,
+        pings_per_s_maximum: int,
+        tls_info: object = None,
+        is_counted: bool = False,
+        when_closed: object = None,
+    ) -> None:
+        self.when_closed = when_closed
+        self.tls_info = tls_info
+        self.is_counted = is_counted
+        ws_init(&self.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
+
+    def __dealloc__(self):
+        ws_free(&self.ws)
+
+    @property
+    def tls(self) -> object:
+        """See Connection.tls."""
+        return self.tls_info
+
+    def connection_made(self, transport: object) -> None:
+        """Asyncio: the transport is there; the answer to the upgrade is written."""
+        StreamConnection.connection_made(self, transport)
+        self.mark_dirty()
+        (<Engine>self.core).wake()
+
+    cdef bint greet(self) except -1:
+        return True                   # whoever read the request has looked at it already
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t part
+        while size:
+            part = min(size, <Py_ssize_t>UNMASK_SIZE)
+            memcpy(unmasked, data, part)
+            ws_receive(&self.ws, self, unmasked, part)
+            data += part
+            size -= part
+        return 0
+
+    cdef bytes due(self):
+        return ws_take(&self.ws, &self.out, self.state == STATE_CLOSED, self.close_reason)
