@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
+from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from socket import socket
     from types import TracebackType
+
+    from aiohttp.web import AbstractRouteDef
 
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
@@ -109,6 +111,7 @@ class Broker:
         self._listeners: list[BoundListener] = []
         self._servers: list[asyncio.Server] = []
         self._http_servers: list[HttpServer] = []
+        self._http_routes: list[AbstractRouteDef] = []  # of plugins
         self._streams: set[StreamConnection] = set()
         self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -119,8 +122,8 @@ class Broker:
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
-        self._changing = asyncio.Lock()  # held while it starts or stops
-        self._is_stopping = False
+        self._changing = asyncio.Lock()  # held while it starts, stops or reloads
+        self._is_ready = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -148,7 +151,7 @@ class Broker:
             await self._start()
 
     async def _start(self) -> None:
-        plugins = Plugins(self.config, self._given_plugins)
+        plugins = self._load_plugins()
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -164,9 +167,18 @@ class Broker:
         try:
             engine.set_wake(self._wake)
             await plugins.start(self)
-            for listener in self.config.listeners:
-                self._listeners.append(_bind(self.config, listener, plugins.authenticates))
-            await self._accept()
+            for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
+                try:
+                    engine.add_handler(
+                        handler.topic_filter.encode(),
+                        handler.function,
+                        is_authorized_by_itself=handler.is_authorized_by_itself,
+                        order=order,
+                        owner=name,
+                    )
+                except ValueError as error:
+                    raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+            await self._listen()
         except BaseException:
             for listening in self._listeners:
                 listening.close()
@@ -179,12 +191,26 @@ class Broker:
         self._started_s = time.monotonic()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
+        self._is_ready = True
         self._tick()
 
+    def _load_plugins(self) -> Plugins:
+        return Plugins(self.config, self._given_plugins)
+
+    async def _listen(self) -> None:
+        assert self._plugins is not None
+        for listener in self.config.listeners:
+            is_open = takes_anonymous(self.config, listener, self._plugins.authenticates)
+            self._listeners.append(_bind(listener, is_open))
+        await self._accept()
+
     async def _accept(self) -> None:
+        assert self._plugins is not None
         assert self._loop is not None
         assert self._engine is not None
         mqtt_listeners = []
+        if any(settings.protocol == "http" for settings in self.config.listeners):
+            self._http_routes = self._plugins.http_routes(self)
         for listener, settings in zip(self._listeners, self.config.listeners, strict=True):
             if settings.protocol == "http":
                 await self._serve_http(listener, settings)
@@ -212,7 +238,7 @@ class Broker:
 
     async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
         server: HttpServer = pkgutil.resolve_name(_HTTP_SERVER)(
-            self, listener, settings, shutdown_timeout_s=self.config.shutdown_timeout_s
+            self, listener, settings, routes=self._http_routes, shutdown_timeout_s=self.config.shutdown_timeout_s
         )
         self._http_servers.append(server)
         await server.start()
@@ -222,12 +248,11 @@ class Broker:
         async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
-            self._is_stopping = True
+            self._is_ready = False
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
-                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
@@ -335,7 +360,7 @@ class Broker:
     @property
     def is_ready(self) -> bool:
         """Whether clients are taken: it runs, and is not about to stop."""
-        return self._engine is not None and not self._is_stopping
+        return self._is_ready
 
     @property
     def addresses(self) -> list[tuple[str, str, int]]:
@@ -583,9 +608,7 @@ class Broker:
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
-def _bind(config: Config, listener: Listener, has_authentication: bool) -> BoundListener:
-    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
-    anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
+def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     # Before the address is taken: whoever waits for it to answer must not find one that cannot.
     alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
     tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import PENDING
 from mqttcore.identity import Challenge, Identity, Refusal
+from mqttcore.plugins.hooks import give_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
@@ -65,7 +66,7 @@ class Decisions:
         narrowed: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._hooks = hooks
-        self._narrowed = narrowed or {}
+        self.narrowed = narrowed or {}
         self._failures = failures
         self._engine: Engine | None = None
         self._waiting: set[_Waiting] = set()
@@ -112,7 +113,7 @@ class Decisions:
 
     def _asked(self, hook: str, client: ClientView) -> Iterator[Implementation]:
         everybody = self._hooks.get(hook, ())
-        narrowed = self._narrowed.get(client.listener or "")
+        narrowed = self.narrowed.get(client.listener or "")
         if narrowed is None:
             return iter(everybody)
         return iter([one for one in everybody if one.plugin in narrowed])
@@ -137,7 +138,7 @@ class Decisions:
         asked: Iterator[Implementation],
     ) -> Any:
         if len(self._waiting) >= self.waiting_maximum:
-            _give_up(awaitable)
+            give_up(awaitable)
             self.refused_busy += 1
             return Refusal(ReasonCode.SERVER_BUSY)
         waiting = _Waiting(client, hook, implementation.plugin)
@@ -146,6 +147,7 @@ class Decisions:
         waiting.timer = loop.call_later(self.timeout_s, self._late, waiting)
         self._waiting.add(waiting)
         waiting.task.add_done_callback(lambda task: self._resolved(waiting, task))
+        waiting.task.add_done_callback(lambda task: give_up(awaitable))  # cancelled before it began to wait
         return PENDING
 
     async def _resolve(
@@ -217,11 +219,3 @@ class Decisions:
     def _tell(self, client: ClientView, answer: Identity | Refusal | Challenge | None) -> None:
         if self._engine is not None:
             self._engine.answer(client, answer)
-
-
-def _give_up(awaitable: Awaitable[Any]) -> None:
-    """Drop a coroutine or future that nobody will await, without a warning."""
-    for name in ("close", "cancel"):
-        if callable(end := getattr(awaitable, name, None)):
-            end()
-            return

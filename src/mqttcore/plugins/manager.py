@@ -12,13 +12,19 @@ import pluggy
 
 from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import ConfigError, MqttCoreError, PluginError
+from mqttcore.events import Event
+from mqttcore.handlers import TopicHandler
 from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
+from mqttcore.plugins.folding import fold_admit
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
 from mqttcore.plugins.loading import check_class, enabled, make, name_of
+from mqttcore.plugins.observers import Observers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from aiohttp.web import AbstractRouteDef
 
     from mqttcore.broker import Broker
     from mqttcore.config import Config
@@ -31,10 +37,16 @@ log = logging.getLogger("mqttcore.plugins")
 class Plugins:
     """Loaded plugins in their order: those of the configuration's tables, then those given as objects.
 
-    Raises ConfigError and PluginError as `loading.enabled` and `make` do.
+    instrument: changes what is called; for tests. Raises ConfigError, and PluginError as `loading.enabled` and `make`.
     """
 
-    def __init__(self, config: Config, given: Iterable[object] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        given: Iterable[object] = (),
+        *,
+        instrument: Callable[[Implementation], Implementation] | None = None,
+    ) -> None:
         self._enabled = {plugin.name: plugin for plugin in enabled(config)}
         loaded: dict[str, object] = {name: make(plugin) for name, plugin in self._enabled.items()}
         for plugin in given:
@@ -47,7 +59,7 @@ class Plugins:
         self._hooks: dict[str, list[Implementation]] = {hook: [] for hook in HOOKS}
         for name, plugin in loaded.items():
             for hook, implementation in implementations(name, plugin).items():
-                self._hooks[hook].append(implementation)
+                self._hooks[hook].append(implementation if instrument is None else instrument(implementation))
             try:
                 self._manager.register(plugin, name)
             except (ValueError, pluggy.PluginValidationError) as error:
@@ -60,8 +72,15 @@ class Plugins:
             self.failures,
             timeout_s=config.authentication_timeout_s,
             waiting_maximum=config.authentications_maximum,
-            narrowed=_narrowed(config),
+            narrowed=_narrowed(config, loaded),
         )
+        self.observers = Observers(
+            self._hooks["observe"],
+            self.failures,
+            queued_maximum=config.events_queued_maximum,
+            timeout_s=config.plugin_timeout_s,
+        )
+        self.event_types = frozenset(self._all_of("event_types", _is_event_type, "a subclass of Event"))
         self._timeout_s = config.plugin_timeout_s
         self._started: list[str] = []
 
@@ -77,11 +96,57 @@ class Plugins:
     def hook_table(self) -> HookTable:
         """Return what the engine calls, frozen."""
         frozen: dict[str, Callable[..., Any]] = {}
+        if admitting := self._hooks["admit"]:
+            frozen["admit"] = fold_admit(admitting, self.failures)
         if self.authenticates:
             frozen["authenticate"] = self.decisions.authenticate
         if self._hooks["continue_authentication"]:
             frozen["continue_authentication"] = self.decisions.continue_authentication
         return HookTable(**frozen)
+
+    # --- wiring -----------------------------------------------------------------------------------------------------
+
+    def topic_handlers(self, broker: Broker) -> list[tuple[str, TopicHandler]]:
+        """Return the topic handlers of all plugins with the plugin's name, in order; raises PluginError."""
+        found = []
+        for implementation in self._hooks["topic_handlers"]:
+            for handler in _items(implementation, lambda one: isinstance(one, TopicHandler), "a TopicHandler", broker):
+                if inspect.iscoroutinefunction(handler.function) or inspect.isgeneratorfunction(handler.function):
+                    reason = f"the handler of {handler.topic_filter} must be a plain function"
+                    raise PluginError(implementation.plugin, "topic_handlers", reason)
+                found.append((implementation.plugin, handler))
+        return found
+
+    def http_routes(self, broker: Broker) -> list[AbstractRouteDef]:
+        """Return the routes of all plugins, no two alike; raises PluginError."""
+        found: list[AbstractRouteDef] = []
+        owners: dict[tuple[str, str], str] = {}
+        for implementation in self._hooks["http_routes"]:
+            for route in _items(implementation, lambda one: hasattr(one, "register"), "a route definition", broker):
+                key = (getattr(route, "method", "*"), getattr(route, "path", repr(route)))
+                if key in owners:
+                    reason = f"{key[0]} {key[1]} is a route of {owners[key]} already"
+                    raise PluginError(implementation.plugin, "http_routes", reason)
+                owners[key] = implementation.plugin
+                found.append(route)
+        return found
+
+    def open_store(self, broker: Broker) -> object | None:
+        """Return the store that a plugin gives, None: none does. Raises PluginError when two do."""
+        found: list[tuple[str, object]] = []
+        for implementation in self._hooks["open_store"]:
+            try:
+                store = implementation.call(broker=broker)
+            except Exception as error:
+                raise _error_of(implementation, error) from error
+            if store is not None:
+                found.append((implementation.plugin, store))
+        if len(found) > 1:
+            raise PluginError(found[1][0], "open_store", f"{found[0][0]} gives a store already")
+        return found[0][1] if found else None
+
+    def _all_of(self, hook: str, is_one: Callable[[Any], bool], what: str) -> list[Any]:
+        return [item for implementation in self._hooks[hook] for item in _items(implementation, is_one, what)]
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -103,14 +168,13 @@ class Plugins:
         except TimeoutError as error:
             text = f"did not start within {self._timeout_s:g} s"
             raise PluginError(implementation.plugin, "startup", text) from error
-        except MqttCoreError as error:
-            raise PluginError(implementation.plugin, "startup", str(error)) from error
         except Exception as error:
-            raise PluginError(implementation.plugin, "startup", f"{type(error).__name__}: {error}") from error
+            raise _error_of(implementation, error) from error
 
     async def stop(self, broker: Broker) -> None:
         """Shut down what was started, last first, whatever happens."""
         await self.decisions.stop()
+        await self.observers.stop()
         stopping = {implementation.plugin: implementation for implementation in self._hooks["shutdown"]}
         while self._started:
             name = self._started.pop()
@@ -153,6 +217,7 @@ class Plugins:
         All or nothing: raises ConfigError or PluginError with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
+        narrowed = _narrowed(config, self.by_name)
         need_restart = [f"plugins.{name}" for name in sorted({*self._enabled} ^ {*wanted})]
         if not need_restart and [*wanted] != [*self._enabled]:
             need_restart.append("plugins")  # in another order
@@ -172,7 +237,9 @@ class Plugins:
             done.append(name)
         for name in done:
             self._enabled[name] = wanted[name]
-        self._timeout_s = config.plugin_timeout_s
+        self._timeout_s = self.observers.timeout_s = config.plugin_timeout_s
+        self.observers.queued_maximum = config.events_queued_maximum
+        self.decisions.narrowed = narrowed
         self.decisions.timeout_s = config.authentication_timeout_s
         self.decisions.waiting_maximum = config.authentications_maximum
         return need_restart
@@ -206,13 +273,37 @@ class Plugins:
             "authentications_refused_busy": self.decisions.refused_busy,
         }
         values |= {f"plugin_{name}_errors": self.failures.count(name) for name in self.by_name}
-        return values
+        return values | self.observers.metrics()
 
 
-def _narrowed(config: Config) -> dict[str, list[str]]:
-    # Not every listener type can narrow.
-    found = {listener.name: getattr(listener, "plugins", None) for listener in config.listeners}
-    return {name: plugins for name, plugins in found.items() if plugins is not None}
+def _items(implementation: Implementation, is_one: Callable[[Any], bool], what: str, broker: Any = None) -> list[Any]:
+    """Return what a wiring hook gives, each checked; raises PluginError."""
+    try:
+        items = list(implementation.call(broker=broker) or ())
+    except Exception as error:
+        raise _error_of(implementation, error) from error
+    for item in items:
+        if not is_one(item):
+            raise PluginError(implementation.plugin, implementation.hook, f"gives {item!r}, which is not {what}")
+    return items
+
+
+def _is_event_type(item: Any) -> bool:
+    return isinstance(item, type) and issubclass(item, Event)
+
+
+def _error_of(implementation: Implementation, error: Exception) -> PluginError:
+    reason = str(error) if isinstance(error, MqttCoreError) else f"{type(error).__name__}: {error}"
+    return PluginError(implementation.plugin, implementation.hook, reason)
+
+
+def _narrowed(config: Config, loaded: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return listener -> plugins that are asked about its clients, for listeners that narrow."""
+    for index, listener in enumerate(config.listeners):
+        for number, name in enumerate(listener.plugins or ()):
+            if name not in loaded:
+                raise ConfigError(f"listeners[{index}].plugins[{number}]", f"no plugin {name} is enabled")
+    return {listener.name: listener.plugins for listener in config.listeners if listener.plugins is not None}
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
