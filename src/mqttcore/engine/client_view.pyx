@@ -30,7 +30,7 @@ cdef class ClientView:
             self.identity = connection.session.identity
         self.address = connection.address()
         self.listener = getattr(connection.listener, "name", None)
-        self.tls = connection.tls()
+        self.tls = (<object>connection).tls           # a driver's property
         self.protocol_version = connection.version
         self.clean_start = connection.clean_start
         self.attributes = {}

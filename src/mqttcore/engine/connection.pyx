@@ -41,6 +41,7 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
+from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REFUSED, EVENT_CONNECTION_CLOSED, EVENT_MESSAGE_DROPPED
 from mqttcore.engine.message cimport pub_done, pub_t
 from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
@@ -145,7 +146,13 @@ cdef class Connection(Outlet):
         self.core.counters.connects_refused += 1
         self.send_refusal(reason_code, reason if self.wants_problem_information else None)
         self.close_reason = reason_code
+        self.note_refusal(reason_code, reason)
         self.end(False)
+
+    cdef int note_refusal(self, uint8_t reason_code, str reason) except -1:
+        if self.core.events.mask & EVENT_CONNECT_REFUSED:
+            self.core.events.refused(self.core.wall_ms(), self.core.view_of(self), reason_code, reason)
+        return 0
 
     @property
     def is_closed(self) -> bool:
@@ -159,9 +166,6 @@ cdef class Connection(Outlet):
 
     cdef object address(self):
         return self.given_peer
-
-    cdef object tls(self):
-        return None
 
     @property
     def tls(self) -> object:
@@ -349,6 +353,7 @@ cdef class Connection(Outlet):
                 self.maximum_packet_size = error.maximum_packet_size
             self.send_refusal(error.reason_code, error.text)
         self.close_reason = error.reason_code
+        self.note_refusal(error.reason_code, error.text)
         return self.end(False)
 
     cdef int connected(self, Session session, uint16_t keep_alive_s) except -1:
@@ -533,6 +538,8 @@ cdef class Connection(Outlet):
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
         # Not delivered. 3.1.1 has no way to say so in an acknowledgement [v3 MQTT-3.3.5-2].
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
+        if self.core.events.mask & EVENT_MESSAGE_DROPPED:
+            self.core.events.count_drop(self.client_id, DROP_NOT_AUTHORIZED)
         if view.qos == 2 and self.version == 5:
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
         if view.qos:
@@ -692,8 +699,10 @@ cdef class Connection(Outlet):
                 ))
             self.session.session_expiry_s = min(expiry, self.core.limits.session_expiry_maximum_s)
         self.session.is_clean = self.session.session_expiry_s == 0
+        if self.core.events.mask & EVENT_CLIENT_DISCONNECTED:
+            self.core.events.disconnected(self.core.wall_ms(), self.core.view_of(self), packet.reason_code)
         # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
-        return self.end(packet.reason_code != RC_SUCCESS)
+        return self.end(packet.reason_code != RC_SUCCESS, "disconnected by client")
 
     # --- bytes out --------------------------------------------------------------------------------------------------
 
@@ -748,15 +757,17 @@ cdef class Connection(Outlet):
             if PyBytes_GET_SIZE(packet) > self.maximum_packet_size:
                 packet = Disconnect(reason_code, {}).encode(5)
             self.send_bytes(packet)
-        return self.end(publish_will)
+        return self.end(publish_will, None, reason)
 
     cdef int lost(self) except -1:
-        return self.end(True)
+        return self.end(True, "connection lost" if self.was_reset else "closed by client")
 
-    cdef int end(self, bint publish_will) except -1:
+    cdef int end(self, bint publish_will, str reason=None, str detail=None) except -1:
         cdef Session session = self.session
         if self.state == STATE_CLOSED:
             return 0
+        if session is not None and self.core.events.mask & EVENT_CONNECTION_CLOSED:
+            self.core.events.closed(self.core.wall_ms(), self.core.view_of(self), self.close_reason, reason, detail)
         self.state = STATE_CLOSED
         self.session = None
         self.connect = None

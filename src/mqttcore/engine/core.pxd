@@ -5,6 +5,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mqttcore.engine.events cimport EventLog
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t
 from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
@@ -96,14 +97,17 @@ cdef class Core:
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
+    cdef readonly EventLog events
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
     cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
     cdef uint64_t ids_given
-    cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
+    cdef PyObject* congested          # Session or Tap whose queue just ran full, borrowed; the publisher is paused for it
 
+    # Milliseconds since 1970 (UTC).
+    cdef int64_t wall_ms(self) noexcept
     # Delivers to a route and keeps a retained message; the number of targets.
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1
     # Asks the handlers of the message's route, those that authorise by themselves or the others. 1: it was taken, with the
@@ -121,6 +125,8 @@ cdef class Core:
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
     # 32 hexadecimal digits: eight random bytes of this engine, and a count.
     cdef str new_connection_id(self)
+    # The ClientView of a connection, or of the client whose Session it is, its connection being gone.
+    cdef object view_of(self, object client)
     # The connection that has a ClientView is closed.
     cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.

@@ -13,6 +13,12 @@ cdef class Core:
                      uint8_t* reason_code) except -1:
         raise NotImplementedError
 
+    cdef int64_t wall_ms(self) noexcept:
+        return self.now_ms + self.birth.wall_offset_ms
+
+    cdef object view_of(self, object client):
+        raise NotImplementedError
+
     cdef int admit(self, object connection, object packet) except -1:
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ cdef class Engine(Core):
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
     cdef dict handlers                    # Handler -> filter
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
-    cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
+    cdef list held_publishers             # (Connection, Session or Tap, due_ms, acked then): read again when there is room
     cdef readonly bint sys_for_anonymous
     cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
@@ -30,7 +30,6 @@ cdef class Engine(Core):
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
 
-    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
 
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
@@ -39,7 +38,6 @@ cdef class Engine(Core):
     cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
-    cdef object view_of(self, object client)
     cdef int publish_will(self, Session session) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.

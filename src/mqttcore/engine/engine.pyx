@@ -52,13 +52,19 @@ from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.events cimport (
+    EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
+)
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
 from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, ClientChanges, recipients_find, recipients_stand
-from mqttcore.engine.subscriber cimport recipients_ref, recipients_unref, subids_add, subids_unref, target_init
+from mqttcore.engine.subscriber cimport (
+    KIND_SESSION, KIND_TAP, recipients_ref, recipients_unref, subids_add, subids_unref, target_init,
+)
+from mqttcore.engine.tap cimport Tap
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_NO_LOCAL,
@@ -78,6 +84,7 @@ import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
+from mqttcore.engine.events import DROP_NAMES
 from mqttcore.engine.handler import REFUSED
 from mqttcore.errors import ProtocolError, QuotaExceeded
 from mqttcore.handlers import Consumed
@@ -120,6 +127,7 @@ cdef class Engine(Core):
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
         self.now_ms = now_ms
+        self.birth.now_ms = &self.now_ms
         self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
         wheel_init(&self.wheel, now_ms)
         self.read_limits(limits)
@@ -135,6 +143,7 @@ cdef class Engine(Core):
         )
         self.id_prefix = secrets.token_hex(8)
         self.clients = {}
+        self.events = EventLog()
         self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
         self.handlers = {}
@@ -222,8 +231,7 @@ cdef class Engine(Core):
 
     def set_wall_clock(self, wall_ms: int) -> None:
         """Say what time it is, in milliseconds since 1970 (UTC), at `clock_ms`; from there on it goes with that clock."""
-        self.wall_offset_ms = wall_ms - self.now_ms
-        self.birth.wall_ms = wall_ms
+        self.birth.wall_offset_ms = wall_ms - self.now_ms
 
     def advance(self, now_ms: int) -> None:
         """Set the clock and do what became due: keep-alive, wills, expiry, held publishers."""
@@ -231,7 +239,6 @@ cdef class Engine(Core):
 
     cdef int turn(self, int64_t now_ms) except -1:
         self.now_ms = now_ms
-        self.birth.wall_ms = now_ms + self.wall_offset_ms
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
@@ -445,17 +452,17 @@ cdef class Engine(Core):
 
     def add_handler(
         self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
-        owner: str = ""
+        owner: str = "", on_failure: object = None
     ) -> Handler:
         """Hang a topic handler on the trie: *function(client, message)* is asked before a client's message is routed.
 
         It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
         Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
         by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
-        owner: whose it is, for logs. ValueError when the filter is none, or a shared one.
+        owner: whose it is, for logs; on_failure: takes what went wrong, instead of the log. ValueError when the filter is none, or a shared one.
         """
         cdef Handler handler = Handler(
-            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner
+            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner, on_failure=on_failure
         )
         self.check_filter(topic_filter)
         if topic_filter.startswith(b"$share/"):
@@ -552,37 +559,50 @@ cdef class Engine(Core):
 
     cdef int pause_publisher(self, object connection) except -1:
         cdef Connection publisher = <Connection>connection
-        cdef Session session = <Session>self.congested
+        cdef Subscriber receiver = <Subscriber>self.congested
+        cdef int64_t due_ms = 0               # a tap holds until it has room
+        cdef uint64_t acked = 0
         self.congested = NULL
-        if (
-            self.limits.publisher_pause_ms == 0 or publisher.session is session
-            or publisher.state != STATE_CONNECTED or publisher.is_paused
-        ):
+        if publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.is_paused:
             return 0
+        if receiver.kind == KIND_SESSION:
+            if self.limits.publisher_pause_ms == 0:
+                return 0
+            due_ms = self.now_ms + self.limits.publisher_pause_ms
+            acked = (<Session>receiver).acked
         self.counters.publishers_paused += 1
         publisher.set_paused(True)
-        self.held_publishers.append(
-            (publisher, session, self.now_ms + self.limits.publisher_pause_ms, session.acked)
-        )
+        self.held_publishers.append((publisher, receiver, due_ms, acked))
         return 0
 
     cdef int release_publishers(self) except -1:
-        # Held at most publisher_pause_ms, and for a reader that acknowledged nothing meanwhile not again: one that hangs
-        # must not slow the others down.
+        # A session holds at most publisher_pause_ms, and one that acknowledged nothing meanwhile not again: a reader that
+        # hangs must not slow the others down.
         cdef list still = []
         cdef Connection publisher
-        cdef Session session
+        cdef Subscriber receiver
         cdef list held = self.held_publishers
         self.held_publishers = []
-        for publisher, session, due_ms, acked in held:
-            if due_ms > self.now_ms and session.link is not None and session.is_congested(2):
-                still.append((publisher, session, due_ms, acked))
+        for publisher, receiver, due_ms, acked in held:
+            if receiver.kind == KIND_TAP:
+                if (<Tap>receiver).is_congested(2) and publisher.state == STATE_CONNECTED:
+                    still.append((publisher, receiver, due_ms, acked))
+                else:
+                    publisher.set_paused(False)
+            elif due_ms > self.now_ms and (<Session>receiver).link is not None and (<Session>receiver).is_congested(2):
+                still.append((publisher, receiver, due_ms, acked))
             else:
-                if due_ms <= self.now_ms and session.acked == acked:
-                    session.is_stalled = True
+                if due_ms <= self.now_ms and (<Session>receiver).acked == acked:
+                    (<Session>receiver).is_stalled = True
                 publisher.set_paused(False)
         self.held_publishers.extend(still)
         return 0
+
+    def release_held(self) -> None:
+        """Read publishers again that waited for a tap, where it has room now."""
+        if self.held_publishers:
+            self.release_publishers()
+            self.wake()
 
     # --- CONNECT ----------------------------------------------------------------------------------------------------
 
@@ -636,6 +656,7 @@ cdef class Engine(Core):
             conn.refuse(reason_code)
             return 0
         self.counters.connects_refused += 1
+        conn.note_refusal(reason_code, None)
         return conn.close_with(reason_code, False)
 
     cdef int take_answer(self, Connection conn, object answer) except -1:
@@ -700,6 +721,8 @@ cdef class Engine(Core):
         conn.session.publisher = None
         if conn.client is not None:
             (<ClientView>conn.client).identity = identity
+        if self.events.mask & EVENT_CLIENT_AUTHENTICATED:
+            self.events.authenticated(self.wall_ms(), ClientView.of(conn), identity)
         conn.is_reauthenticating = False
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
@@ -857,6 +880,8 @@ cdef class Engine(Core):
         conn.send_bytes(connack)
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
+        if self.events.mask & EVENT_CLIENT_CONNECTED:
+            self.events.connected(self.wall_ms(), ClientView.of(conn), session, present, keep_alive_s)
         session.pump()
         conn.connected(session, keep_alive_s)
         return 0
@@ -951,6 +976,8 @@ cdef class Engine(Core):
                 self.topics.unsubscribe(<const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session)
             self.counters.subscriptions -= len(session.subscriptions)
             session.subscriptions = None
+        if self.events.mask & EVENT_SESSION_ENDED:
+            self.events.session_ended(self.wall_ms(), session.client_id)
         if self.clients.get(session.client_id) is session:
             del self.clients[session.client_id]
             self.client_changes.changed(session.client_id)
@@ -992,6 +1019,10 @@ cdef class Engine(Core):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
+        if self.events.mask & EVENT_SUBSCRIBED:
+            self.events.subscribed(
+                self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
+            )
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
@@ -1018,6 +1049,8 @@ cdef class Engine(Core):
             return RC_NO_SUBSCRIPTION_EXISTED
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
         session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
+        if self.events.mask & EVENT_UNSUBSCRIBED:
+            self.events.unsubscribed(self.wall_ms(), session.client_id, topic_filter)
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
@@ -1039,6 +1072,8 @@ cdef class Engine(Core):
         """Take a subscriber off again; without effect when it is not there."""
         if self.taps.pop((id(subscriber), topic_filter), None) is not None:
             self.topics.unsubscribe(topic_filter, len(topic_filter), subscriber)
+            if self.congested == <PyObject*>subscriber:
+                self.congested = NULL
             self.bury(subscriber)
 
     def retained_messages(self, topic_filter: bytes) -> list:
@@ -1132,10 +1167,8 @@ cdef class Engine(Core):
         for i in range(3):
             found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
             found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
-        reasons = ("queue_full", "slow_reader", "expired", "too_large", "not_authorized", "session_ended",
-                   "total_full", "quota", "tap_full")
         for i in range(DROP_REASONS):
-            found[f"messages_dropped_{reasons[i]}"] = self.counters.dropped[i]
+            found[f"messages_dropped_{DROP_NAMES[i]}"] = self.counters.dropped[i]
         found.update(
             bytes_received=self.counters.bytes_in,
             bytes_sent=self.counters.bytes_out,
@@ -1146,6 +1179,7 @@ cdef class Engine(Core):
             handler_calls=self.counters.handler_calls,
             handler_failures=self.counters.handler_failures,
             handlers=self.topics.handlers,
+            events_dropped=self.events.dropped,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
             connects_shed=self.counters.connects_shed,

@@ -102,5 +102,5 @@ cdef class Session(Subscriber):
     cdef int pump_queue(self, queue_t* queue) except -1
     cdef int pump_replays(self) except -1
     cdef bint is_too_old(self, entry_t* entry) noexcept
-    cdef void count_drop(self, int reason) noexcept
+    cdef void count_drop(self, int reason, int64_t count=*) noexcept
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept

@@ -12,6 +12,7 @@ from mqttcore.engine.core cimport (
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
+from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.message cimport Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
@@ -356,9 +357,14 @@ cdef class Session(Subscriber):
             and self.core.now_ms - entry.since_ms >= self.core.limits.queued_age_maximum_ms
         )
 
-    cdef void count_drop(self, int reason) noexcept:
-        self.dropped += 1
-        self.core.counters.dropped[reason] += 1
+    cdef void count_drop(self, int reason, int64_t count=1) noexcept:
+        self.dropped += count
+        self.core.counters.dropped[reason] += count
+        if self.core.events.mask & EVENT_MESSAGE_DROPPED:
+            try:
+                self.core.events.count_drop(self.client_id, reason, count)
+            except MemoryError:
+                self.core.events.dropped += 1
 
     # --- resuming -----------------------------------------------------------------------------------------------
 
@@ -392,8 +398,7 @@ cdef class Session(Subscriber):
         if self.queue_qos0.count and not self.core.limits.queue_qos0_offline:
             self.core.counters.queued -= self.queue_qos0.count
             self.core.counters.queued_bytes -= self.queue_qos0.bytes
-            self.core.counters.dropped[DROP_SLOW_READER] += self.queue_qos0.count
-            self.dropped += self.queue_qos0.count
+            self.count_drop(DROP_SLOW_READER, self.queue_qos0.count)
             queue_clear(&self.queue_qos0)
 
     cdef int pump_resends(self) except -1:
@@ -526,13 +531,14 @@ cdef class Session(Subscriber):
                     finally:
                         msg_unref(m)
                 else:
-                    self.core.counters.dropped[DROP_SESSION_ENDED] += slot.message != NULL
+                    if slot.message != NULL:
+                        self.count_drop(DROP_SESSION_ENDED)
             while self.queue.count:
                 entry = queue_head(&self.queue)
                 if entry.group != NULL:
                     self.core.redistribute(entry.message, <object>entry.group, self)
                 else:
-                    self.core.counters.dropped[DROP_SESSION_ENDED] += 1
+                    self.count_drop(DROP_SESSION_ENDED)
                 self.core.counters.queued -= 1
                 self.core.counters.queued_bytes -= self.queue.bytes
                 queue_pop(&self.queue)

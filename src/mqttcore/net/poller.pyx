@@ -143,6 +143,7 @@ cdef class SocketConnection(Connection):
             return self.feed(self.poller.buffer, n)
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -168,6 +169,7 @@ cdef class SocketConnection(Connection):
             return 0
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -209,6 +211,7 @@ cdef class SocketConnection(Connection):
                 break
         if n < 0:
             if errno != EAGAIN:
+                self.was_reset = True
                 self.drop()
                 return -1
             n = 0
@@ -644,6 +647,7 @@ cdef class Poller:
                     if events[i].events & <uint32_t>EPOLLIN and connection.reads:
                         connection.readable()
                     elif events[i].events & (<uint32_t>EPOLLERR | <uint32_t>EPOLLHUP):
+                        connection.was_reset = True
                         connection.drop()
                 except Exception:
                     log.exception("serving client %s at %s: closed", connection.client_id, connection.peer)

@@ -148,6 +148,7 @@ cdef class StreamConnection(Connection):
 
     def connection_lost(self, error: Exception | None = None) -> None:
         """Asyncio: the transport is gone."""
+        self.was_reset = error is not None
         if self.transport is not None and self.listener is not None:
             self.listener.connections -= 1
         if self.is_counted:
