@@ -85,7 +85,7 @@ class ConnectionClosed(_OfConnection):
     """The network connection of an accepted client is gone, however it went.
 
     reason_code: with which we closed it, or None when the client did, or it was lost. reason: our words for it, always
-    the same ones: the reason code's name in small letters (`not authorized`, `session taken over`, `keep alive timeout`),
+    the same ones: the name of the code in small letters (`not authorized`, `session taken over`, `keep alive timeout`)
     or `disconnected by client` (a DISCONNECT), `closed by client` (without one), `connection lost` (a network error).
     detail: more words for people, or None.
     """

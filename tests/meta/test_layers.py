@@ -20,7 +20,8 @@ LAYERS = (
     ("settings", "config", "events", "handlers", "hookspecs", "identity", "store"),
     ("engine",),
     ("net",),
-    ("subscription", "sys_topics", "client"),
+    ("subscription", "batches", "observers", "repeating", "sections", "sys_topics", "client"),
+    ("services",),
     ("broker", "plugins"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )

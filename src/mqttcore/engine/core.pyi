@@ -1,5 +1,6 @@
 from typing_extensions import disjoint_base
 
+from mqttcore.engine.events import EventLog
 from mqttcore.engine.retained import RetainedTree
 from mqttcore.engine.topics import TopicTree
 
@@ -7,5 +8,7 @@ from mqttcore.engine.topics import TopicTree
 class Core:
     @property
     def topics(self) -> TopicTree: ...
+    @property
+    def events(self) -> EventLog: ...
     @property
     def retained(self) -> RetainedTree: ...

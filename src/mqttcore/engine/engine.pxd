@@ -30,7 +30,6 @@ cdef class Engine(Core):
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
 
-
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
     cdef int wake(self) except -1

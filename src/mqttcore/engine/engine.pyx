@@ -229,6 +229,11 @@ cdef class Engine(Core):
         """Have *callback* called when output appears outside a driver's turn (by publish(), timers, disconnect())."""
         self.on_wake = callback
 
+    @property
+    def wall_clock_ms(self) -> int:
+        """Milliseconds since 1970 (UTC), at `clock_ms`."""
+        return self.wall_ms()
+
     def set_wall_clock(self, wall_ms: int) -> None:
         """Say what time it is, in milliseconds since 1970 (UTC), at `clock_ms`; from there on it goes with that clock."""
         self.birth.wall_offset_ms = wall_ms - self.now_ms
@@ -459,7 +464,8 @@ cdef class Engine(Core):
         It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
         Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
         by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
-        owner: whose it is, for logs; on_failure: takes what went wrong, instead of the log. ValueError when the filter is none, or a shared one.
+        owner: whose it is, for logs; on_failure: takes what went wrong, instead of the log. ValueError when the filter is
+        none, or a shared one.
         """
         cdef Handler handler = Handler(
             function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner, on_failure=on_failure
@@ -1075,6 +1081,89 @@ cdef class Engine(Core):
             if self.congested == <PyObject*>subscriber:
                 self.congested = NULL
             self.bury(subscriber)
+
+    def subscribe_client(self, client_id: str, topic_filter: bytes, options: int, subscription_id: int) -> int | None:
+        """Subscribe a session; the reason code of SUBACK, None without such a session. options: the byte of SUBSCRIBE."""
+        cdef Session session = self.clients.get(client_id)
+        cdef int code
+        if session is None:
+            return None
+        if topic_filter.startswith(b"$share/") and options & OPT_NO_LOCAL:
+            return RC_PROTOCOL_ERROR                              # [MQTT-3.8.3-4]
+        code = self.subscribe(session, topic_filter, options, subscription_id)
+        if session.link is not None:
+            session.pump()            # retained messages
+        self.wake()
+        return code
+
+    def unsubscribe_client(self, client_id: str, topic_filter: bytes) -> int | None:
+        """Unsubscribe a session; the reason code of UNSUBACK, None without such a session."""
+        cdef Session session = self.clients.get(client_id)
+        return None if session is None else self.unsubscribe(session, topic_filter)
+
+    def subscriptions_of(self, client_id: str) -> list:
+        """Return the subscriptions of a session as (filter, options, subscription id); empty without such a session."""
+        cdef Session session = self.clients.get(client_id)
+        if session is None or session.subscriptions is None:
+            return []
+        return [(f.decode(), value & 0xFF, value >> 8) for f, value in session.subscriptions.items()]
+
+    def subscribers_of(self, topic_filter: bytes) -> list:
+        """Return the sessions that subscribed to exactly this filter as (client id, options, subscription id)."""
+        cdef list found = []
+        cdef uint64_t value
+        for subscriber in self.topics.subscribers(topic_filter):
+            if (<Subscriber>subscriber).kind == KIND_SESSION:
+                value = (<Session>subscriber).subscriptions[topic_filter]
+                found.append(((<Session>subscriber).client_id, value & 0xFF, value >> 8))
+        return found
+
+    def set_ordering_key(self, client_id: str, key: str | None) -> bool:
+        """Give what a client publishes from now on an ordering key, until its connection ends; False when it has none."""
+        cdef Session session = self.clients.get(client_id)
+        if session is None or session.link is None:
+            return False
+        session.ordering_key = key
+        session.publisher = None
+        return True
+
+    def retained_message(self, topic: bytes) -> Message | None:
+        """Return the retained message of a topic, or None."""
+        cdef msg_t* m = self.retained.find(topic, len(topic))
+        return None if m == NULL or (m.expires_ms and m.expires_ms <= self.now_ms) else Message.new(m)
+
+    def set_retained(self, topic: bytes, payload: bytes, qos: int = 0, properties: dict | None = None) -> None:
+        """Keep a retained message without publishing it. Arguments are checked as by publish_bytes(); payload not empty.
+
+        Raises QuotaExceeded when it cannot be retained.
+        """
+        cdef pub_t pub
+        cdef msg_t* m
+        cdef bint is_kept
+        if not payload:
+            raise ValueError("a retained message has a payload; delete_retained() removes it")
+        m = self.own_message(topic, payload, qos, True, properties)
+        try:
+            msg_view(m, &pub)
+            is_kept = self.keep_retained(&pub)
+        finally:
+            msg_unref(m)
+        if not is_kept:
+            raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
+
+    def delete_retained(self, topic: bytes) -> bool:
+        """Remove the retained message of a topic; False when there was none."""
+        cdef pub_t pub
+        cdef msg_t* m
+        if self.retained.find(topic, len(topic)) == NULL:
+            return False
+        m = self.own_message(topic, b"", 0, True, None)
+        try:
+            msg_view(m, &pub)
+            self.keep_retained(&pub)
+        finally:
+            msg_unref(m)
+        return True
 
     def retained_messages(self, topic_filter: bytes) -> list:
         """Return the retained messages that *topic_filter* matches, as `Message`."""

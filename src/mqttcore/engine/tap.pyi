@@ -9,7 +9,13 @@ from mqttcore.engine.subscriber import Subscriber
 @disjoint_base
 class Tap(Subscriber):
     def __init__(
-        self, core: Core, on_message: Callable[[], object], *, messages_maximum: int, bytes_maximum: int, pauses: bool = False
+        self,
+        core: Core,
+        on_message: Callable[[], object],
+        *,
+        messages_maximum: int,
+        bytes_maximum: int,
+        pauses: bool = False,
     ) -> None: ...
     @property
     def pauses(self) -> bool: ...
