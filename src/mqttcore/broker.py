@@ -166,21 +166,13 @@ class Broker(Services):
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
         engine.set_wall_clock(time.time_ns() // 1_000_000)
+        plugins.failures.tell = self
         self._observers.attach(engine, self._loop)
+        plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
             await plugins.start(self)
-            for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
-                try:
-                    engine.add_handler(
-                        handler.topic_filter.encode(),
-                        handler.function,
-                        is_authorized_by_itself=handler.is_authorized_by_itself,
-                        order=order,
-                        owner=name,
-                    )
-                except ValueError as error:
-                    raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+            self._hang_handlers(plugins)
             await self._listen()
         except BaseException:
             for listening in self._listeners:
@@ -196,6 +188,14 @@ class Broker(Services):
         self._sys_due_s = self._started_s
         self._is_ready = True
         self._tick()
+
+    def _hang_handlers(self, plugins: Plugins) -> None:
+        for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
+            on_failure = functools.partial(plugins.failures.record, name, "topic_handlers")
+            try:
+                self.add_handler(handler, order=order, owner=name, on_failure=on_failure)
+            except ValueError as error:
+                raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
 
     def _load_plugins(self) -> Plugins:
         return Plugins(self.config, self._given_plugins)
@@ -297,6 +297,8 @@ class Broker(Services):
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
+        if self._plugins is not None:
+            self._plugins.stop_pausing()
         await self._observers.finish(self.config.plugin_timeout_s)
         try:
             if self._plugins is not None:
@@ -380,7 +382,7 @@ class Broker(Services):
     @property
     def alarms(self) -> dict[str, str]:
         """What an operator must see now: stable name of the alarm -> what is wrong."""
-        return (self._plugins.failures.alarms if self._plugins is not None else {}) | self._alarms
+        return dict(self._alarms)
 
     def provide(self, name: str, service: object) -> None:
         """Offer an object to other plugins and the application, until the broker stops.

@@ -11,7 +11,6 @@ import pytest
 
 from mqttcore import Broker, ConfigError, Listener, MqttCoreError, PluginError, PluginFailed, hookimpl
 from mqttcore.config import Config, from_mapping
-from mqttcore.events import AlarmChanged
 from mqttcore.plugins import loading
 from mqttcore.plugins.discovery import InstalledPlugin
 from mqttcore.plugins.failures import Failures
@@ -235,30 +234,44 @@ async def test_reload_is_all_or_nothing(offered: None, second: Any, error: str):
 # --- what keeps failing -----------------------------------------------------------------------------------------------
 
 
+class Told:
+    """Takes the news as a broker does."""
+
+    def __init__(self) -> None:
+        self.news: list[Any] = []
+
+    def emit(self, event: Any) -> None:
+        self.news.append(event)
+
+    def raise_alarm(self, name: str, text: str) -> None:
+        self.news.append((name, text))
+
+    def clear_alarm(self, name: str, text: str = "") -> None:
+        self.news.append((name, None))
+
+
 def test_failures_are_counted_told_and_not_logged_for_ever(caplog: pytest.LogCaptureFixture):
-    events: list[Any] = []
     now = [100.0]
-    failures = Failures(emit=events.append, now_s=lambda: now[0])
-    for _ in range(9):
+    failures = Failures(now_s=lambda: now[0])
+    failures.record("p", "observe", ValueError("bad"))  # before the broker runs
+    failures.tell = told = Told()
+    for _ in range(8):
         failures.record("p", "observe", ValueError("bad"))
-    assert not failures.alarms
+    assert [type(one) for one in told.news] == [PluginFailed] * 8
+    assert told.news[0].error == "ValueError: bad"
     failures.record("p", "observe", "answered nonsense")
     failures.record("p", "startup", "late")
     assert failures.count("p") == 11
     assert failures.count("p", "observe") == 10
     assert failures.count("q") == 0
     assert caplog.text.count("plugin p, hook observe") == 1
-    assert failures.alarms == {"plugin_p_failing": "plugin p keeps failing, at last in observe"}
-    assert [type(event) for event in events] == [PluginFailed] * 10 + [AlarmChanged, PluginFailed]
-    assert events[0].error == "ValueError: bad"
+    alarms = [one for one in told.news if isinstance(one, tuple)]
+    assert alarms == [("plugin_p_failing", "plugin p keeps failing, at last in observe")]
     now[0] += 10
     failures.record("p", "observe", "again")
     assert "hook observe: again (9 more since the last line)" in caplog.text
     failures.look()
-    assert failures.alarms
     now[0] += 61
     failures.look()
-    assert not failures.alarms
-    assert events[-1] == AlarmChanged(
-        time_ms=events[-1].time_ms, name="plugin_p_failing", is_raised=False, text="plugin p works again"
-    )
+    failures.look()
+    assert [one for one in told.news if isinstance(one, tuple)] == [*alarms, ("plugin_p_failing", None)]

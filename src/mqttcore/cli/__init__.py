@@ -28,6 +28,7 @@ _COMMANDS = {
     "sub": _Command("mqttcore.cli.sub:sub", "Subscribe and print messages."),
     "certs": _Command("mqttcore.cli.certs:certs", "Make certificates for trying out TLS."),
     "plugins": _Command("mqttcore.cli.plugins:plugins", "List plugins, their hooks and settings."),
+    "new-plugin": _Command("mqttcore.cli.new_plugin:new_plugin", "Make a package with a plugin of your own."),
     "bench": _Command("mqttcore.cli.bench:bench", "Measure a broker."),
 }
 

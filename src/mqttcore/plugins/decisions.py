@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import PENDING
 from mqttcore.identity import Challenge, Identity, Refusal
-from mqttcore.plugins.hooks import give_up
+from mqttcore.plugins.deadline import give_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence

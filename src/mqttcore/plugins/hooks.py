@@ -13,9 +13,9 @@ from mqttcore import hookspecs
 from mqttcore.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-__all__ = ["HOOKS", "PACKET_PATH", "Implementation", "give_up", "hook_manager", "implementations"]
+__all__ = ["HOOKS", "PACKET_PATH", "Implementation", "hook_manager", "implementations"]
 
 _PROJECT = "mqttcore"
 
@@ -114,11 +114,3 @@ def _arguments(name: str, hook: str, function: Any) -> tuple[str, ...]:
     if not is_plain or not is_known:
         raise PluginError(name, hook, f"takes ({', '.join(given)}), must take ({', '.join(wanted)})")
     return given
-
-
-def give_up(awaitable: Awaitable[Any]) -> None:
-    """Drop a coroutine or future that nobody will await, without a warning; no harm when it has ended."""
-    for name in ("close", "cancel"):
-        if callable(end := getattr(awaitable, name, None)):
-            end()
-            return

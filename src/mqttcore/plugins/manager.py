@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +12,13 @@ from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import ConfigError, MqttCoreError, PluginError
 from mqttcore.events import Event
 from mqttcore.handlers import TopicHandler
+from mqttcore.plugins.deadline import Late, within
 from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
 from mqttcore.plugins.folding import fold_admit
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
 from mqttcore.plugins.loading import check_class, enabled, make, name_of
-from mqttcore.plugins.observers import Observers
+from mqttcore.plugins.observing import GuardedObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,10 +27,9 @@ if TYPE_CHECKING:
 
     from mqttcore.broker import Broker
     from mqttcore.config import Config
+    from mqttcore.observers import Observer, Observers
 
 __all__ = ["Plugins"]
-
-log = logging.getLogger("mqttcore.plugins")
 
 
 class Plugins:
@@ -74,12 +72,8 @@ class Plugins:
             waiting_maximum=config.authentications_maximum,
             narrowed=_narrowed(config, loaded),
         )
-        self.observers = Observers(
-            self._hooks["observe"],
-            self.failures,
-            queued_maximum=config.events_queued_maximum,
-            timeout_s=config.plugin_timeout_s,
-        )
+        self._guards = [GuardedObserver(one, self.failures, config.plugin_timeout_s) for one in self._hooks["observe"]]
+        self._observers: list[Observer] = []
         self.event_types = frozenset(self._all_of("event_types", _is_event_type, "a subclass of Event"))
         self._timeout_s = config.plugin_timeout_s
         self._started: list[str] = []
@@ -145,6 +139,15 @@ class Plugins:
             raise PluginError(found[1][0], "open_store", f"{found[0][0]} gives a store already")
         return found[0][1] if found else None
 
+    def observe(self, observers: Observers) -> None:
+        """Let plugins see events from now on, until `stop`."""
+        self._observers = [observers.add(guard, name=guard.implementation.plugin) for guard in self._guards]
+
+    def stop_pausing(self) -> None:
+        """Let observers that are paused for their failures see what waits."""
+        for guard in self._guards:
+            guard.stop_pausing()
+
     def _all_of(self, hook: str, is_one: Callable[[Any], bool], what: str) -> list[Any]:
         return [item for implementation in self._hooks[hook] for item in _items(implementation, is_one, what)]
 
@@ -164,8 +167,8 @@ class Plugins:
 
     async def _start(self, implementation: Implementation, broker: Broker) -> None:
         try:
-            await self._within_time(implementation.call(broker=broker))
-        except TimeoutError as error:
+            await within(implementation.call(broker=broker), self._timeout_s)
+        except Late as error:
             text = f"did not start within {self._timeout_s:g} s"
             raise PluginError(implementation.plugin, "startup", text) from error
         except Exception as error:
@@ -174,35 +177,19 @@ class Plugins:
     async def stop(self, broker: Broker) -> None:
         """Shut down what was started, last first, whatever happens."""
         await self.decisions.stop()
-        await self.observers.stop()
+        for observer in self._observers:
+            observer.close()
         stopping = {implementation.plugin: implementation for implementation in self._hooks["shutdown"]}
         while self._started:
             name = self._started.pop()
             if (implementation := stopping.get(name)) is None:
                 continue
             try:
-                await self._within_time(implementation.call(broker=broker))
-            except TimeoutError:
+                await within(implementation.call(broker=broker), self._timeout_s)
+            except Late:
                 self.failures.record(name, "shutdown", f"did not stop within {self._timeout_s:g} s")
             except Exception as error:
                 self.failures.record(name, "shutdown", error)
-
-    async def _within_time(self, result: Any) -> None:
-        if not inspect.isawaitable(result):
-            return
-        task = asyncio.ensure_future(result)
-        try:
-            await asyncio.wait({task}, timeout=self._timeout_s)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not task.done():
-            task.cancel()  # it may not listen: nobody waits for it any more
-            task.add_done_callback(_forget)
-            raise TimeoutError
-        if task.cancelled():
-            raise RuntimeError("was cancelled")
-        task.result()
 
     def look(self) -> None:
         """Do what is due; to be called some times a second."""
@@ -237,8 +224,9 @@ class Plugins:
             done.append(name)
         for name in done:
             self._enabled[name] = wanted[name]
-        self._timeout_s = self.observers.timeout_s = config.plugin_timeout_s
-        self.observers.queued_maximum = config.events_queued_maximum
+        self._timeout_s = config.plugin_timeout_s
+        for guard in self._guards:
+            guard.timeout_s = config.plugin_timeout_s
         self.decisions.narrowed = narrowed
         self.decisions.timeout_s = config.authentication_timeout_s
         self.decisions.waiting_maximum = config.authentications_maximum
@@ -247,11 +235,11 @@ class Plugins:
     async def _reload(self, name: str, settings: Any) -> None:
         plugin: Any = self.by_name[name]
         try:
-            await self._within_time(plugin.reload(settings))
+            await within(plugin.reload(settings), self._timeout_s)
         except ConfigError as error:
             path = ".".join(part for part in ("plugins", name, error.path) if part)
             raise ConfigError(path, error.reason, error.source) from error
-        except TimeoutError as error:
+        except Late as error:
             raise PluginError(name, "", f"did not reload within {self._timeout_s:g} s") from error
         except Exception as error:
             raise PluginError(name, "", f"cannot be reloaded: {type(error).__name__}: {error}") from error
@@ -273,7 +261,10 @@ class Plugins:
             "authentications_refused_busy": self.decisions.refused_busy,
         }
         values |= {f"plugin_{name}_errors": self.failures.count(name) for name in self.by_name}
-        return values | self.observers.metrics()
+        for observer in self._observers:
+            values[f"plugin_{observer.name}_events_queued"] = observer.queued
+            values[f"plugin_{observer.name}_events_dropped"] = observer.dropped
+        return values
 
 
 def _items(implementation: Implementation, is_one: Callable[[Any], bool], what: str, broker: Any = None) -> list[Any]:
@@ -304,8 +295,3 @@ def _narrowed(config: Config, loaded: Mapping[str, object]) -> dict[str, list[st
             if name not in loaded:
                 raise ConfigError(f"listeners[{index}].plugins[{number}]", f"no plugin {name} is enabled")
     return {listener.name: listener.plugins for listener in config.listeners if listener.plugins is not None}
-
-
-def _forget(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.info("a plugin's call that was given up ended with %s: %s", type(error).__name__, error)
