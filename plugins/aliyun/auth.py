@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from mqttcore import Broker, ClientView, Connect, Event, Message
 
-__all__ = ["AliyunAuth"]
+__all__ = ["AliyunAuth", "uploaded"]
 
 log = logging.getLogger("mqttcore.plugins.aliyun")
 
@@ -67,14 +67,17 @@ class AliyunAuth:
         self._quotas = Quotas(
             messages_per_s=config.messages_per_s,
             subscriptions_maximum=config.subscriptions_maximum,
+            ignores_extra_subscriptions=True,
+            payload_bytes_maximum=config.payload_bytes_maximum,
+            topic_bytes_maximum=config.topic_length_maximum,
         )
         self._broker: Broker | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     @hookimpl
-    def startup(self, broker: Broker) -> None:
-        """Read the registry and offer it to the other plugins of the profile."""
+    async def startup(self, broker: Broker) -> None:
+        """Read the registry and offer it to the other plugins of the profile; fails where it can't be kept."""
         self._broker = broker
         self.registry.load(
             instances=[Instance(instance_id=one.id) for one in self._config.instances],
@@ -96,6 +99,7 @@ class AliyunAuth:
                 ParentTopic(topic=topic, instance_id=one.id) for one in self._config.instances for topic in one.topics
             ],
         )
+        await self.registry.saved()
         keys = [key.reveal().encode() for key in self._config.token_keys] or [self.registry.token_key]
         self._checker = TokenChecker(self.registry, TokenCodec(keys))
         p2p = next((plugin for plugin in broker.plugins.values() if isinstance(plugin, P2P)), None)
@@ -111,6 +115,15 @@ class AliyunAuth:
         self.registry.custom.when_changed.append(self._custom_changed)
         self.registry.when_key_changed.append(self._key_changed)
         broker.provide(PROFILE, Profile(self.registry, self._checker))
+        section = broker.plugin_section(self.name)
+        section.measure("logins", lambda: len(self._live))
+        section.measure("deadlines", lambda: len(self._deadlines))
+        for table in self.registry.tables:
+            section.measure(table.name, table.__len__)
+        if broker.config.authorization.refused_subscribe != "disconnect":
+            log.warning(
+                "aliyun_auth: [authorization] refused_subscribe is not disconnect, as clients of the service know"
+            )
 
     @hookimpl
     async def shutdown(self, broker: Broker) -> None:
@@ -213,7 +226,7 @@ class AliyunAuth:
             return CONSUMED  # nothing here rests on a token
         token_type = ""
         try:
-            token_type, text = _uploaded(message.payload)
+            token_type, text = uploaded(message.payload)
             token, key = self._checker.check(text, token_type)
             if login.awaits_token_until_ms is None:
                 if (token.access_key_id, token.instance_id) != (login.access_key_id, login.instance_id):
@@ -222,7 +235,8 @@ class AliyunAuth:
                 self._adopt(login, token.instance_id, key)
         except TokenRefused as refused:
             asyncio.get_running_loop().call_soon(self._invalid, login, token_type, refused.code, str(refused))
-            return Consumed(ReasonCode.NOT_AUTHORIZED)
+            # Below MQTT 5 a refused PUBLISH would close the connection before the notice is out.
+            return Consumed(ReasonCode.NOT_AUTHORIZED) if client.protocol_version == 5 else CONSUMED
         login.awaits_token_until_ms = None
         self._live.replace_token(login, token_type, token)
         login.permissions = self._rights.of_tokens(login.tokens.items(), key)
@@ -319,7 +333,7 @@ class AliyunAuth:
             self._apply(login)
 
 
-def _uploaded(payload: bytes) -> tuple[str, str]:
+def uploaded(payload: bytes) -> tuple[str, str]:
     """Return type and text of an uploaded token. TokenRefused when it is not said as it should be."""
     try:
         said = json.loads(payload)

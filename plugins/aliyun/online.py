@@ -47,6 +47,11 @@ class OnlineRegister:
         """Return how many clients are in it."""
         return len(self._clients)
 
+    @property
+    def filters(self) -> int:
+        """How many filters are counted."""
+        return len(self._filters)
+
     # --- questions --------------------------------------------------------------------------------------------------
 
     def connections(self, client_id: str) -> int:

@@ -41,7 +41,8 @@ class Ordered:
         try:
             asked = json.loads(message.payload)["order"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            return Consumed(ReasonCode.PAYLOAD_FORMAT_INVALID)  # below MQTT 5 a PUBACK all the same
+            # Below MQTT 5 it is acknowledged: refusing would close the connection.
+            return Consumed(ReasonCode.PAYLOAD_FORMAT_INVALID) if client.protocol_version == 5 else CONSUMED
         assert self._broker is not None
         is_on = asked is True or str(asked).lower() == "true"
         self._broker.set_ordering_key(client.client_id, client.client_id if is_on else None)

@@ -86,6 +86,10 @@ class Presence:
         for client in broker.clients():
             self.register.stored(client.client_id, client.subscriptions)
         broker.provide(REGISTER, self.register)
+        section = broker.plugin_section(self.name)
+        section.measure("clients", self.register.__len__)
+        section.measure("filters", lambda: self.register.filters)
+        section.measure("is_complete", lambda: self.register.has_all_clients and self.register.has_all_filters)
 
     @hookimpl
     def http_routes(self, broker: Broker) -> Iterable[web.AbstractRouteDef]:

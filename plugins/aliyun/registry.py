@@ -85,14 +85,14 @@ class Registry:
     ) -> None:
         """Take over what the storage has, and what the configuration says. StoreError: damaged or not ours alone."""
         stored = self._storage.load()
-        for table, configured in (
-            (self.instances, instances),
-            (self.access_keys, access_keys),
-            (self.groups, groups),
-            (self.topics, topics),
-            *((table, ()) for table in (*self.devices.tables, *self.custom.tables, *self.revocations.tables)),
-        ):
-            table.load(stored.get(table.name, {}), configured)  # type: ignore[attr-defined]
+        configured: dict[str, Iterable[Any]] = {
+            self.instances.name: instances,
+            self.access_keys.name: access_keys,
+            self.groups.name: groups,
+            self.topics.name: topics,
+        }
+        for table in self.tables:
+            table.load(stored.get(table.name, {}), configured.get(table.name, ()))
         self.devices.index()
         self.custom.index()
         kept = stored.get("keys", {}).get("token")
@@ -229,9 +229,10 @@ class Registry:
         if not self.has_instance(instance_id):
             raise RegistryError("InstancePermissionCheckFailed", f"there is no instance {instance_id!r}")
 
-    def counts(self) -> dict[str, int]:
-        """Return how many records each table has, for metrics."""
-        tables: tuple[Table[Any], ...] = (
+    @property
+    def tables(self) -> tuple[Table[Any], ...]:
+        """All tables, for metrics."""
+        return (
             self.instances,
             self.access_keys,
             self.groups,
@@ -240,4 +241,3 @@ class Registry:
             *self.custom.tables,
             *self.revocations.tables,
         )
-        return {table.name: len(table) for table in tables}

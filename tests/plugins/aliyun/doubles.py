@@ -12,6 +12,16 @@ from aiohttp import web
 from mqttcore import MqttCoreError
 
 
+class SectionDouble:
+    """Takes gauges, and can be asked for them."""
+
+    def __init__(self) -> None:
+        self.measured: dict[str, Any] = {}
+
+    def measure(self, key: str, function: Any) -> None:
+        self.measured[key] = function
+
+
 class BrokerDouble:
     """Takes what plugins ask of a broker, does nothing, remembers it."""
 
@@ -21,6 +31,7 @@ class BrokerDouble:
         self.emitted: list[Any] = []
         self.published: list[tuple[str, bytes, int]] = []
         self.known: list[Any] = []
+        self.sections: dict[str, SectionDouble] = {}
 
     def provide(self, name: str, service: object) -> None:
         self.provided[name] = service
@@ -29,6 +40,9 @@ class BrokerDouble:
         if name not in self.provided:
             raise MqttCoreError(name)
         return self.provided[name]
+
+    def plugin_section(self, name: str) -> SectionDouble:
+        return self.sections.setdefault(name, SectionDouble())
 
     def clients(self) -> list[Any]:
         return self.known

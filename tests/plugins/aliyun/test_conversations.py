@@ -13,7 +13,9 @@ from mqttcore_plugins.aliyun.profile import PROFILE
 from mqttcore_plugins.aliyun.records import AccessKey, CustomPermission
 from mqttcore_plugins.aliyun.signatures import sign
 
-from mqttcore import Authorization, Config, ReasonCode
+from mqttcore import Config, ReasonCode
+from mqttcore.codec import Subscribe, Subscription
+from mqttcore.config import Authorization
 from mqttcore.testing import MemoryBroker, MemoryClient
 
 INSTANCE = "mqtt-xxxxx"
@@ -74,6 +76,12 @@ async def world(*, authorization: Authorization = DISCONNECTS, **tables: dict[st
         yield World(broker)
 
 
+async def subscribe_and_be_cut(client: MemoryClient, topic_filter: str) -> None:
+    """Subscribing closes the connection, and no SUBACK comes before."""
+    await client.send(Subscribe(1, [Subscription(topic_filter, 0)]))
+    await client.expect_closed()
+
+
 def upload(token: str, token_type: str = "RW") -> bytes:
     return json.dumps({"token": token, "type": token_type}).encode()
 
@@ -122,19 +130,24 @@ async def test_publishing_without_the_right_closes():
 async def test_subscribing_without_the_right_closes():
     async with world() as here:
         for key, topic_filter in (("PUB", "parent/a"), ("YYYYY", "none/a"), ("YYYYY", "#"), ("YYYYY", "+/a")):
-            client = await here.signed("1", key)
-            await client.subscribe(topic_filter)
-            await client.expect_closed()
+            await subscribe_and_be_cut(await here.signed("1", key), topic_filter)
 
 
-async def test_subscription_with_forbidden_characters_or_too_long_a_filter_closes():
-    async with world(authorization=Authorization()) as here:
-        for topic_filter in ("parent/a:b", "parent/" + "x" * 122):
-            client = await here.signed("1")
-            await client.subscribe(topic_filter)
-            await client.expect_closed()
+async def test_subscription_with_forbidden_characters_closes():
+    async with world(authorization=Authorization()) as here:  # by ourselves, whatever is set
+        client = await here.signed("1")
+        assert await client.subscribe("parent/a:b") == [0x80]
+        await client.expect_closed()
+    async with world(aliyun_auth={"any_topic_character": True}) as here:
+        client = await here.signed("1")
+        assert await client.subscribe("parent/a:b", qos=0) == [0]
+
+
+async def test_too_long_a_filter_closes():
+    async with world() as here:
         client = await here.signed("1")
         assert await client.subscribe("parent/" + "x" * 121, qos=0) == [0]
+        await subscribe_and_be_cut(client, "parent/" + "x" * 122)
 
 
 async def test_subscriptions_beyond_the_limit_are_granted_without_effect():
@@ -185,8 +198,7 @@ async def test_topics_made_by_use_are_in_the_registry():
         await client.publish("fresh/a", b"x")
         assert (await client.message()).topic == "fresh/a"
         assert "fresh" in here.registry.topics_of(INSTANCE)
-        await client.subscribe("#")
-        await client.expect_closed()
+        await subscribe_and_be_cut(client, "#")
 
 
 async def test_second_connection_of_a_client_id_takes_over_whatever_key_it_has():
@@ -263,8 +275,7 @@ async def test_filter_must_lie_in_the_resource():
     async with world() as here:
         client = await here.by_token("1", f"R|{here.token('R', 'parent/a/+')}")
         assert await client.subscribe("parent/a/+", qos=0) == [0]
-        await client.subscribe("parent/a/#", qos=0)
-        await client.expect_closed()
+        await subscribe_and_be_cut(client, "parent/a/#")
 
 
 async def test_client_is_told_before_its_token_expires_and_cut_off_when_it_does():
@@ -323,20 +334,21 @@ async def test_uploaded_token_replaces_that_of_its_type_only():
         ("of another", -1),
     ],
 )
-async def test_upload_of_a_bad_token_is_told_and_closes(payload: bytes | str, code: int):
+@pytest.mark.parametrize("version", [4, 5])
+async def test_upload_of_a_bad_token_is_told_and_closes(payload: bytes | str, code: int, version: int):
     async with world() as here:
-        client = await here.by_token("1", f"RW|{here.token()}")
+        client = await here.by_token("1", f"RW|{here.token()}", version=version)
         made = {
             "expired": lambda: here.token(life_s=-1),
             "read only": lambda: here.token("R"),
             "of another": lambda: here.token(key="PUB"),
         }
         said = payload if isinstance(payload, bytes) else upload(made[payload]())
-        await client.publish("$SYS/uploadToken", said, qos=1)
+        assert await client.publish("$SYS/uploadToken", said, qos=1) == (0x87 if version == 5 else 0)
         notice = await client.message()
         assert notice.topic == "$SYS/tokenInvalidNotice"
         assert json.loads(notice.payload)["code"] == code
-        await client.expect_closed()
+        await client.expect_closed(0x87 if version == 5 else None)
 
 
 async def test_revoked_token_is_told_and_closes_all_that_rest_on_it():
