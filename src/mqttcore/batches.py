@@ -105,8 +105,9 @@ class BatchTap:
 
     def _hand_over(self) -> None:
         self._handle = None
+        if self._task is not None:
+            return  # a function that publishes what it gets may have come to this
         batch = self._tap.take(self._batch_maximum)
-        self._engine.release_held()
         if batch:
             try:
                 answer = self._on_batch(batch)
@@ -116,8 +117,9 @@ class BatchTap:
                 if inspect.isawaitable(answer):
                     self._task = asyncio.ensure_future(answer)
                     self._task.add_done_callback(self._done)
-                    return
-        self._go_on()
+        self._engine.release_held()  # at last: what waited fills the queue again
+        if self._task is None:
+            self._go_on()
 
     def _done(self, task: asyncio.Future[None]) -> None:
         self._task = None

@@ -44,10 +44,14 @@ async def test_plugin_lets_in_who_knows_the_password():
             await broker.connect("b", password=password, expect=ReasonCode.NOT_AUTHORIZED)
 
 
-def test_configuration_is_one(tmp_path: Path):
-    path = tmp_path / "mqttcore.toml"
-    path.write_text(block("toml", "Configuration"))
-    assert load(path).limits.maximum_packet_size_bytes == 1_000_000
+def test_configurations_are_ones(tmp_path: Path):
+    read = []
+    for heading in ("Configuration", "TLS, Unix sockets, proxies"):
+        path = tmp_path / "mqttcore.toml"
+        path.write_text(block("toml", heading))
+        read.append(load(path))
+    assert read[0].limits.maximum_packet_size_bytes == 1_000_000
+    assert read[1].listeners[0].tls is not None
 
 
 def test_what_the_map_names_exists():

@@ -28,9 +28,6 @@ from mqttcore import (
 from mqttcore.codec import ConnAck
 from mqttcore.testing import AuthenticatorContract, Credentials, MemoryBroker, assert_plugin_is_well_formed
 
-# Their hooks are not called by the engine yet.
-WAITS = pytest.mark.xfail(reason="the engine's side of the hook is on its way")
-
 EXAMPLES = Path(__file__).parents[2] / "plugins" / "examples"
 PATHS = sorted(EXAMPLES.glob("*.py"))
 
@@ -94,7 +91,6 @@ async def test_clients_with_the_prefix_are_denied_before_they_authenticate():
         assert [call.arguments[0].client_id for call in broker.hook_calls("authenticate")] == ["good-1"]
 
 
-@WAITS
 async def test_topics_are_rewritten():
     async with MemoryBroker(plugins=[make("rewrite_topic", old="old/", new="new/")]) as broker:
         subscriber = await broker.connect("s")
@@ -105,7 +101,6 @@ async def test_topics_are_rewritten():
         assert [(await subscriber.message()).topic for _ in range(3)] == ["new/1", "older", "x/old/1"]
 
 
-@WAITS
 async def test_messages_are_stamped_and_stamps_not_forged():
     async with MemoryBroker(plugins=[make("stamp")]) as broker:
         subscriber = await broker.connect("s")
@@ -200,7 +195,6 @@ async def test_challenge_is_answered(user_name: str, secret: bytes, code: int):
             await client.expect_closed(ReasonCode.NOT_AUTHORIZED)  # an old proof
 
 
-@WAITS
 async def test_guests_have_quotas_and_topics_of_their_own():
     plugin = make("quotas", messages_per_s=5)
     async with MemoryBroker(plugins=[plugin, Everybody()]) as broker:

@@ -9,7 +9,7 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
         raise NotImplementedError
 
@@ -29,6 +29,18 @@ cdef class Core:
         raise NotImplementedError
 
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
+        raise NotImplementedError
+
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef int transform_publish(self, object connection, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef int begin_subscribe(self, object connection, object packet) except -1:
         raise NotImplementedError
 
     cdef str new_connection_id(self):

@@ -2,23 +2,21 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.connection cimport Connection
-from mqttcore.engine.core cimport Core
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.message cimport msg_t, pub_t
 from mqttcore.engine.session cimport Session
 from mqttcore.engine.topics cimport Subscriber, recipients_t
 
 
-cdef class Engine(Core):
+cdef class Engine(Authorizer):
     cdef readonly object limits_source    # the config.Limits it was made from
-    cdef readonly HookTable hooks
     cdef dict clients                     # client_id -> Session
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
     cdef dict handlers                    # Handler -> filter
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
     cdef list held_publishers             # (Connection, Session or Tap, due_ms, acked then): read again when there is room
-    cdef readonly bint sys_for_anonymous
     cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
     cdef bint is_retained_full            # the last retained message was refused for a limit
@@ -32,9 +30,8 @@ cdef class Engine(Core):
 
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
-    cdef int wake(self) except -1
     cdef void bury(self, object subscriber) noexcept
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
     cdef int publish_will(self, Session session) except -1

@@ -2,7 +2,6 @@
 
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memset
 
 from mqttcore.codec.codes cimport (
     PROP_ASSIGNED_CLIENT_IDENTIFIER,
@@ -10,8 +9,6 @@ from mqttcore.codec.codes cimport (
     PROP_AUTHENTICATION_METHOD,
     PROP_MAXIMUM_PACKET_SIZE,
     PROP_MAXIMUM_QOS,
-    PROP_MESSAGE_EXPIRY_INTERVAL,
-    PROP_PAYLOAD_FORMAT_INDICATOR,
     PROP_RECEIVE_MAXIMUM,
     PROP_REQUEST_PROBLEM_INFORMATION,
     PROP_REQUEST_RESPONSE_INFORMATION,
@@ -46,19 +43,26 @@ from mqttcore.codec.codes cimport (
     RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
 )
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name
-from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
+from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.client_view cimport ClientView
-from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.compose cimport make_message
+from mqttcore.engine.connection cimport (
+    PACKET_MAXIMUM, PAUSE_ADMITTING, PAUSE_CONGESTED, STATE_ADMITTING, STATE_CONNECTED, Connection,
+)
+from mqttcore.engine.core cimport (
+    DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, OWNER_IGNORE, OWNER_REFUSE,
+)
 from mqttcore.engine.events cimport (
     EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
+    drop_names,
 )
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
-from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
+from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
 from mqttcore.engine.outlet cimport Outlet
+from mqttcore.engine.permissions cimport Rights, Rulebook
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, ClientChanges, recipients_find, recipients_stand
 from mqttcore.engine.subscriber cimport (
@@ -84,8 +88,9 @@ import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
-from mqttcore.engine.events import DROP_NAMES
+from mqttcore.config import Authorization
 from mqttcore.engine.handler import REFUSED
+from mqttcore.engine.hooks import PENDING
 from mqttcore.errors import ProtocolError, QuotaExceeded
 from mqttcore.handlers import Consumed
 from mqttcore.identity import Challenge, Identity, Refusal
@@ -99,9 +104,6 @@ cdef enum:
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
 
 
-PENDING = object()
-
-
 cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
     cdef Session session = <Session>owner
     try:
@@ -110,22 +112,25 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
         log.exception("session %s: clock", session.client_id)
 
 
-cdef class Engine(Core):
+cdef class Engine(Authorizer):
     """State of one broker.
 
     limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
-    subscribe to `$SYS/`. node, epoch: 32 bits each; they name this process and this start of it in message ids. The
-    driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds connections, and calls `flush` when it
-    has fed what it had.
+    subscribe to `$SYS/`. authorization: a config.Authorization. node, epoch: 32 bits each; they name this process and this
+    start of it in message ids. The driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds
+    connections, and calls `flush` when it has fed what it had.
     """
 
     def __init__(
         self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False,
-        node: int = 0, epoch: int = 0
+        authorization: object = None, node: int = 0, epoch: int = 0,
     ) -> None:
         self.sys_for_anonymous = sys_for_anonymous
+        self.read_authorization(authorization if authorization is not None else Authorization())
+        self.rulebook = Rulebook(limits.verdicts_cached_maximum)
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
+        self.hook_mask = self.hooks.mask
         self.now_ms = now_ms
         self.birth.now_ms = &self.now_ms
         self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
@@ -181,6 +186,10 @@ cdef class Engine(Core):
         self.limits.connections_maximum = limits.connections_maximum
         self.limits.sessions_maximum = limits.sessions_maximum
         self.limits.publisher_pause_ms = limits.publisher_pause_ms
+        self.limits.connect_packet_bytes_maximum = limits.connect_packet_bytes_maximum
+        self.limits.messages_per_s = limits.messages_per_s
+        self.limits.bytes_per_s = limits.bytes_per_s
+        self.limits.rate_excess_maximum_ms = int(limits.rate_excess_maximum_s * 1000)
         self.limits.receive_maximum = limits.receive_maximum
         self.limits.topic_alias_maximum = limits.topic_alias_maximum
         self.limits.topic_alias_maximum_out = min(limits.topic_alias_maximum_out, 0x7FFF)
@@ -357,14 +366,21 @@ cdef class Engine(Core):
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
         route = self.topics.route(m.data, m.topic_size)
         try:
-            if route.handler_count and origin != NULL:
-                client = self.view_of(<Session>origin)
-                if self.handle(client, &pub, route, True, &ignored):
+            if origin != NULL:
+                client = self.view_of(<Session>origin) if route.handler_count else None
+                if route.early_count and self.handle(client, &pub, route, 0, route.early_count, &ignored):
+                    return 0
+                # Its rights may have been replaced since the CONNECT.
+                if self.authorize_will(
+                    <Session>origin, (<Session>origin).rights, m.data, m.topic_size, m.qos, m.retain
+                ):
+                    self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
-                if self.handle(client, &pub, route, False, &ignored):
-                    return 0
-                route = self.topics.route(m.data, m.topic_size)
+                if route.handler_count > route.early_count:
+                    if self.handle(client, &pub, route, route.early_count, route.handler_count, &ignored):
+                        return 0
+                    route = self.topics.route(m.data, m.topic_size)
             self.publish(&pub, route)
         finally:
             pub_done(&pub)
@@ -373,74 +389,70 @@ cdef class Engine(Core):
 
     # --- topic handlers ---------------------------------------------------------------------------------------------
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
         cdef uint32_t i
         cdef Handler handler
         cdef recipients_t* recipients
         cdef object answer
+        if route.recipients != NULL and route.recipients_at == first and recipients_stand(
+            route.recipients, self.client_changes
+        ):
+            reason_code[0] = self.deliver_to(pub, route.recipients)
+            return True
         route_ref(route)              # a handler may subscribe
         try:
-            for i in range(route.handler_count):
+            for i in range(first, last):
                 handler = <Handler>route.handlers[i]
-                if handler.is_authorized_by_itself != authorize_themselves:
-                    continue
                 if route.recipients != NULL and route.recipients_at == i and recipients_stand(
                     route.recipients, self.client_changes
                 ):
-                    recipients = recipients_ref(route.recipients)
-                else:
-                    self.counters.handler_calls += 1
-                    answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
-                    if answer is None:
-                        continue
-                    if isinstance(answer, Consumed):
-                        reason_code[0] = answer.reason_code
-                        self.counters.handler_failures += answer is REFUSED
-                        self.counters.handled += answer.reason_code < 0x80
-                        return True
-                    try:
-                        recipients = recipients_find(answer, self.clients, self.client_changes)
-                    except Exception as error:
-                        handler.failed(error)
-                        self.counters.handler_failures += 1
-                        reason_code[0] = RC_UNSPECIFIED_ERROR
-                        return True
+                    reason_code[0] = self.deliver_to(pub, route.recipients)
+                    return True
+                self.counters.handler_calls += 1
+                answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
+                if answer is None:
+                    continue
+                if isinstance(answer, Consumed):
+                    reason_code[0] = answer.reason_code
+                    self.counters.handler_failures += answer is REFUSED
+                    self.counters.handled += answer.reason_code < 0x80
+                    return True
+                try:
+                    recipients = recipients_find(answer, self.clients, self.client_changes)
+                except Exception as error:
+                    handler.failed(error)
+                    self.counters.handler_failures += 1
+                    reason_code[0] = RC_UNSPECIFIED_ERROR
+                    return True
+                try:
                     if answer.is_fixed:
                         self.topics.remember(route, recipients, i)
-                try:
-                    reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
+                    reason_code[0] = self.deliver_to(pub, recipients)
                 finally:
                     recipients_unref(recipients)
-                self.counters.handled += 1
                 return True
         finally:
             route_unref(route)
         return False
 
-    cdef object view_of(self, object client):
-        if isinstance(client, Session):       # its connection is gone
-            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
-        if isinstance(client, Connection):
-            return ClientView.of(<Connection>client)
-        return client
-
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1:
-        # The number of recipients reached: by connection, or by their queue.
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF:
+        # The reason code for the publisher: whether anybody got it, by connection or by queue.
         cdef pub_t renamed
         cdef target_t* target
         cdef uint32_t i
-        cdef Py_ssize_t reached = 0
         cdef bint stores_offline = recipients.stores_offline
+        cdef uint8_t reason_code = RC_NO_MATCHING_SUBSCRIBERS
         if recipients.stores_offline == STORES_AS_SENDER:
             stores_offline = pub.origin == NULL or (<Session>pub.origin).session_expiry_s != 0
+        recipients_ref(recipients)    # a hook of the delivery may let the route go
+        self.delivering += 1
         if recipients.topic_size:
             renamed = pub[0]
             renamed.kept = NULL
             renamed.topic = recipients.topic
             renamed.topic_size = recipients.topic_size
             pub = &renamed
-        self.delivering += 1
         try:
             for i in range(recipients.count):
                 target = &recipients.targets[i]
@@ -448,12 +460,21 @@ cdef class Engine(Core):
                     stores_offline and pub.qos and target.qos
                 ):
                     (<Session>target.subscriber).deliver(pub, target)
-                    reached += 1
+                    reason_code = RC_SUCCESS
         finally:
             self.delivering -= 1
             if recipients.topic_size:
                 pub_done(&renamed)
-        return reached
+            recipients_unref(recipients)
+        self.counters.handled += 1
+        return reason_code
+
+    cdef object view_of(self, object client):
+        if isinstance(client, Session):       # its connection is gone
+            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
+        if isinstance(client, Connection):
+            return ClientView.of(<Connection>client)
+        return client
 
     def add_handler(
         self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
@@ -499,6 +520,7 @@ cdef class Engine(Core):
                 return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            target.is_direct = True
             session.deliver(&pub, &target)
         finally:
             msg_unref(m)
@@ -569,7 +591,9 @@ cdef class Engine(Core):
         cdef int64_t due_ms = 0               # a tap holds until it has room
         cdef uint64_t acked = 0
         self.congested = NULL
-        if publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.is_paused:
+        if (
+            publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED
+        ):
             return 0
         if receiver.kind == KIND_SESSION:
             if self.limits.publisher_pause_ms == 0:
@@ -577,7 +601,7 @@ cdef class Engine(Core):
             due_ms = self.now_ms + self.limits.publisher_pause_ms
             acked = (<Session>receiver).acked
         self.counters.publishers_paused += 1
-        publisher.set_paused(True)
+        publisher.pause(PAUSE_CONGESTED)
         self.held_publishers.append((publisher, receiver, due_ms, acked))
         return 0
 
@@ -594,13 +618,13 @@ cdef class Engine(Core):
                 if (<Tap>receiver).is_congested(2) and publisher.state == STATE_CONNECTED:
                     still.append((publisher, receiver, due_ms, acked))
                 else:
-                    publisher.set_paused(False)
+                    publisher.resume(PAUSE_CONGESTED)
             elif due_ms > self.now_ms and (<Session>receiver).link is not None and (<Session>receiver).is_congested(2):
                 still.append((publisher, receiver, due_ms, acked))
             else:
                 if due_ms <= self.now_ms and (<Session>receiver).acked == acked:
                     (<Session>receiver).is_stalled = True
-                publisher.set_paused(False)
+                publisher.resume(PAUSE_CONGESTED)
         self.held_publishers.extend(still)
         return 0
 
@@ -651,8 +675,8 @@ cdef class Engine(Core):
                 answer = certified_answer(conn)
             elif answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
                 answer = self.hooks.authenticate(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("authenticating client %s", packet.client_id)
+        except Exception as error:
+            self.hooks.failed("authenticate", packet.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
         return self.take_answer(conn, answer)
 
@@ -673,7 +697,7 @@ cdef class Engine(Core):
         elif isinstance(answer, Identity):
             self.accept_session(conn, conn.connect, answer)
         elif answer is PENDING:
-            conn.set_paused(True)     # nothing is read until the answer comes
+            conn.pause(PAUSE_ADMITTING)       # nothing is read until the answer comes
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif isinstance(answer, Refusal):
@@ -723,10 +747,20 @@ cdef class Engine(Core):
             self.wake()
 
     cdef int reauthenticated(self, Connection conn, object identity) except -1:
-        conn.session.identity = identity
-        conn.session.publisher = None
-        if conn.client is not None:
-            (<ClientView>conn.client).identity = identity
+        cdef Session session = conn.session
+        cdef Rights rights
+        if self.limits.session_owner != OWNER_IGNORE and not self.owns(session, identity):
+            conn.refuse(RC_NOT_AUTHORIZED, "the session belongs to another identity")
+            return 0
+        try:
+            rights = self.compile_identity(conn.client_id, session.user_name, identity, session.rights)
+        except ProtocolError as error:
+            conn.refuse(error.reason_code, error.text)
+            return 0
+        self.take_identity(session, identity, rights)
+        self.bind_identity(session)
+        if conn.state != STATE_CONNECTED:
+            return 0
         if self.events.mask & EVENT_CLIENT_AUTHENTICATED:
             self.events.authenticated(self.wall_ms(), ClientView.of(conn), identity)
         conn.is_reauthenticating = False
@@ -756,8 +790,8 @@ cdef class Engine(Core):
             connection.refuse(RC_PACKET_TOO_LARGE, "AUTH would be over your Maximum Packet Size")      # [MQTT-3.1.2-24]
             return
         connection.send_bytes(packet)
-        if connection.state == STATE_ADMITTING and connection.is_paused:
-            connection.set_paused(False)
+        if connection.state == STATE_ADMITTING:
+            connection.resume(PAUSE_ADMITTING)
         self.wake()
 
     cdef int continue_authentication(self, object connection, object packet) except -1:
@@ -778,8 +812,8 @@ cdef class Engine(Core):
             conn.is_reauthenticating = True
         try:
             answer = self.hooks.continue_authentication(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("re-authenticating client %s", conn.client_id)
+        except Exception as error:
+            self.hooks.failed("continue_authentication", conn.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
         if conn.state == STATE_ADMITTING:
             if answer is None:
@@ -811,8 +845,11 @@ cdef class Engine(Core):
         cdef Connection conn = <Connection>connection
         cdef dict properties = packet.properties
         cdef str client_id = packet.client_id
+        cdef str user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         cdef bint is_assigned = not client_id
+        cdef bint is_replaced = False
         cdef bint present
+        cdef Rights rights
         cdef uint64_t requested_s
         cdef uint32_t expiry_s
         cdef int keep_alive_s = packet.keep_alive_s
@@ -826,6 +863,23 @@ cdef class Engine(Core):
         if conn.client is not None:
             (<ClientView>conn.client).client_id = client_id
             (<ClientView>conn.client).identity = identity
+        session = self.clients.get(client_id)
+        try:
+            rights = self.admit_identity(
+                conn, identity, packet, user_name, session.rights if session is not None else None
+            )
+        except ProtocolError as error:
+            conn.refuse(error.reason_code, error.text)
+            return 0
+        if conn.state != STATE_ADMITTING:
+            return 0                  # a hook was asked about the will
+        session = self.clients.get(client_id)
+        if session is not None and not self.owns(session, identity):
+            if self.limits.session_owner == OWNER_REFUSE:
+                log.info("client %s at %s: the session belongs to another identity", client_id, conn.peer)
+                conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)       # nothing is said of whose it is
+                return 0
+            is_replaced = self.limits.session_owner != OWNER_IGNORE
         if conn.version == 5:
             requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
         else:
@@ -835,13 +889,12 @@ cdef class Engine(Core):
             keep_alive_s == 0 or keep_alive_s > self.limits.keep_alive_maximum_s
         ) and conn.version == 5:
             keep_alive_s = self.limits.keep_alive_maximum_s       # [MQTT-3.2.2-21]
-        session = self.clients.get(client_id)
         if session is None and len(self.clients) >= self.limits.sessions_maximum:
             conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
             return 0
         # A session that ends with its connection does not outlive the takeover.
         present = (
-            session is not None and not packet.clean_start and (session.link is None or session.session_expiry_s != 0)
+            session is not None and not packet.clean_start and not is_replaced and (session.link is None or session.session_expiry_s != 0)
         )
         connack = self.success_connack(
             conn, packet, present, client_id if is_assigned else None, expiry_s if expiry_s != requested_s else None,
@@ -866,9 +919,9 @@ cdef class Engine(Core):
         session.set_will(NULL, 0)
         self.epochs += 1
         session.epoch = self.epochs
-        session.identity = identity
         session.publisher = session.ordering_key = None
-        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
+        session.user_name = user_name
+        self.take_identity(session, identity, rights)             # before any of its messages is sent
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -888,9 +941,10 @@ cdef class Engine(Core):
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
         if self.events.mask & EVENT_CLIENT_CONNECTED:
             self.events.connected(self.wall_ms(), ClientView.of(conn), session, present, keep_alive_s)
-        session.pump()
         conn.connected(session, keep_alive_s)
-        return 0
+        self.bind_identity(session)
+        session.pump()
+        return conn.resume(PAUSE_ADMITTING)
 
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,
                                int keep_alive_s):
@@ -923,6 +977,8 @@ cdef class Engine(Core):
     cdef int connection_ended(self, object connection, object ended, bint publish_will) except -1:
         cdef Session session = <Session>ended
         session.detach()
+        timer_disarm(&self.wheel, &session.timer)                 # it was the identity's
+        session.expires_ms = 0
         if session.will != NULL:
             if not publish_will:
                 session.set_will(NULL, 0)                         # [MQTT-3.1.2-10]
@@ -951,6 +1007,11 @@ cdef class Engine(Core):
         return 0
 
     cdef int session_due(self, Session session, int64_t now_ms) except -1:
+        if session.link is not None:
+            if session.expires_ms and session.expires_ms <= now_ms:
+                log.info("client %s: its identity expired", session.client_id)
+                return (<Connection>session.link).close_with(RC_NOT_AUTHORIZED, True, "identity expired")
+            return self.arm_session(session)
         if session.will_due_ms and session.will_due_ms <= now_ms:
             session.will_due_ms = 0
             self.publish_will(session)
@@ -1011,11 +1072,16 @@ cdef class Engine(Core):
             return RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
         if session.subscriptions is None:
             session.subscriptions = {}
-        if not self.sys_for_anonymous and session.identity is None and is_sys_filter(topic_filter, is_shared):
-            return RC_NOT_AUTHORIZED
+        if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
+            return RC_NOT_AUTHORIZED                              # $SYS
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
+        if is_new and session.rights is not None and len(session.subscriptions) >= session.rights.subscriptions_maximum:
+            if not session.rights.ignores_extra_subscriptions:
+                return RC_QUOTA_EXCEEDED
+            self.counters.subscriptions_ignored += 1
+            return min(qos, self.limits.maximum_qos)
         if qos > self.limits.maximum_qos:
             qos = self.limits.maximum_qos                         # granted less than asked for (MQTT 5 §3.9.3)
         try:
@@ -1184,6 +1250,9 @@ cdef class Engine(Core):
 
     # --- looking and acting from outside ------------------------------------------------------------------------------
 
+    cdef Session session_of(self, str client_id):
+        return self.clients.get(client_id)
+
     def session(self, client_id: str) -> Session | None:
         """Return the session of a client id, connected or not."""
         return self.clients.get(client_id)
@@ -1221,6 +1290,10 @@ cdef class Engine(Core):
                 closed += 1
         return closed
 
+    def set_authorization(self, authorization: object) -> None:
+        """Take over a new config.Authorization; clients that are connected keep the check on delivery they have."""
+        self.read_authorization(authorization)
+
     def set_limits(self, limits: object) -> None:
         """Take over new limits; those of trie, routes, retained messages and topic aliases must be as they were."""
         self.limits_source = limits
@@ -1256,8 +1329,9 @@ cdef class Engine(Core):
         for i in range(3):
             found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
             found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
+        names = drop_names()
         for i in range(DROP_REASONS):
-            found[f"messages_dropped_{DROP_NAMES[i]}"] = self.counters.dropped[i]
+            found[f"messages_dropped_{names[i]}"] = self.counters.dropped[i]
         found.update(
             bytes_received=self.counters.bytes_in,
             bytes_sent=self.counters.bytes_out,
@@ -1276,6 +1350,12 @@ cdef class Engine(Core):
             protocol_errors=self.counters.protocol_errors,
             takeovers=self.counters.takeovers,
             publishers_paused=self.counters.publishers_paused,
+            rate_limited=self.counters.rate_limited,
+            subscriptions_refused=self.counters.subscriptions_refused,
+            subscriptions_ignored=self.counters.subscriptions_ignored,
+            rights_shared=self.rulebook.shared_count,
+            verdicts_remembered=self.rulebook.hits,
+            verdicts_judged=self.rulebook.misses,
             connections=self.counters.connections,
             connections_peak=self.counters.connections_peak,
             sessions=len(self.clients),
@@ -1300,43 +1380,6 @@ cdef object certified_answer(Connection conn):
     if conn.authentication_method is not None:
         return Refusal(RC_BAD_AUTHENTICATION_METHOD)              # [MQTT-4.12.0-1]
     return Identity(conn.certified_name)
-
-
-cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
-    # Whether a filter can match below $SYS: only one that says so can [MQTT-4.7.2-1].
-    if is_shared:
-        topic_filter = topic_filter.split(b"/", 2)[2]
-    return topic_filter == b"$SYS" or topic_filter.startswith(b"$SYS/")
-
-
-cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties,
-                         birth_t* birth) except NULL:
-    # birth NULL: it is published later, from a copy. The one reference belongs to the caller. The expiry goes first in the
-    # block, so its place is known.
-    cdef bytes block = b""
-    cdef dict ordered = {}
-    cdef pub_t pub
-    cdef object expiry = None
-    if properties:
-        expiry = properties.get(PROP_MESSAGE_EXPIRY_INTERVAL)
-        if expiry is not None:
-            ordered[PROP_MESSAGE_EXPIRY_INTERVAL] = expiry
-        ordered.update(properties)
-        ordered.pop(PROP_WILL_DELAY_INTERVAL, None)
-        block = encode_properties_block(ordered)
-    memset(&pub, 0, sizeof(pub_t))
-    pub.topic = topic
-    pub.topic_size = <uint32_t>len(topic)
-    pub.payload = payload
-    pub.payload_size = <uint32_t>len(payload)
-    pub.props = block
-    pub.props_size = <uint32_t>len(block)
-    pub.expiry_at = 2 if expiry is not None else 0
-    pub.birth = birth
-    pub.qos = qos
-    pub.retain = retain
-    pub.is_utf8 = properties.get(PROP_PAYLOAD_FORMAT_INDICATOR, 0) if properties else 0
-    return pub_keep(&pub)
 
 
 cdef subids_t* make_subids(uint32_t subid) except? NULL:

@@ -15,6 +15,10 @@ cdef enum event_bit:
     EVENT_MESSAGE_DROPPED = 256
 
 
+# Of the reasons DROP_*, in their order.
+cdef tuple drop_names()
+
+
 cdef class EventLog:
     cdef uint32_t mask
     cdef Py_ssize_t waiting_maximum

@@ -1,16 +1,18 @@
 from collections.abc import Callable, Iterable
+from typing import Self
 
 from typing_extensions import disjoint_base
 
 from mqttcore.events import Event
 
+__pyx_capi__: dict[str, object]
 BITS: dict[type[Event], int]
 REASONS: dict[int, str]
 DROP_NAMES: tuple[str, ...]
 
 @disjoint_base
 class EventLog:
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     @property
     def dropped(self) -> int: ...
     def observe(

@@ -41,6 +41,10 @@ DROP_NAMES = (
 REASONS = {code.value: code.name.lower().replace("_", " ") for code in ReasonCode}
 
 
+cdef tuple drop_names():
+    return DROP_NAMES
+
+
 cdef object identity_name(object identity):
     return None if identity is None else identity.name
 
@@ -48,7 +52,7 @@ cdef object identity_name(object identity):
 cdef class EventLog:
     """Events of one engine that wait to be taken, once per turn of the driver."""
 
-    def __init__(self) -> None:
+    def __cinit__(self):
         self.waiting = []
         self.drops = {}
         self.waiting_maximum = 0

@@ -13,7 +13,7 @@ cdef struct entry_t:
     PyObject* group           # owned reference on a ShareGroup; NULL: not shared
     int64_t since_ms          # when it was queued
     uint8_t qos               # of the delivery
-    uint8_t retain            # RETAIN bit of the delivery
+    uint8_t retain            # session.IS_RETAINED and IS_DIRECT of the delivery
 
 
 cdef struct queue_t:

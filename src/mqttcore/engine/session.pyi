@@ -1,9 +1,10 @@
-from typing import Any, Never
+from typing import Never
 
 from typing_extensions import disjoint_base
 
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.subscriber import Subscriber
+from mqttcore.identity import Identity
 
 @disjoint_base
 class Replay: ...
@@ -14,11 +15,13 @@ class Session(Subscriber):
     @property
     def client_id(self) -> str: ...
     @property
-    def identity(self) -> Any: ...
+    def identity(self) -> Identity | None: ...
     @property
     def ordering_key(self) -> str | None: ...
     @property
     def user_name(self) -> str | None: ...
+    @property
+    def owner(self) -> str | None: ...
     @property
     def session_expiry_s(self) -> int: ...
     @property

@@ -1,11 +1,12 @@
 """Sessions: in-flight windows, queues and resends of one client id."""
 
-from cpython.ref cimport PyObject, Py_XINCREF
+from cpython.ref cimport PyObject, Py_XDECREF, Py_XINCREF
 from libc.stdlib cimport free
 
 from mqttcore.codec.codes cimport PT_PUBREL
 from mqttcore.engine.core cimport (
     DROP_EXPIRED,
+    DROP_NOT_AUTHORIZED,
     DROP_QUEUE_FULL,
     DROP_SESSION_ENDED,
     DROP_SLOW_READER,
@@ -13,7 +14,9 @@ from mqttcore.engine.core cimport (
     DROP_TOTAL_FULL,
 )
 from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
+from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
+from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
 from mqttcore.engine.window cimport (
@@ -114,9 +117,12 @@ cdef class Session(Subscriber):
 
     cdef int deliver(self, pub_t* pub, target_t* target) except -1:
         cdef uint8_t qos = target.qos
+        cdef int readable
         cdef subids_t* ids = target.subids
         cdef uint8_t retain = 1 if pub.is_replay or (pub.retain and target.retain_as_published) else 0
         cdef Outlet link = self.link
+        if self.guards & GUARD_HOOK and link is not None:
+            return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
             if target.own_qos == 0xFF:
                 return 0              # [MQTT-3.8.3-3]
@@ -124,10 +130,19 @@ cdef class Session(Subscriber):
             ids = target.own_subids
         if qos > pub.qos:
             qos = pub.qos
+        if target.is_direct:
+            retain |= IS_DIRECT
+        elif self.guards & GUARD_RULES:
+            readable = self.readable_qos(pub.topic, pub.topic_size)
+            if readable < qos:
+                if readable < 0:
+                    self.count_drop(DROP_NOT_AUTHORIZED)
+                    return 0
+                qos = readable
         if qos == 0:
             if link is not None:
                 if self.queue_qos0.count == 0 and link.out.pending < self.core.limits.output_high_water_bytes:
-                    if not link.send_publish(pub, 0x30 | retain, 0, ids):
+                    if not link.send_publish(pub, 0x30 | (retain & IS_RETAINED), 0, ids):
                         self.count_drop(DROP_TOO_LARGE)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
@@ -143,11 +158,32 @@ cdef class Session(Subscriber):
             return self.send_new(pub, qos, retain, ids, target.group)
         return self.enqueue(pub, qos, retain, target, ids)
 
+    cdef int deliver_asked(self, pub_t* pub, target_t* target) except -1:
+        # The hook may do anything, to subscriptions, too: what the target refers to is held meanwhile.
+        cdef target_t held = target[0]
+        cdef bint is_allowed
+        Py_XINCREF(held.group)
+        subids_ref(held.subids)
+        subids_ref(held.own_subids)
+        try:
+            is_allowed = self.core.authorize_deliver(self, pub)
+            if is_allowed and not self.has_ended:
+                self.guards &= <uint8_t>~GUARD_HOOK       # it has been asked
+                try:
+                    self.deliver(pub, &held)
+                finally:
+                    self.guards |= GUARD_HOOK
+        finally:
+            subids_unref(held.subids)
+            subids_unref(held.own_subids)
+            Py_XDECREF(held.group)
+        return 0
+
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group) except -1:
         # A message that gets a packet id now. The window has room.
         cdef uint16_t packet_id = window_next_id(&self.sent)
         cdef slot_t* slot
-        if not self.link.send_publish(pub, 0x30 | (qos << 1) | retain, packet_id, ids):
+        if not self.link.send_publish(pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids):
             self.count_drop(DROP_TOO_LARGE)
             return 0
         pub_keep(pub)
@@ -168,13 +204,14 @@ cdef class Session(Subscriber):
     cdef int enqueue(self, pub_t* pub, uint8_t qos, uint8_t retain, target_t* target, subids_t* ids) except -1:
         cdef int64_t before_bytes = self.queue.bytes + self.queue_qos0.bytes
         cdef int64_t before_count = <int64_t>self.queue.count + self.queue_qos0.count
+        cdef int64_t bytes_maximum = self.queued_bytes_maximum()
         cdef int64_t size
         cdef msg_t* m
         if self.has_ended:
             return 0
         m = pub_keep(pub)
         size = msg_bytes(m)
-        if size > self.core.limits.queued_bytes_maximum:
+        if size > bytes_maximum:
             self.count_drop(DROP_QUEUE_FULL if qos else DROP_SLOW_READER)     # nothing makes room for it
             return 0
         if self.core.counters.queued_bytes + size > self.core.limits.queued_total_bytes_maximum:
@@ -189,8 +226,8 @@ cdef class Session(Subscriber):
         before_count = <int64_t>self.queue.count + self.queue_qos0.count
         # Room is made by dropping QoS 0 first, then by the policy (DESIGN §4).
         while (
-            before_count + 1 > self.core.limits.queued_messages_maximum
-            or self.queue.bytes + self.queue_qos0.bytes + size > self.core.limits.queued_bytes_maximum
+            before_count + 1 > self.queued_messages_maximum()
+            or self.queue.bytes + self.queue_qos0.bytes + size > bytes_maximum
         ):
             if self.queue_qos0.count:
                 queue_pop(&self.queue_qos0)
@@ -217,9 +254,24 @@ cdef class Session(Subscriber):
 
     cdef bint is_congested(self, uint32_t n) noexcept:
         return (
-            <int64_t>self.queue.count * n > <int64_t>self.core.limits.queued_messages_maximum * (n - 1)
-            or self.queue.bytes * n > self.core.limits.queued_bytes_maximum * (n - 1)
+            <int64_t>self.queue.count * n > <int64_t>self.queued_messages_maximum() * (n - 1)
+            or self.queue.bytes * n > self.queued_bytes_maximum() * (n - 1)
         )
+
+    cdef uint32_t queued_messages_maximum(self) noexcept:
+        cdef uint32_t maximum = self.core.limits.queued_messages_maximum
+        return maximum if self.rights is None else min(maximum, self.rights.queued_messages_maximum)
+
+    cdef int64_t queued_bytes_maximum(self) noexcept:
+        cdef int64_t maximum = self.core.limits.queued_bytes_maximum
+        return maximum if self.rights is None else min(maximum, self.rights.queued_bytes_maximum)
+
+    cdef int readable_qos(self, const uint8_t* topic, Py_ssize_t size) noexcept:
+        cdef uint8_t verdict
+        if self.rights is None:
+            return 2
+        verdict = self.rights.verdict(MAY_SUBSCRIBE, topic, size, hash_bytes(topic, size, &self.core.topics.tree.key))
+        return verdict & VERDICT_QOS if verdict else -1
 
     cdef bint has_window(self) noexcept:
         return self.sent.count < self.window_size and self.sent.bytes < self.core.limits.in_flight_bytes_maximum
@@ -234,16 +286,18 @@ cdef class Session(Subscriber):
         )
 
     cdef int pump(self) except -1:
+        cdef Outlet link = self.link
         self.has_acked = False
-        if self.link is None:
+        if link is None:
             return 0
+        # A hook that is asked on the way may end the connection.
         if self.resend != NULL:
             self.pump_resends()
-        if self.queue_qos0.count:
+        if self.queue_qos0.count and self.link is link:
             self.pump_queue(&self.queue_qos0)
-        if self.queue.count and self.resend == NULL:
+        if self.queue.count and self.resend == NULL and self.link is link:
             self.pump_queue(&self.queue)
-        if self.replays is not None and self.queue.count == 0 and self.resend == NULL:
+        if self.replays is not None and self.queue.count == 0 and self.resend == NULL and self.link is link:
             self.pump_replays()
         return 0
 
@@ -253,6 +307,8 @@ cdef class Session(Subscriber):
         cdef int64_t before_bytes = self.queue.bytes + self.queue_qos0.bytes
         cdef int64_t before_count = <int64_t>self.queue.count + self.queue_qos0.count
         cdef uint32_t high = self.core.limits.output_high_water_bytes
+        if self.guards & GUARD_HOOK:
+            return self.pump_asked(queue)
         try:
             while queue.count and self.link.out.pending < high:
                 entry = queue_head(queue)
@@ -260,7 +316,7 @@ cdef class Session(Subscriber):
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
-                    if not self.link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
+                    if not self.link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
                 elif not self.has_window():
                     break
@@ -272,12 +328,49 @@ cdef class Session(Subscriber):
             self.queue_bytes(before_bytes, before_count)
         return 0
 
+    cdef int pump_asked(self, queue_t* queue) except -1:
+        # As pump_queue, asking the hook, which may do anything: so what is at the head is looked at again behind it.
+        cdef Outlet link = self.link
+        cdef entry_t* entry
+        cdef msg_t* m
+        cdef pub_t pub
+        cdef bint is_allowed
+        cdef int64_t before_bytes, before_count
+        while self.link is link and queue.count and link.out.pending < self.core.limits.output_high_water_bytes:
+            entry = queue_head(queue)
+            if entry.qos and not self.has_window():
+                break
+            m = msg_ref(entry.message)
+            try:
+                msg_view(m, &pub)
+                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub)
+                if self.link is not link or not queue.count or queue_head(queue).message != m:
+                    continue
+                entry = queue_head(queue)
+                before_bytes = self.queue.bytes + self.queue_qos0.bytes
+                before_count = <int64_t>self.queue.count + self.queue_qos0.count
+                if self.is_too_old(entry):
+                    self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
+                elif is_allowed:
+                    if entry.qos:
+                        self.send_new(&pub, entry.qos, entry.retain, entry.subids, entry.group)
+                    elif not link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
+                        self.count_drop(DROP_TOO_LARGE)
+                queue_pop(queue)
+                self.queue_bytes(before_bytes, before_count)
+            finally:
+                msg_unref(m)
+        return 0
+
     cdef int pump_replays(self) except -1:
         cdef Replay replay
         cdef msg_t* m
         cdef pub_t pub
         cdef int budget = REPLAY_BUDGET
+        cdef int readable
         cdef uint8_t qos
+        cdef Outlet link = self.link
+        cdef bint is_allowed
         while self.replays is not None:
             replay = self.first_replay()
             while (
@@ -296,7 +389,26 @@ cdef class Session(Subscriber):
                     continue          # [MQTT-3.8.3-3]
                 msg_view(m, &pub)
                 qos = m.qos if m.qos < replay.qos else replay.qos
-                if qos:
+                if self.guards & GUARD_RULES:
+                    readable = self.readable_qos(pub.topic, pub.topic_size)
+                    if readable < 0:
+                        self.count_drop(DROP_NOT_AUTHORIZED)
+                        continue
+                    if readable < qos:
+                        qos = readable
+                if self.guards & GUARD_HOOK:
+                    msg_ref(m)
+                    try:
+                        is_allowed = self.core.authorize_deliver(self, &pub)
+                        if self.link is not link or self.replays is None or self.first_replay() is not replay:
+                            return 0
+                        if is_allowed and qos:
+                            self.send_new(&pub, qos, 1, replay.subids, NULL)
+                        elif is_allowed and not link.send_publish(&pub, 0x31, 0, replay.subids):
+                            self.count_drop(DROP_TOO_LARGE)
+                    finally:
+                        msg_unref(m)
+                elif qos:
                     self.send_new(&pub, qos, 1, replay.subids, NULL)
                 elif not self.link.send_publish(&pub, 0x31, 0, replay.subids):
                     self.count_drop(DROP_TOO_LARGE)
@@ -406,6 +518,7 @@ cdef class Session(Subscriber):
         # what was sent on this connection is resend_at minus what was completed since, and new ids wait for the end.
         cdef slot_t* slot
         cdef uint32_t unsent
+        cdef Outlet link = self.link
         while self.resend_at < self.resend_count:
             unsent = self.resend_count - self.resend_at
             slot = window_find(&self.sent, self.resend[self.resend_at])
@@ -416,6 +529,8 @@ cdef class Session(Subscriber):
                 if self.link.out.pending >= self.core.limits.output_high_water_bytes:
                     return 0
                 self.send_again(slot)
+                if self.link is not link:
+                    return 0          # a hook was asked
             self.resend_at += 1
         free(self.resend)
         self.resend = NULL
@@ -426,15 +541,40 @@ cdef class Session(Subscriber):
         cdef pub_t pub
         if slot.state == AWAIT_PUBCOMP:
             return self.link.send_ack(0x62, slot.packet_id, 0)
+        if self.guards & GUARD_HOOK:
+            slot = self.ask_again(slot)
+            if slot == NULL:
+                return 0
         msg_view(slot.message, &pub)
         if not self.link.send_publish(
-            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | slot.retain, slot.packet_id, slot.subids
+            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | (slot.retain & IS_RETAINED), slot.packet_id, slot.subids
         ):
             # The new connection takes smaller packets: as if it had been completed [MQTT-3.1.2-25].
             self.count_drop(DROP_TOO_LARGE)
             window_remove(&self.sent, slot)
             self.core.counters.in_flight -= 1
         return 0
+
+    cdef slot_t* ask_again(self, slot_t* slot) except? NULL:
+        # The slot to send again, NULL: it is not to be. Slots move while the hook is asked.
+        cdef Outlet link = self.link
+        cdef uint16_t packet_id = slot.packet_id
+        cdef msg_t* m = msg_ref(slot.message)
+        cdef pub_t pub
+        cdef bint is_allowed
+        try:
+            msg_view(m, &pub)
+            is_allowed = self.core.authorize_deliver(self, &pub)
+            slot = window_find(&self.sent, packet_id)
+            if self.link is not link or slot == NULL or slot.message != m:
+                return NULL
+            if not is_allowed:
+                window_remove(&self.sent, slot)
+                self.core.counters.in_flight -= 1
+                return NULL
+        finally:
+            msg_unref(m)
+        return slot
 
     # --- from the client ----------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ cdef struct target_t:
     uint8_t qos                     # highest of the merged subscriptions
     uint8_t own_qos                 # the same without No Local subscriptions; 0xFF: all are No Local
     uint8_t retain_as_published     # any of them asks for it
+    uint8_t is_direct               # the receiver was named, not found by its subscriptions: they do not have to allow it
 
 
 # Recipients that a handler named for a message; recipients.pxd says how long they hold.
@@ -58,6 +59,7 @@ cdef struct route_t:
     uint32_t count                  # of targets
     uint32_t group_count
     uint32_t handler_count
+    uint32_t early_count            # of those that authorise by themselves; they come first
     uint32_t recipients_at          # index of the handler that named recipients
     PyObject** groups               # ShareGroup, a reference each; in the same allocation
     PyObject** handlers             # Handler, a reference each, in the order they are asked; in the same allocation

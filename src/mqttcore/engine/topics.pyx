@@ -89,6 +89,7 @@ cdef void add_handler(route_t* route, PyObject* handler) noexcept:
         at -= 1
     route.handlers[at] = handler
     route.handler_count += 1
+    route.early_count += (<Handler>handler).is_authorized_by_itself
 
 
 @cython.final

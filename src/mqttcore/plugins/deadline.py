@@ -12,6 +12,9 @@ __all__ = ["Late", "give_up", "within"]
 log = logging.getLogger("mqttcore.plugins")
 
 
+_GRACE_S = 0.1  # to end after having been cancelled; who listens does so at once
+
+
 class Late(TimeoutError):
     """It did not end in time; a TimeoutError that a plugin raises itself is none."""
 
@@ -30,6 +33,7 @@ async def within(result: Any, timeout_s: float) -> None:
     if not task.done():
         task.cancel()
         task.add_done_callback(_forget)
+        await asyncio.wait({task}, timeout=_GRACE_S)
         raise Late
     if task.cancelled():
         raise RuntimeError("was cancelled")

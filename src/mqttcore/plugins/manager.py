@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from mqttcore.constants import ReasonCode
+from mqttcore.engine.compose import changed_message
 from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import ConfigError, MqttCoreError, PluginError
 from mqttcore.events import Event
@@ -15,7 +17,7 @@ from mqttcore.handlers import TopicHandler
 from mqttcore.plugins.deadline import Late, within
 from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
-from mqttcore.plugins.folding import fold_admit
+from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize, fold_transform
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
 from mqttcore.plugins.loading import check_class, enabled, make, name_of
 from mqttcore.plugins.observing import GuardedObserver
@@ -89,14 +91,29 @@ class Plugins:
 
     def hook_table(self) -> HookTable:
         """Return what the engine calls, frozen."""
+        hooks = self._hooks
         frozen: dict[str, Callable[..., Any]] = {}
-        if admitting := self._hooks["admit"]:
-            frozen["admit"] = fold_admit(admitting, self.failures)
+        if hooks["admit"]:
+            frozen["admit"] = fold_admit(hooks["admit"], self.failures)
+        if hooks["authorize_subscribe"]:
+            frozen["authorize_subscribe"] = self.decisions.authorize_subscribe
+        if hooks["authorize_publish"]:
+            failing = int(ReasonCode.UNSPECIFIED_ERROR)
+            frozen["authorize_publish"] = fold_authorize(hooks["authorize_publish"], self.failures, failing)
+        if hooks["authorize_deliver"]:
+            frozen["authorize_deliver"] = fold_authorize(hooks["authorize_deliver"], self.failures, False)
+        if hooks["transform_publish"]:
+            frozen["transform_publish"] = fold_transform(hooks["transform_publish"], self.failures, changed_message)
         if self.authenticates:
             frozen["authenticate"] = self.decisions.authenticate
         if self._hooks["continue_authentication"]:
             frozen["continue_authentication"] = self.decisions.continue_authentication
-        return HookTable(**frozen)
+        return HookTable(**frozen, on_failure=self._hook_failed)
+
+    def _hook_failed(self, hook: str, error: Exception) -> None:
+        # From the engine: a plugin that it calls by itself. Who failed in a fold was recorded there.
+        if not isinstance(error, Recorded):
+            self.failures.record(", ".join(one.plugin for one in self._hooks[hook]), hook, error)
 
     # --- wiring -----------------------------------------------------------------------------------------------------
 
