@@ -172,11 +172,14 @@ async def test_qos_2_does_not_take_effect_on_a_persistent_session():
         assert await lasting.subscribe("parent/a", qos=2) == [2]
 
 
-async def test_too_long_a_payload_is_acknowledged_and_discarded():
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_too_long_a_payload_is_acknowledged_and_discarded(version: int, qos: int):
     async with world(aliyun_auth={"payload_bytes_maximum": 100}) as here:
-        client = await here.signed("1")
+        client = await here.signed("1", version=version)
         await client.subscribe("parent/a", qos=1)
-        await client.publish("parent/a", b"x" * 101, qos=1)
+        told = ReasonCode.QUOTA_EXCEEDED if version == 5 and qos else ReasonCode.SUCCESS
+        assert await client.publish("parent/a", b"x" * 101, qos=qos) == told
         await client.publish("parent/a", b"x" * 100, qos=1)
         assert len((await client.message()).payload) == 100
         await client.expect_nothing()
