@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import aiohttp
 import pytest
 import pytest_asyncio
+from mqttcore_plugins.aliyun.signatures import sign, string_to_sign
 
 from interop.clients import BUILD, DRIVERS
-from mqttcore import Broker, Config, Listener
-from plugins.aliyun.doubles import http_server
+from mqttcore import Broker, Config, Connect, Listener, open_client
 
 TOPIC = "parent/testMq4Iot"
 DEADLINE_S = 30
@@ -28,7 +30,7 @@ class Service:
 
     async def run(self, *command: str) -> list[str]:
         """Run a client to its end; returns what it printed. It must end well by itself."""
-        _, host, port = self.broker.addresses[0]
+        ((host, port),) = [address for name, *address in self.broker.addresses if name == "mqtt"]
         process = await asyncio.create_subprocess_exec(
             *command,
             stdout=asyncio.subprocess.PIPE,
@@ -70,10 +72,10 @@ async def service() -> AsyncIterator[Service]:
         "ordered": {},
         "presence": {},
     }
-    async with Broker(Config(listeners=[Listener(port=0)], sys_interval_s=0, plugins=tables)) as broker:
-        routes = [*broker.plugins["aliyun_token"].http_routes(broker), *broker.plugins["presence"].http_routes(broker)]
-        async with http_server(routes) as (_, url):
-            yield Service(broker, url)
+    listeners = [Listener(name="mqtt", port=0), Listener(name="web", port=0, protocol="http")]
+    async with Broker(Config(listeners=listeners, sys_interval_s=0, plugins=tables)) as broker:
+        (url,) = [f"http://{host}:{port}" for name, host, port in broker.addresses if name == "web"]
+        yield Service(broker, url)
 
 
 def python(name: str) -> tuple[str, str]:
@@ -115,7 +117,34 @@ async def test_paho_1_switches_order_on(service: Service):
     assert keys == ["GID_Test@@@python3"] * 10
 
 
-@pytest.mark.parametrize("mode", ["signature", "token"])
+async def test_status_of_a_client_is_asked_over_http(service: Service):
+    now_ms = time.time_ns() // 1_000_000
+    given = {
+        "accessKey": "YYYYY",
+        "instanceId": "mqtt-xxxxx",
+        "resource": "GID_Test@@@1",
+        "timestamp": str(now_ms),
+    }
+    given["signature"] = sign("XXXXX", string_to_sign(given))
+    ((host, port),) = [address for name, *address in service.broker.addresses if name == "mqtt"]
+    connect = Connect(
+        "GID_Test@@@1",
+        user_name="Signature|YYYYY|mqtt-xxxxx",
+        password=sign("XXXXX", "GID_Test@@@1").encode(),
+    )
+    async with aiohttp.ClientSession() as http:
+
+        async def online() -> int:
+            async with http.get(f"{service.token_server}/route/clientId/get", params=given) as answer:
+                assert answer.status == 200
+                return (await answer.json())["online"]
+
+        assert await online() == 0
+        async with await open_client(connect, host=host, port=port):
+            assert await online() == 1
+
+
+@pytest.mark.parametrize("mode", ["signature", "token", "websocket"])
 async def test_mqtt_js(service: Service, mode: str):
     said = await service.run(*node(mode))
     if mode == "token":

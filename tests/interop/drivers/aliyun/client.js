@@ -1,4 +1,5 @@
-// A customer's client in Node: login by signature or by token (`node client.js token`), echoes of its topic and to itself.
+// A customer's client in Node: `node client.js signature|token|websocket` says how it logs in, or that it does so by
+// signature in WebSocket; echoes of its topic and to itself.
 
 const crypto = require('crypto')
 const mqtt = require('mqtt')
@@ -30,7 +31,10 @@ async function applyToken () {
 
 async function main () {
   const byToken = process.argv[2] === 'token'
-  const client = mqtt.connect(`mqtt://${env.MQTT_ENDPOINT}:${env.MQTT_PORT}`, {
+  const url = process.argv[2] === 'websocket'
+    ? `${env.MQTT_TOKEN_SERVER.replace('http', 'ws')}/mqtt` // one port for WebSocket and HTTP
+    : `mqtt://${env.MQTT_ENDPOINT}:${env.MQTT_PORT}`
+  const client = mqtt.connect(url, {
     clientId,
     username: `${byToken ? 'Token' : 'Signature'}|${env.MQTT_ACCESS_KEY}|${env.MQTT_INSTANCE_ID}`,
     password: byToken ? 'RW|' + await applyToken() : sign(clientId),
