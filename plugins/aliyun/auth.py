@@ -43,6 +43,7 @@ __all__ = ["AliyunAuth", "uploaded"]
 log = logging.getLogger("mqttcore.plugins.aliyun")
 
 _BACKSTOP_S = 2.0  # the engine cuts a client whose token expired this late, should our own timer fail
+_SEEK_ROOM_MS = 10_000
 _EXPIRE, _NOTICE, _SILENT = "expire", "notice", "silent"
 
 
@@ -72,6 +73,7 @@ class AliyunAuth:
             topic_bytes_maximum=config.topic_length_maximum,
         )
         self._broker: Broker | None = None
+        self._room_sought_ms = 0
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -118,6 +120,7 @@ class AliyunAuth:
         section = broker.plugin_section(self.name)
         section.measure("logins", lambda: len(self._live))
         section.measure("deadlines", lambda: len(self._deadlines))
+        section.measure("rules_cached", self._rights.__len__)
         for table in self.registry.tables:
             section.measure(table.name, table.__len__)
         if broker.config.authorization.refused_subscribe != "disconnect":
@@ -145,7 +148,7 @@ class AliyunAuth:
         )
         if not isinstance(found, Login):
             return found
-        if self._live.is_full:
+        if self._live.is_full and not self._make_room():
             return Refusal(ReasonCode.SERVER_BUSY, "too many clients are logged in")
         self._live.add(found)
         for token_type in found.tokens:
@@ -179,6 +182,21 @@ class AliyunAuth:
         for event in events:
             if isinstance(event, ConnectionClosed | ConnectRefused):
                 self._live.remove(event.connection_id)
+
+    def _make_room(self) -> bool:
+        """Forget logins whose end we were never told of, as events may be dropped; looks at all, so not too often."""
+        assert self._broker is not None
+        now_ms = self.registry.now_ms()
+        if now_ms < self._room_sought_ms + _SEEK_ROOM_MS:
+            return False
+        self._room_sought_ms = now_ms
+        for login in self._live.where(lambda one: self._live.by_client(one.client_id) is not one):
+            self._live.remove(login.connection_id)
+        for login in self._live.where(lambda _: True):
+            client = self._broker.client(login.client_id)
+            if client is None or not client.is_connected:
+                self._live.remove(login.connection_id)
+        return not self._live.is_full
 
     def _identity(self, login: Login) -> Identity:
         expires = [token.expires_ms for token in login.tokens.values()]

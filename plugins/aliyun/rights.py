@@ -46,6 +46,10 @@ class RightsOf:
         self._made: dict[tuple[str, Rights, tuple[str, ...]], tuple[Permission, ...]] = {}
         self._generation = -1
 
+    def __len__(self) -> int:
+        """Return how many sets of rules are kept."""
+        return len(self._made)
+
     def of_key(self, key: AccessKey, instance_id: str) -> tuple[Permission, ...]:
         """Return the rules of an access key: its rights on its parent topics that there are."""
         if self._generation != self._registry.generation or len(self._made) >= _CACHED_MAXIMUM:

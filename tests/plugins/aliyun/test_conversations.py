@@ -533,3 +533,34 @@ async def test_logins_are_forgotten_with_their_connections():
         await first.lose()
         await here.signed("3")
         await second.expect_nothing()
+
+
+async def test_logins_that_nobody_told_the_end_of_make_room():
+    async with world(aliyun_auth={"logins_maximum": 2}) as here:
+        auth = here.broker.plugins["aliyun_auth"]
+        first, second = await here.signed("1"), await here.signed("2")
+        kept = auth._live.by_client("GID_Test@@@1")
+        await first.lose()
+        auth._live.add(kept)  # as if the event had been dropped
+        await here.signed("3")
+        assert auth._live.by_client("GID_Test@@@1") is None
+        await second.expect_nothing()
+
+
+async def test_what_is_kept_is_measured():
+    async with world() as here:
+        await here.by_token("1", f"RW|{here.token()}")
+        await here.signed("2")
+        await here.broker.settle()
+        metrics = here.broker.metrics()
+        assert {
+            name: metrics[f"plugin_aliyun_auth_{name}"] for name in ("logins", "deadlines", "groups", "topics")
+        } == {
+            "logins": 2,
+            "deadlines": 2,
+            "groups": 1,
+            "topics": 2,
+        }
+        assert metrics["plugin_aliyun_auth_rules_cached"] == 1
+        assert metrics["plugin_presence_clients"] == 2
+        assert metrics["plugin_presence_is_complete"] == 1

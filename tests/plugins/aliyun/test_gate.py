@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from mqttcore_plugins.aliyun import rights
 from mqttcore_plugins.aliyun.gate import Gate, Login, TokenChecker
 from mqttcore_plugins.aliyun.records import AccessKey, CustomPermission, Group, Instance, ParentTopic
 from mqttcore_plugins.aliyun.registry import Registry
@@ -337,3 +338,11 @@ def test_login_without_instance_needs_to_know_one():
     world = World(legacy_signature=True, custom_instance=INSTANCE)
     world.registry.load(instances=[Instance(instance_id="mqtt-second")])
     let_in(world.judge("YYYYY", sign(SECRET, "GID_Test")))
+
+
+def test_rules_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rights, "_CACHED_MAXIMUM", 2)
+    world = World()
+    for key in ("YYYYY", "PUB", "SUB"):
+        let_in(world.judge(f"Signature|{key}|mqtt-xxxxx", sign(SECRET, CLIENT)))
+        assert 1 <= len(world.rights) <= 2
