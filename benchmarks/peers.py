@@ -146,7 +146,7 @@ class Peer:
                     raise PeerError("we know no way to make it speak TLS")
                 tls = TLS_LINES[program].format(folder=certificates)
                 if self.name == OURS:
-                    command = command.replace("--port 0", "--config {config} --port 0")
+                    command = command.replace("--port 0", "--config {config}")
             config.write_text(text.format(port=port, other=_free_port(), tls=tls))
             words = shlex.split(command.format(port=port, config=shlex.quote(str(config))))
             words[0] = _find(words[0]) or words[0]

@@ -196,7 +196,7 @@ async def test_handlers_that_cannot_hang_stop_the_start(handlers: Any):
     assert not broker.is_running
 
 
-@pytest.mark.parametrize("hook", ["event_types", "http_routes", "topic_handlers"])
+@pytest.mark.parametrize("hook", ["event_types", "http_routes", "topic_handlers", "open_store"])
 async def test_wiring_that_raises_stops_the_start(hook: str):
     def fail(self: Any) -> Any:
         raise LookupError("gone")

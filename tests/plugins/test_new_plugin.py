@@ -70,3 +70,26 @@ def test_nothing_is_overwritten(tmp_path: Path):
     assert result.exit_code == 2
     assert "README.md: there already" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_plugin_is_typed_as_strictly_as_mypy_can(tmp_path: Path):
+    pytest.importorskip("mypy", reason="mypy belongs to the extra `lint`")
+    assert CliRunner().invoke(main, ["new-plugin", "door", "--directory", str(tmp_path)]).exit_code == 0
+    source = tmp_path / "src" / "mqttcore_door.py"
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        source.read_text()
+        .replace("class Door", "class Wrong")
+        .replace("client: ClientView, connect: Connect", "client: ClientView, connect: int")
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    environment = {**os.environ, "MYPYPATH": str(SOURCE)}
+
+    def checked(path: Path) -> str:
+        done = subprocess.run(
+            [*command, path.name], cwd=path.parent, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    assert "Success: no issues found" in checked(source)
+    assert '"int" has no attribute "user_name"' in checked(wrong)  # methods with a mark keep their types

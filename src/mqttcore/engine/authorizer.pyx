@@ -2,7 +2,7 @@
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 
 from mqttcore.codec.codes cimport (
@@ -23,13 +23,13 @@ from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
 from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle
 from mqttcore.engine.permissions cimport MAY_PUBLISH, VERDICT_QOS, verdict_permits
-from mqttcore.engine.queue cimport entry_t, queue_head, queue_pop, queue_push, queue_t
+from mqttcore.engine.queue cimport entry_clear, entry_t, queue_sift, queue_t
 from mqttcore.engine.rates cimport stricter
 from mqttcore.engine.session cimport GUARD_HOOK, GUARD_RULES, IS_DIRECT
 from mqttcore.engine.subscriber cimport OPT_QOS
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport route_t
-from mqttcore.engine.window cimport AWAIT_PUBACK, slot_t, window_find, window_in_order, window_remove
+from mqttcore.engine.window cimport AWAIT_PUBACK, slot_t, window_find, window_in_order
 
 import logging
 import math
@@ -427,8 +427,7 @@ cdef class Authorizer(Core):
                     continue
                 m = msg_ref(slot.message)
                 group = <object>slot.group if slot.group != NULL and slot.state == AWAIT_PUBACK else None
-                window_remove(&session.sent, slot)
-                self.counters.in_flight -= 1
+                session.finish_slot(slot)
                 self.withdraw(session, m, group)
         finally:
             free(ids)
@@ -437,26 +436,28 @@ cdef class Authorizer(Core):
         return 0
 
     cdef int withdraw_queued(self, Session session, queue_t* queue) except -1:
-        # Once round the ring: what may stay goes to its end again.
-        cdef uint32_t left = queue.count
-        cdef int64_t before_bytes, before_count
-        cdef entry_t entry
-        cdef msg_t* m
+        # What is in the store only is judged when it comes from there.
+        cdef entry_t* gone
+        cdef uint32_t count, i
+        cdef int64_t before_bytes = session.queue.bytes + session.queue_qos0.bytes
+        cdef int64_t before_count = <int64_t>session.queue.count + session.queue_qos0.count
         cdef object group
-        while left:
-            left -= 1
-            entry = queue_head(queue)[0]
-            if entry.retain & IS_DIRECT or may_read(session, entry.message):
-                queue_push(queue, entry.message, entry.subids, entry.group, entry.qos, entry.retain, entry.since_ms)
-                queue_pop(queue)
-                continue
-            m = msg_ref(entry.message)
-            group = <object>entry.group if entry.group != NULL else None
-            before_bytes = session.queue.bytes + session.queue_qos0.bytes
-            before_count = <int64_t>session.queue.count + session.queue_qos0.count
-            queue_pop(queue)
-            session.queue_bytes(before_bytes, before_count)
-            self.withdraw(session, m, group)
+        if queue.count == 0:
+            return 0
+        gone = <entry_t*>malloc(queue.count * sizeof(entry_t))
+        if gone == NULL:
+            raise MemoryError
+        count = queue_sift(queue, may_stay, <void*>session, gone)
+        session.queue_bytes(before_bytes, before_count)
+        try:
+            for i in range(count):
+                session.forget(gone[i].key, gone[i].stored)
+                group = <object>gone[i].group if gone[i].group != NULL else None
+                self.withdraw(session, msg_ref(gone[i].message), group)
+        finally:
+            for i in range(count):
+                entry_clear(&gone[i])
+            free(gone)
         return 0
 
     cdef int withdraw(self, Session session, msg_t* m, object group) except -1:
@@ -469,6 +470,10 @@ cdef class Authorizer(Core):
         finally:
             msg_unref(m)
         return 0
+
+
+cdef bint may_stay(void* session, entry_t* entry) noexcept:
+    return entry.message == NULL or entry.retain & IS_DIRECT or may_read(<Session>session, entry.message)
 
 
 cdef inline bint may_read(Session session, msg_t* m) noexcept:

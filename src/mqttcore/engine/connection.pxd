@@ -5,7 +5,7 @@
 #
 # While ADMITTING (or paused) nothing is parsed: what arrives is kept in rest, and the driver stops reading.
 
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from mqttcore.codec.views cimport publish_view
 from mqttcore.engine.message cimport pub_t
@@ -32,6 +32,7 @@ cdef enum:
     PAUSE_CONGESTED = 2       # a queue it publishes to is full
     PAUSE_RATE = 4            # it sent too much
     PAUSE_SUBSCRIBE = 8       # a plugin decides a SUBSCRIBE
+    PAUSE_STORE = 16          # too much waits for the store
 
 
 cdef class Connection(Outlet):
@@ -108,8 +109,15 @@ cdef class Connection(Outlet):
     # Whether a changed message may be published: a reason code, 0: it may.
     cdef int check_changed(self, pub_t* pub) except -1
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1
+    cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1
     cdef int resolve_alias(self, publish_view* view) except -1
     cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
+    cdef int acknowledge(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, uint64_t mark) except -1
+    cdef int answer(self, bytes packet, uint64_t mark) except -1
+    cdef int pause_for_store(self) except -1
+    # The engine's, when a batch is safe, and when the store failed.
+    cdef int release(self) except -1
+    cdef int refuse_held(self, uint8_t reason_code) except -1
     cdef int on_rare(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_subscribe(self, object packet) except -1
     # Subscribes and answers: codes has the decision on each filter, 0 to 2: at most that QoS.

@@ -1,7 +1,9 @@
 """The engine: client table, publish path, delivery, wills, takeover, expiry."""
 
+cimport cython
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memset
 
 from mqttcore.codec.codes cimport (
     PROP_ASSIGNED_CLIENT_IDENTIFIER,
@@ -24,6 +26,7 @@ from mqttcore.codec.codes cimport (
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
     RC_CONTINUE_AUTHENTICATION,
+    RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
@@ -52,7 +55,8 @@ from mqttcore.engine.connection cimport (
     PACKET_MAXIMUM, PAUSE_ADMITTING, PAUSE_CONGESTED, STATE_ADMITTING, STATE_CONNECTED, Connection,
 )
 from mqttcore.engine.core cimport (
-    DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, OWNER_IGNORE, OWNER_REFUSE,
+    DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL, OWNER_IGNORE,
+    OWNER_REFUSE,
 )
 from mqttcore.engine.events cimport (
     EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
@@ -60,9 +64,12 @@ from mqttcore.engine.events cimport (
 )
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
-from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
+from mqttcore.engine.message cimport (
+    Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
+)
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.permissions cimport Rights, Rulebook
+from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, ClientChanges, recipients_find, recipients_stand
 from mqttcore.engine.subscriber cimport (
@@ -84,6 +91,7 @@ from mqttcore.engine.topics cimport (
     target_t,
 )
 
+import heapq
 import logging
 import secrets
 
@@ -91,7 +99,7 @@ from mqttcore.codec import Auth, ConnAck
 from mqttcore.config import Authorization
 from mqttcore.engine.handler import REFUSED
 from mqttcore.engine.hooks import PENDING
-from mqttcore.errors import ProtocolError, QuotaExceeded
+from mqttcore.errors import ProtocolError, QuotaExceeded, StoreError
 from mqttcore.handlers import Consumed
 from mqttcore.identity import Challenge, Identity, Refusal
 
@@ -100,6 +108,7 @@ log = logging.getLogger("mqttcore.engine")
 cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
+    REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
 
@@ -110,6 +119,14 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
         (<Engine>session.core).session_due(session, now_ms)
     except Exception:
         log.exception("session %s: clock", session.client_id)
+
+
+@cython.final
+cdef class Remains:
+    """The queue of a session that ended."""
+
+    def __dealloc__(self):
+        queue_clear(&self.queue)
 
 
 cdef class Engine(Authorizer):
@@ -154,6 +171,7 @@ cdef class Engine(Authorizer):
         self.handlers = {}
         self.graveyard = []
         self.held_publishers = []
+        self.remains = []
 
     def __del__(self):
         # Engine, sessions and connections refer to each other: when the collector ends them, it chooses the order.
@@ -178,6 +196,8 @@ cdef class Engine(Authorizer):
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
         self.limits.queued_age_maximum_ms = <int64_t>limits.queued_age_maximum_s * 1000
         self.limits.queued_total_bytes_maximum = limits.queued_total_bytes_maximum
+        self.limits.queued_resident_messages = limits.queued_resident_messages
+        self.limits.queued_resident_bytes = limits.queued_resident_bytes
         self.limits.output_high_water_bytes = limits.output_high_water_bytes
         self.limits.topic_levels_maximum = limits.topic_levels_maximum
         self.limits.topic_bytes_maximum = limits.topic_bytes_maximum
@@ -200,7 +220,9 @@ cdef class Engine(Authorizer):
         self.limits.wildcard_subscription_available = limits.wildcard_subscription_available
         self.limits.subscription_identifier_available = limits.subscription_identifier_available
         self.limits.shared_subscription_available = limits.shared_subscription_available
-        self.limits.queue_drop_newest = limits.queue_drop == "newest"
+        self.limits.queue_drop_newest = limits.queue_drop != "oldest"
+        self.limits.queue_refuse = limits.queue_drop == "refuse"
+        self.is_refusing = self.limits.queue_refuse or (self.journal is not None and self.journal.failure)
         self.limits.queue_qos0_offline = limits.queue_qos0_offline
         self.connack_properties = self.standing_properties(limits)
         self.connack_new = ConnAck(False, 0, self.connack_properties).encode(5)
@@ -256,6 +278,8 @@ cdef class Engine(Authorizer):
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
+        if self.remains:
+            self.empty_remains(REMAINS_BUDGET)
         return 0
 
     def sweep(self) -> int:
@@ -283,6 +307,8 @@ cdef class Engine(Authorizer):
                 log.exception("writing to %s", outlet)
         if self.graveyard and not self.delivering:
             self.graveyard.clear()
+        if self.journal is not None and self.journal.has_work() and self.on_journal is not None:
+            self.on_journal()
         return 0
 
     @property
@@ -291,7 +317,7 @@ cdef class Engine(Authorizer):
         return self.dirty != NULL
 
     cdef int wake(self) except -1:
-        if self.on_wake is not None and self.dirty != NULL:
+        if self.on_wake is not None and (self.dirty != NULL or self.journal is not None and self.journal.has_work()):
             self.on_wake()
         return 0
 
@@ -334,6 +360,7 @@ cdef class Engine(Authorizer):
 
     cdef bint keep_retained(self, pub_t* pub) except -1:
         cdef msg_t* m
+        cdef stored_t* stored
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
@@ -349,7 +376,116 @@ cdef class Engine(Authorizer):
                 self.retained.remove(pub.topic, pub.topic_size)   # [v3 MQTT-3.3.1-7]: nobody is told, so none stays
             return False
         self.is_retained_full = False
+        if self.journal is not None and self.journal.keeps_retained and not (pub.topic_size > 4 and pub.topic[:5] == b"$SYS/"):
+            stored = stored_ref(self.journal.store(m))
+            self.journal.put_retained(stored)
         return True
+
+    # --- what cannot be taken ---------------------------------------------------------------------------------------
+
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept:
+        cdef uint32_t i
+        cdef ShareGroup group
+        cdef Py_ssize_t k
+        cdef uint8_t reason_code
+        if pub.qos == 0:
+            return 0
+        if self.journal is not None and self.journal.failure and pub.retain and self.journal.keeps_retained:
+            return self.journal.failure
+        reason_code = self.refusal_of(pub, route.targets, route.count)
+        for i in range(route.group_count):
+            if reason_code:
+                return reason_code
+            group = <ShareGroup>route.groups[i]
+            for k in range(group.count):
+                reason_code = self.refusal_of(pub, &group.members[k].target, 1)
+                if not reason_code:
+                    break                     # one that would take it is enough
+        return reason_code
+
+    cdef uint8_t refusal_of(self, pub_t* pub, target_t* targets, uint32_t count) noexcept:
+        # Why one of these would not take a message of QoS 1 or 2: the store cannot keep it, or a queue has no room.
+        cdef uint32_t i
+        cdef Session session
+        cdef bint has_failed = self.journal is not None and self.journal.failure
+        if pub.qos == 0:
+            return 0
+        if has_failed and pub.qos == 2 and pub.origin != NULL and (<Session>pub.origin).number:
+            return self.journal.failure
+        for i in range(count):
+            if targets[i].qos == 0 or (<Subscriber>targets[i].subscriber).kind != KIND_SESSION:
+                continue
+            session = <Session>targets[i].subscriber
+            if has_failed and session.number:
+                return self.journal.failure
+            if self.limits.queue_refuse and self.is_refused_by(session, pub):
+                return RC_QUOTA_EXCEEDED
+        return 0
+
+    cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept:
+        # Whether the message would be queued where there is no room for it.
+        if session.link is not None and session.queue.count == 0 and session.has_window():
+            return False
+        return session.is_over_limit(<int64_t>pub.topic_size + pub.props_size + pub.payload_size)
+
+    cdef bint drop_oldest(self) except -1:
+        # A heap of the sessions by their oldest message, made when it is first needed. A session's place may be too good,
+        # never too bad: what it waits with only gets younger. So the best place is looked at, and corrected if need be.
+        cdef Session session
+        cdef int64_t since_ms
+        if self.ranking is None:
+            self.ranking = []
+            for session in self.clients.values():
+                if session.queue.count or session.queue_qos0.count:
+                    self.queue_began(session)
+        while self.ranking:
+            since_ms, number, session = self.ranking[0]
+            if session.queue.count == 0 and session.queue_qos0.count == 0:
+                heapq.heappop(self.ranking)
+                session.is_ranked = False
+            elif session.oldest_ms() > since_ms:
+                heapq.heapreplace(self.ranking, (session.oldest_ms(), number, session))
+            else:
+                session.drop_head(DROP_TOTAL_FULL)
+                return True
+        return False
+
+    cdef int queue_began(self, object began) except -1:
+        cdef Session session = <Session>began
+        if self.ranking is not None:
+            self.ranked += 1
+            session.is_ranked = True
+            heapq.heappush(self.ranking, (session.oldest_ms(), self.ranked, session))
+        return 0
+
+    cdef int bury_queue(self, void* queue) except -1:
+        cdef Remains remains = Remains.__new__(Remains)
+        self.remains.append(remains)
+        remains.queue = (<queue_t*>queue)[0]
+        memset(queue, 0, sizeof(queue_t))
+        return 0
+
+    cdef int empty_remains(self, int budget) except -1:
+        cdef Remains remains
+        cdef int64_t before_bytes
+        while self.remains and budget > 0:
+            remains = <Remains>self.remains[0]
+            while remains.queue.count and budget > 0:
+                budget -= 1
+                entry = queue_head(&remains.queue)
+                if entry.group != NULL and entry.message != NULL:
+                    self.redistribute(entry.message, <object>entry.group, None)
+                else:
+                    self.counters.dropped[DROP_SESSION_ENDED] += 1
+                if entry.key and self.journal is not None:
+                    self.journal.forget(entry.key, entry.stored)
+                before_bytes = remains.queue.bytes
+                queue_pop(&remains.queue)
+                self.counters.queued -= 1
+                self.counters.queued_bytes -= before_bytes - remains.queue.bytes
+            if remains.queue.count == 0:
+                self.remains.pop(0)
+        return 0
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
@@ -367,13 +503,11 @@ cdef class Engine(Authorizer):
         route = self.topics.route(m.data, m.topic_size)
         try:
             if origin != NULL:
-                client = self.view_of(<Session>origin) if route.handler_count else None
+                client = <Session>origin
                 if route.early_count and self.handle(client, &pub, route, 0, route.early_count, &ignored):
                     return 0
                 # Its rights may have been replaced since the CONNECT.
-                if self.authorize_will(
-                    <Session>origin, (<Session>origin).rights, m.data, m.topic_size, m.qos, m.retain
-                ):
+                if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
                     self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
@@ -443,6 +577,11 @@ cdef class Engine(Authorizer):
         cdef uint32_t i
         cdef bint stores_offline = recipients.stores_offline
         cdef uint8_t reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        if self.is_refusing:
+            reason_code = self.refusal_of(pub, recipients.targets, recipients.count)
+            if reason_code:
+                return reason_code
+            reason_code = RC_NO_MATCHING_SUBSCRIBERS
         if recipients.stores_offline == STORES_AS_SENDER:
             stores_offline = pub.origin == NULL or (<Session>pub.origin).session_expiry_s != 0
         recipients_ref(recipients)    # a hook of the delivery may let the route go
@@ -550,14 +689,23 @@ cdef class Engine(Authorizer):
         """Publish a message of the broker's own; the number of subscribers reached.
 
         topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
-        Raises QuotaExceeded when it cannot be retained.
+        Raises QuotaExceeded when it cannot be retained, or is refused by a full queue; StoreError when it would have to
+        be kept and the store fails.
         """
         cdef pub_t pub
+        cdef route_t* route
+        cdef uint8_t refusal
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef Py_ssize_t reached
         try:
             msg_view(m, &pub)
-            reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
+            route = self.topics.route(m.data, m.topic_size)
+            refusal = self.refusal(&pub, route) if self.is_refusing else 0
+            if refusal == RC_QUOTA_EXCEEDED and not self.journal_fails():
+                raise QuotaExceeded(refusal, "§4.3.2", "the queue of a subscriber is full")
+            if refusal:
+                raise StoreError("full" if refusal == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept")
+            reached = self.publish(&pub, route)
         finally:
             msg_unref(m)
         self.congested = NULL         # nobody to pause; it is borrowed only until the publisher has been seen to
@@ -565,6 +713,9 @@ cdef class Engine(Authorizer):
         if reached == -2:
             raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
         return reached
+
+    cdef bint journal_fails(self) noexcept:
+        return self.journal is not None and self.journal.failure != 0
 
     cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
         # The next member; the leaving one is out of the trie already. [MQTT-4.8.2-6]
@@ -591,9 +742,7 @@ cdef class Engine(Authorizer):
         cdef int64_t due_ms = 0               # a tap holds until it has room
         cdef uint64_t acked = 0
         self.congested = NULL
-        if (
-            publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED
-        ):
+        if publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED:
             return 0
         if receiver.kind == KIND_SESSION:
             if self.limits.publisher_pause_ms == 0:
@@ -837,6 +986,11 @@ cdef class Engine(Authorizer):
             conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
+    cdef Session make_session(self, str client_id):
+        cdef Session session = Session.new(self, client_id)
+        session.timer.fire = on_session_timer
+        return session
+
     cdef int open_session(self, object connection, object packet) except -1:
         return self.accept_session(connection, packet, None)
 
@@ -856,6 +1010,7 @@ cdef class Engine(Authorizer):
         cdef Session session
         cdef Connection old
         cdef bytes connack
+        cdef uint64_t mark = self.journal.writes if self.journal is not None else 0
         if is_assigned:
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
@@ -896,6 +1051,13 @@ cdef class Engine(Authorizer):
         present = (
             session is not None and not packet.clean_start and not is_replaced and (session.link is None or session.session_expiry_s != 0)
         )
+        if self.journal_fails() and (
+            expiry_s or (session is not None and session.number) if not present
+            else session.number and self.journal.is_unsafe(session.number)
+        ):
+            # A session could not be kept or ended; one that is kept may be taken up, so that what it holds can go.
+            conn.refuse(self.journal.failure, "the store fails")
+            return 0
         connack = self.success_connack(
             conn, packet, present, client_id if is_assigned else None, expiry_s if expiry_s != requested_s else None,
             keep_alive_s,
@@ -910,8 +1072,7 @@ cdef class Engine(Authorizer):
         if session is not None and not present:
             self.end_session(session)                             # [MQTT-3.1.4-4]; maybe it ended with its connection
         if not present:
-            session = Session.new(self, client_id)
-            session.timer.fire = on_session_timer
+            session = self.make_session(client_id)
             self.clients[client_id] = session
             self.client_changes.changed(client_id)
         timer_disarm(&self.wheel, &session.timer)
@@ -937,6 +1098,11 @@ cdef class Engine(Authorizer):
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
         conn.send_bytes(connack)
+        if self.journal is not None:
+            if expiry_s or session.number:
+                session.keep(True)
+            if self.journal.writes != mark and not self.journal.failure:
+                conn.cork_output()
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
         if self.events.mask & EVENT_CLIENT_CONNECTED:
@@ -990,6 +1156,8 @@ cdef class Engine(Authorizer):
             return self.end_session(session)
         if session.session_expiry_s != NEVER_S:
             session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
+        if session.number:
+            session.keep(False)
         self.arm_session(session)
         return 0
 
@@ -1015,6 +1183,8 @@ cdef class Engine(Authorizer):
         if session.will_due_ms and session.will_due_ms <= now_ms:
             session.will_due_ms = 0
             self.publish_will(session)
+            if session.number:
+                session.keep(False)
         if session.expires_ms and session.expires_ms <= now_ms:
             return self.end_session(session)                      # [MQTT-4.1.0-2]
         return self.arm_session(session)
@@ -1027,7 +1197,7 @@ cdef class Engine(Authorizer):
         try:
             self.publish_message(will, <void*>session)            # [MQTT-3.1.2-8]
         finally:
-            msg_unref(will)
+            session.release_will(will)
         return 0
 
     cdef int end_session(self, object ended) except -1:
@@ -1045,6 +1215,14 @@ cdef class Engine(Authorizer):
             session.subscriptions = None
         if self.events.mask & EVENT_SESSION_ENDED:
             self.events.session_ended(self.wall_ms(), session.client_id)
+        if session.number and self.journal is not None:
+            if session.key:
+                self.journal.delete(session.key)
+            if session.subscription_keys is not None:
+                for key in session.subscription_keys.values():
+                    self.journal.delete(key)
+                session.subscription_keys = None
+            session.key = 0
         if self.clients.get(session.client_id) is session:
             del self.clients[session.client_id]
             self.client_changes.changed(session.client_id)
@@ -1074,6 +1252,8 @@ cdef class Engine(Authorizer):
             session.subscriptions = {}
         if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
             return RC_NOT_AUTHORIZED                              # $SYS
+        if session.number and self.journal_fails():
+            return self.journal.failure
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
@@ -1094,6 +1274,14 @@ cdef class Engine(Authorizer):
         if self.events.mask & EVENT_SUBSCRIBED:
             self.events.subscribed(
                 self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
+            )
+        if session.number and self.journal is not None:
+            if session.subscription_keys is None:
+                session.subscription_keys = {}
+            if not is_new:
+                self.journal.delete(session.subscription_keys[topic_filter])
+            session.subscription_keys[topic_filter] = self.journal.put_subscription(
+                session.number, (options & ~<uint8_t>OPT_QOS) | qos, subid, topic_filter
             )
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
@@ -1117,8 +1305,13 @@ cdef class Engine(Authorizer):
         cdef Session session = <Session>subscriber
         if check_topic_filter(<const uint8_t*><char*>topic_filter, len(topic_filter)):
             return RC_TOPIC_FILTER_INVALID
-        if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
+        if session.subscriptions is None or topic_filter not in session.subscriptions:
             return RC_NO_SUBSCRIPTION_EXISTED
+        if session.number and self.journal_fails():
+            return RC_IMPLEMENTATION_SPECIFIC_ERROR
+        del session.subscriptions[topic_filter]
+        if session.number and self.journal is not None:
+            self.journal.delete(session.subscription_keys.pop(topic_filter))
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
         session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
         if self.events.mask & EVENT_UNSUBSCRIBED:
@@ -1304,7 +1497,9 @@ cdef class Engine(Authorizer):
         self.is_overloaded = is_overloaded
 
     def close(self) -> None:
-        """Forget every session and retained message; the engine is not to be used any more."""
+        """Forget every session and retained message; the engine is not to be used any more. The store keeps what it has."""
+        self.journal = self.retained.journal = None
+        self.is_refusing = False
         for session in list(self.clients.values()):
             (<Session>session).will_due_ms = 0
             (<Session>session).set_will(NULL, 0)
@@ -1368,6 +1563,8 @@ cdef class Engine(Authorizer):
             awaiting_release=self.counters.awaiting_release,
             queued=self.counters.queued,
             queued_bytes=self.counters.queued_bytes,
+            queued_paged_out=self.counters.paged_out,
+            queued_paged_in=self.counters.paged_in,
             taps=len(self.taps),
         )
         return found

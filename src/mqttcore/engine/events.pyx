@@ -33,7 +33,7 @@ BITS = {
 # In the order of core.DROP_*; the metrics `messages_dropped_…` and `MessageDropped.reason` have these names.
 DROP_NAMES = (
     "queue_full", "slow_reader", "expired", "too_large", "not_authorized", "session_ended", "total_full", "quota",
-    "tap_full",
+    "tap_full", "lost",
 )
 
 

@@ -19,6 +19,8 @@ cdef class TlsPipes:
     cdef object outgoing              # ssl.MemoryBIO: ciphertext from OpenSSL
     cdef uint8_t* plain               # PLAIN_SIZE bytes, valid until the next call of any channel
 
+    cdef int clear(self) except -1
+
 
 cdef class TlsChannel:
     cdef TlsPipes pipes

@@ -30,6 +30,12 @@ cdef class TlsPipes:
         """Whether nothing lies between two connections; always, between two calls."""
         return not self.incoming.pending and not self.outgoing.pending
 
+    cdef int clear(self) except -1:
+        # What one connection left behind must never reach another.
+        self.incoming.read()
+        self.outgoing.read()
+        return 0
+
 
 cdef class TlsChannel:
     """The server's end of one TLS connection. context: an ssl.SSLContext."""
@@ -63,6 +69,7 @@ cdef class TlsChannel:
             self.fail(getattr(error, "verify_message", None) or error.reason or str(error))
         except BaseException:
             self.fail("internal error")
+            self.pipes.clear()
             raise
         if self.pipes.incoming.pending:
             self.pipes.incoming.read()            # behind the peer's last record
@@ -101,8 +108,7 @@ cdef class TlsChannel:
                 at += self.session.write(PyMemoryView_FromMemory(<char*>data + at, size - at, PyBUF_READ))
         except BaseException:
             self.fail("cannot be written to")
-            self.pipes.incoming.read()
-            self.pipes.outgoing.read()
+            self.pipes.clear()
             raise
         return self.pipes.outgoing.read()
 
@@ -113,6 +119,9 @@ cdef class TlsChannel:
                 (getattr(self.session, "shutdown", None) or self.session.unwrap)()
             except Failed:
                 pass                              # it also wants to hear the peer's, which we do not wait for
+            except BaseException:
+                self.pipes.clear()
+                raise
         said = self.pipes.outgoing.read()
         self.is_ended = True
         return said

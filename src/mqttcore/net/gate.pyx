@@ -118,6 +118,8 @@ cdef class Gate:
             info = self.tls_info
             if info is not None and info.is_verified:
                 connection.certified_name = info.identity or ""       # "": a certificate that names nobody
+            elif self.channel is not None and self.listener.tls.settings.client_certificate == "required":
+                connection.certified_name = ""        # resumed with one that has expired meanwhile
         return 0
 
     cdef bint fail(self, Connection connection, str reason) except -1:

@@ -265,7 +265,7 @@ cdef class SocketConnection(Connection):
         return True
 
     cdef int flush(self) except -1:
-        if self.fd < 0:
+        if self.fd < 0 or self.cork:
             return 0
         if self.wants_write:
             self.linger()
@@ -567,6 +567,8 @@ cdef class Poller:
         cdef int limit = listener.max_connections
         cdef bint is_gated = listener.is_gated
         cdef bint is_rated = listener.admission is not None and listener.admission.settings.connection_rate
+        if is_gated and most > HANDSHAKE_STEPS:
+            most = HANDSHAKE_STEPS    # to begin a TLS session takes time as well
         for _ in range(most):
             if is_gated and not self.has_room(listener):
                 return self.suspend(fd, listener)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mqttcore.codec import Will
     from mqttcore.plugins.hooks import Implementation
+    from mqttcore.store.contract import SessionStore
 
 __all__ = ["HookCall", "MemoryBroker"]
 
@@ -49,8 +50,10 @@ class MemoryBroker(Broker):
 
     _uses_poller = False
 
-    def __init__(self, config: Config | None = None, *, plugins: Iterable[object] = ()) -> None:
-        super().__init__(config if config is not None else Config(sys_interval_s=0), plugins=plugins)
+    def __init__(
+        self, config: Config | None = None, *, plugins: Iterable[object] = (), store: SessionStore | None = None
+    ) -> None:
+        super().__init__(config if config is not None else Config(sys_interval_s=0), plugins=plugins, store=store)
         self.calls: list[HookCall] = []
         self.clock = Clock()
         self._clients: list[MemoryClient] = []
