@@ -22,7 +22,6 @@ cdef class Subscribing:
 
 cdef class Authorizer(Core):
     cdef readonly bint sys_for_anonymous
-    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
 
     cdef int read_authorization(self, object authorization) except -1
     # What an identity gives a client that is being accepted, before its session is looked at. Raises ProtocolError with

@@ -87,7 +87,7 @@ cdef class Authorizer(Core):
             raise ValueError("an identity's expires_at_s is no number")
         if at_s > FOREVER_S:
             return 0
-        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.wall_offset_ms, 1)
+        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.birth.wall_offset_ms, 1)
 
     cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous):
         cdef Rights rights

@@ -19,11 +19,13 @@ cdef class TlsPipes:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.plain = <uint8_t*>malloc(PLAIN_SIZE)
-        if self.plain == NULL:
+        self.gathered = <uint8_t*>malloc(SEAL_SIZE)
+        if self.plain == NULL or self.gathered == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.plain)
+        free(self.gathered)
 
     @property
     def is_empty(self) -> bool:

@@ -149,9 +149,9 @@ cdef class Gate:
             else:
                 for i in range(count):            # together: every record costs
                     part = min(iov[i].size, SEAL_SIZE - total)
-                    memcpy(self.pipes.plain + total, iov[i].base, part)
+                    memcpy(self.pipes.gathered + total, iov[i].base, part)
                     total += part
-                self.unsent = self.channel.seal(self.pipes.plain, total)
+                self.unsent = self.channel.seal(self.pipes.gathered, total)
             out_consume(out, total)
         elif is_last and not self.has_parted:
             self.has_parted = True

@@ -1,5 +1,6 @@
 """Sockets on an epoll of our own; poller.pxd says why."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -450,19 +451,13 @@ cdef class Poller:
         is_counted: its address has been admitted.
         """
         cdef WebSocketConnection connection = WebSocketConnection(self.engine, listener)
-        cdef const uint8_t[::1] view = received
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t part
+        cdef bytearray unmasked = bytearray(received)     # not the poller's buffer: a read may be under way
         ws_init(&connection.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
         connection.is_counted = is_counted
         if not self.enroll_socket(connection, sock):
             return
         self.engine.now_ms = monotonic_ms()
-        while at < view.shape[0]:
-            part = min(view.shape[0] - at, <Py_ssize_t>READ_SIZE)
-            memcpy(self.buffer, &view[at], part)
-            ws_receive(&connection.ws, connection, self.buffer, part)
-            at += part
+        ws_receive(&connection.ws, connection, <uint8_t*>PyByteArray_AS_STRING(unmasked), len(unmasked))
         connection.mark_dirty()
         self.engine.wake()
 
