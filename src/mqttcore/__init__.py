@@ -29,6 +29,7 @@ from mqttcore.errors import (
 if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
+    from mqttcore.codec import Auth, Connect, Will
     from mqttcore.config import Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.message import Message
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.settings import Secret
     from mqttcore.store import records
     from mqttcore.store.contract import SessionStore, StoreAlarm, StoreBatch, StoreInfo
     from mqttcore.subscription import MessageStream
@@ -57,6 +59,7 @@ __all__ = [
     "CONSUMED",
     "Action",
     "AlarmChanged",
+    "Auth",
     "Broker",
     "Challenge",
     "Client",
@@ -68,6 +71,7 @@ __all__ = [
     "ClientView",
     "Config",
     "ConfigError",
+    "Connect",
     "ConnectRefused",
     "ConnectReturnCode",
     "ConnectionClosed",
@@ -99,6 +103,7 @@ __all__ = [
     "Recipients",
     "Refusal",
     "RetainHandling",
+    "Secret",
     "SessionEnded",
     "SessionStore",
     "StoreAlarm",
@@ -108,6 +113,7 @@ __all__ = [
     "Subscribed",
     "TopicHandler",
     "Unsubscribed",
+    "Will",
     "__version__",
     "hookimpl",
     "load",
@@ -147,6 +153,10 @@ _PLACES = {
     "Identity": "mqttcore.identity",
     "Challenge": "mqttcore.identity",
     "Action": "mqttcore.identity",
+    "Auth": "mqttcore.codec",
+    "Connect": "mqttcore.codec",
+    "Secret": "mqttcore.settings",
+    "Will": "mqttcore.codec",
     "Broker": "mqttcore.broker",
     "Client": "mqttcore.client",
     "ClientInfo": "mqttcore.broker",

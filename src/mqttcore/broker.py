@@ -17,6 +17,7 @@ from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, QuotaExceeded
 from mqttcore.net.listeners import BoundListener, bind
 from mqttcore.net.stream import StreamConnection
+from mqttcore.plugins.manager import Plugins
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 
@@ -24,7 +25,7 @@ if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from socket import socket
     from types import TracebackType
 
@@ -68,14 +69,18 @@ class Broker:
         async with Broker() as broker:
             await broker.publish("greeting", b"hello", retain=True)
 
-    config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. Several brokers can run in one
-    process and loop. Methods are to be called from the loop's thread.
+    config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
+    those of the configuration. Several brokers can run in one process and loop. Methods are to be called from the
+    loop's thread.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, plugins: Iterable[object] = ()) -> None:
         self.config = config if config is not None else Config()
+        self._given_plugins = tuple(plugins)
+        self._plugins: Plugins | None = None
+        self._provided: dict[str, object] = {}
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
@@ -89,7 +94,7 @@ class Broker:
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
-        self._stopping = asyncio.Lock()
+        self._changing = asyncio.Lock()  # held while it starts or stops
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -106,44 +111,51 @@ class Broker:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen. Raises ConfigError when the configuration is not safe, OSError for an address that cannot be had."""
-        if self._engine is not None:
-            raise MqttCoreError("the broker is running")
-        check_exposure(self.config, has_authentication=False)
-        loop = asyncio.get_running_loop()
+        """Start plugins and listen.
+
+        Raises ConfigError when the configuration is not safe or names a plugin that is not installed, PluginError for a
+        plugin that cannot be used or does not start, OSError for an address that cannot be had.
+        """
+        async with self._changing:
+            if self._engine is not None:
+                raise MqttCoreError("the broker is running")
+            await self._start()
+
+    async def _start(self) -> None:
+        plugins = Plugins(self.config, self._given_plugins, wake=self._wake)
+        check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
+            plugins.hook_table(),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
         )
-        bound: list[BoundListener] = []
+        plugins.decisions.serve(engine)
+        self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
         try:
+            engine.set_wake(self._wake)
+            await plugins.start(self)
             for listener in self.config.listeners:
                 allowed = self.config.allow_anonymous
-                bound.append(
+                is_open = is_loopback(listener.host) and not plugins.authenticates if allowed is None else allowed
+                self._listeners.append(
                     bind(
                         listener.name,
                         listener.host,
                         listener.port,
                         backlog=listener.backlog,
-                        allow_anonymous=is_loopback(listener.host) if allowed is None else allowed,
+                        allow_anonymous=is_open,
                         max_connections=listener.max_connections,
                         accept_per_turn=listener.accept_per_turn,
                     )
                 )
-            self._engine, self._loop, self._listeners = engine, loop, bound
-            engine.set_wake(self._wake)
             await self._accept()
         except BaseException:
+            for listening in self._listeners:
+                listening.close()
             for server in self._servers:
                 server.close()
-            for opened in bound:
-                opened.close()
-            if self._poller is not None:
-                self._poller.close()
-            self._servers.clear()
-            self._poller = self._engine = self._loop = None
-            self._listeners = []
+            await self._close(engine)
             raise
         self._started_s = time.monotonic()
         self._sys_due_s = self._started_s
@@ -171,7 +183,7 @@ class Broker:
 
     async def stop(self) -> None:
         """Stop: no new connections, DISCONNECT 0x8B to all, at most `shutdown_timeout_s` for their last bytes."""
-        async with self._stopping:  # whoever calls it a second time waits for the first
+        async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
             try:
@@ -214,25 +226,35 @@ class Broker:
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
-        for server in self._servers:
-            await server.wait_closed()
-        engine.close()
-        self._servers.clear()
-        self._listeners = []
-        self._engine = self._loop = None
+        try:
+            if self._plugins is not None:
+                await self._plugins.stop(self)
+        finally:
+            for server in self._servers:
+                await server.wait_closed()
+            engine.close()
+            self._servers.clear()
+            self._listeners = []
+            self._provided.clear()
+            self._engine = self._loop = self._plugins = None
 
     async def reload(self, config: Config) -> list[str]:
         """Take over what can change while running; returns the key paths that need a restart.
 
-        Raises ConfigError, and changes nothing, when the new configuration is not safe.
+        Raises ConfigError, and changes nothing, when the new configuration is not safe; PluginError when a plugin does
+        not take it.
         """
-        check_exposure(config, has_authentication=False)
+        async with self._changing:
+            return await self._reload(config)
+
+    async def _reload(self, config: Config) -> list[str]:
         engine = self._running()
+        assert self._plugins is not None
+        check_exposure(config, has_authentication=self._plugins.authenticates)
         need_restart = [
-            path
-            for path in ("listeners", "loop", "plugins", "gather_us")
-            if getattr(config, path) != getattr(self.config, path)
+            path for path in ("listeners", "loop", "gather_us") if getattr(config, path) != getattr(self.config, path)
         ]
+        need_restart += await self._plugins.reload(config)
         frozen = (
             "topic_levels_maximum",
             "routes_cached_maximum",
@@ -266,6 +288,32 @@ class Broker:
     def addresses(self) -> list[tuple[str, str, int]]:
         """Listener name, host and real port of every listening socket."""
         return [(listener.name, host, port) for listener in self._listeners for host, port in listener.addresses]
+
+    @property
+    def plugins(self) -> Mapping[str, object]:
+        """Loaded plugins by name, in the order in which they are asked; empty unless running."""
+        return self._plugins.by_name if self._plugins is not None else {}
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What an operator must see now: stable name of the alarm -> what is wrong."""
+        return dict(self._plugins.failures.alarms) if self._plugins is not None else {}
+
+    def provide(self, name: str, service: object) -> None:
+        """Offer an object to other plugins and the application, until the broker stops.
+
+        name: begins with the plugin's name and a dot. For `startup`: those after it in the order find it there.
+        """
+        if name in self._provided:
+            raise MqttCoreError(f"the service {name} is provided already")
+        self._provided[name] = service
+
+    def service(self, name: str) -> Any:
+        """Return what was provided under *name*; MqttCoreError, with the names that there are, when nothing was."""
+        if name not in self._provided:
+            there = ", ".join(sorted(self._provided)) or "none"
+            raise MqttCoreError(f"no plugin provides {name}; provided: {there}")
+        return self._provided[name]
 
     async def publish(
         self,
@@ -336,7 +384,10 @@ class Broker:
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        return self._running().metrics()
+        values = self._running().metrics()
+        if self._plugins is not None:
+            values |= self._plugins.metrics()
+        return values
 
     async def attach(
         self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached"
@@ -406,6 +457,8 @@ class Broker:
         else:
             engine.advance(time.monotonic_ns() // 1_000_000)
             self._flush()
+        if self._plugins is not None:
+            self._plugins.look()
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
         interval_s = self.config.sys_interval_s

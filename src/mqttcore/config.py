@@ -7,16 +7,16 @@ The constructors do not check what they are given (msgspec checks what it conver
 
 import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, inspect
+from msgspec import Meta
 
 from mqttcore.errors import ConfigError
+from mqttcore.settings import HIDDEN, convert
 
 __all__ = ["Config", "Limits", "Listener", "LogLevel", "check_exposure", "from_mapping", "is_loopback", "load"]
 
@@ -168,7 +168,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         list[Listener], Meta(min_length=1, max_length=1024, description="Where connections are accepted.")
     ] = msgspec.field(default_factory=lambda: [Listener()])
     allow_anonymous: Annotated[
-        bool | None, Meta(description="Clients without authentication; not set: on loopback addresses only.")
+        bool | None,
+        Meta(
+            description="Clients without authentication; "
+            "not set: on loopback addresses only, and nowhere once a plugin authenticates."
+        ),
     ] = None
     sys_for_anonymous: Annotated[
         bool, Meta(description="Whether clients without authentication may subscribe to `$SYS/`.")
@@ -178,6 +182,29 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),
     ] = {}
+    authentication_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=3600,
+            description="Time that plugins have to answer a CONNECT, AUTH or SUBSCRIBE; late is refused (0x88, 0x83).",
+        ),
+    ] = 5.0
+    authentications_maximum: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_COUNT_MAXIMUM,
+            description="Clients that wait for a plugin's answer at a time; more are refused (0x89, 0x97).",
+        ),
+    ] = 1000
+    plugin_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Time that a plugin has to start, to stop, or to take over a reload.")
+    ] = 30.0
+    events_queued_maximum: Annotated[
+        int,
+        Meta(ge=1, le=_COUNT_MAXIMUM, description="Events that wait for one plugin that observes; more are dropped."),
+    ] = 10_000
     sys_interval_s: Annotated[
         int, Meta(ge=0, le=86_400, description="Time between two rounds of `$SYS` messages; 0: none.")
     ] = 10
@@ -202,6 +229,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Meta(description="Event loop; auto: uvloop when it can be imported.")
     ] = "auto"
+
+    def __repr__(self) -> str:
+        """Show everything but what plugins are told: it may be secret."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["plugins"] = dict.fromkeys(self.plugins, HIDDEN)
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -233,11 +266,7 @@ def from_mapping(mapping: Mapping[str, Any], source: str | None = None) -> Confi
     of one name or on one address.
     """
     _check_plugin_tables(mapping, source)
-    try:
-        config = msgspec.convert(mapping, Config)
-    except msgspec.ValidationError as error:
-        path, reason = _locate(str(error))
-        raise ConfigError(path, reason, source) from error
+    config = convert(mapping, Config, "", source)
     _check_listeners(config, source)
     return config
 
@@ -290,32 +319,3 @@ def _check_listeners(config: Config, source: str | None) -> None:
             raise ConfigError(
                 f"listeners[{index}].port", f"{listener.host}:{listener.port} is listeners[{first}] already", source
             )
-
-
-_AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.DOTALL)
-_FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
-
-
-def _locate(message: str) -> tuple[str, str]:
-    """Split msgspec's message into our key path and the reason; an unknown key is part of the path."""
-    at = _AT.match(message)
-    assert at is not None  # every part of the pattern is optional
-    path, reason = at["path"] or "", at["reason"]
-    if field := _FIELD.match(reason):
-        path = f"{path}.{field['field']}" if path else field["field"]
-        reason = "unknown key" if field["what"] == "contains unknown" else "missing"
-    elif reason.startswith("Invalid enum value"):
-        reason += f", not one of {', '.join(_choices(path))}"
-    return path, reason.replace("`object`", "a table")  # TOML's word
-
-
-def _choices(path: str) -> list[str]:
-    """Return the words that the key at *path* may have."""
-    described: inspect.Type = inspect.type_info(Config)
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
-        assert isinstance(described, inspect.StructType)  # msgspec found its way here, too
-        described = next(field.type for field in described.fields if field.name == name)
-        while isinstance(described, inspect.Metadata | inspect.ListType):
-            described = described.type if isinstance(described, inspect.Metadata) else described.item_type
-    assert isinstance(described, inspect.LiteralType)
-    return [str(value) for value in described.values]

@@ -17,11 +17,11 @@ LAYERS = (
     ("constants",),
     ("errors",),
     ("codec",),
-    ("config", "events", "handlers", "hookspecs", "identity", "store"),
+    ("settings", "config", "events", "handlers", "hookspecs", "identity", "store"),
     ("engine",),
     ("net",),
     ("subscription", "sys_topics", "client"),
-    ("broker",),
+    ("broker", "plugins"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.
