@@ -37,6 +37,7 @@ __all__ = [
     "create",
     "lay_out",
     "limit",
+    "make_folder",
     "meta",
     "prepare",
     "put_meta",
@@ -147,15 +148,20 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def make_folder(folder: Path) -> None:
+    """Make *folder*, 0700, if it is not there."""
+    if folder.is_dir():
+        return
+    with translated():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def create(path: Path) -> bool:
     """Make an empty file at *path* if there is none, 0600 whatever the umask; whether there was none.
 
-    SQLite gives its log and shared memory the rights of the file. A folder that is missing is made 0700.
+    SQLite gives its log and shared memory the rights of the file.
     """
-    folder = path.parent
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True)
-        sync_folder(folder.parent)
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -163,7 +169,7 @@ def create(path: Path) -> bool:
         return path.stat().st_size == 0
     os.fchmod(file, 0o600)  # a strict umask would have left less
     os.close(file)
-    sync_folder(folder)
+    sync_folder(path.parent)
     return True
 
 

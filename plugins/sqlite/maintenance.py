@@ -40,7 +40,7 @@ _RUN_MAXIMUM = 64  # segments merged into one
 _RUN_MINIMUM = 8  # as long as they are not sparse
 _LOOK_EVERY = 32  # commits
 _LOOKED_AT = 512  # segments a slice looks at before it gives up
-_VACUUM_PAGES = 64
+_VACUUM_PAGES = 256
 _COMMIT_PAGES_BYTES = 40_960  # of the log a commit takes besides what it writes, about: pages of trees
 _SPARE_PAGES = 1024  # free pages that are kept for what comes next
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mqttcore import SessionStore, StoreError, StoreInfo
 
-from .database import Lock
+from .database import Lock, make_folder
 from .opening import NotOurs, put_aside
 from .reader import Reader
 from .writer import Writer, WriterOptions
@@ -57,6 +57,7 @@ class SqliteStore(SessionStore):
 
     def _open(self, alarm: StoreAlarm, loop: asyncio.AbstractEventLoop) -> Writer:
         path = self._options.path
+        make_folder(path.parent)
         lock = Lock(path)
         try:
             try:
