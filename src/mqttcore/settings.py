@@ -172,6 +172,8 @@ def _choices(path: str, kind: Any) -> list[str]:
     """Return the words that the key at *path* may have; none where the path goes through what has no fields."""
     described: inspect.Type = inspect.type_info(kind)
     for name in re.sub(r"\[[^\]]*\]", "", path).split("."):
+        if isinstance(described, inspect.UnionType):  # a table, or none
+            described = next(one for one in described.types if not isinstance(one, inspect.NoneType))
         if not isinstance(described, inspect.StructType | inspect.DataclassType):
             return []
         described = next(field.type for field in described.fields if field.encode_name == name)

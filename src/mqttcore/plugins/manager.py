@@ -31,10 +31,10 @@ log = logging.getLogger("mqttcore.plugins")
 class Plugins:
     """Loaded plugins in their order: those of the configuration's tables, then those given as objects.
 
-    wake: called when there is something to send. Raises ConfigError and PluginError as `loading.enabled` and `make` do.
+    Raises ConfigError and PluginError as `loading.enabled` and `make` do.
     """
 
-    def __init__(self, config: Config, given: Iterable[object] = (), *, wake: Callable[[], object]) -> None:
+    def __init__(self, config: Config, given: Iterable[object] = ()) -> None:
         self._enabled = {plugin.name: plugin for plugin in enabled(config)}
         loaded: dict[str, object] = {name: make(plugin) for name, plugin in self._enabled.items()}
         for plugin in given:
@@ -60,7 +60,6 @@ class Plugins:
             self.failures,
             timeout_s=config.authentication_timeout_s,
             waiting_maximum=config.authentications_maximum,
-            wake=wake,
             narrowed=_narrowed(config),
         )
         self._timeout_s = config.plugin_timeout_s
