@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mqttcore import StoreError
 
 from .database import checksum, meta
-from .segments import Segment, SegmentIndex
+from .segments import SegmentIndex, segment_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -79,11 +79,11 @@ def _damages(connection: sqlite3.Connection, contents: Contents) -> Iterator[str
 
 def _segment_damages(connection: sqlite3.Connection, contents: Contents) -> Iterator[str]:
     before = 0
-    for first_key, last_key, count, expected, records, dead_checksum, dead in connection.execute(
+    for first_key, last_key, count, expected, chunk, dead_checksum, dead in connection.execute(
         "SELECT first_key, last_key, count, segments.checksum, records, dead.checksum, keys "
         "FROM segments LEFT JOIN dead USING (first_key) ORDER BY first_key"
     ):
-        if checksum(records, first_key, last_key, count) != expected:
+        if checksum(chunk, first_key, last_key, count) != expected:
             yield f"segments: row {first_key} does not have its checksum"
             continue
         if first_key <= before:
@@ -93,7 +93,7 @@ def _segment_damages(connection: sqlite3.Connection, contents: Contents) -> Iter
             continue
         before = last_key
         contents.last_key = max(contents.last_key, last_key)
-        contents.index.add(Segment(first_key, last_key, count, len(records), dead or b""))
+        contents.index.add(segment_of(chunk, dead or b""))
 
 
 @dataclass(frozen=True)

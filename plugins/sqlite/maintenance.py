@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from mqttcore import records
 
 from .database import checksum, put_meta, transaction
-from .segments import Segment
+from .segments import Segment, segment_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -144,8 +144,6 @@ class Maintenance:
                 (b"".join(blocks), json.dumps(rows)),
             )
             self._connection.execute("DELETE FROM deletions WHERE number <= ?", (self._contents.deletion_number,))
-        for segment in changed:
-            segment.is_changed = False
         self._index.changed.clear()
         self.deletion_bytes = 0
         self._wrote(at)
@@ -153,11 +151,8 @@ class Maintenance:
 
     def _merge(self, young: int) -> bool:
         """Write a run of neighbours as one; those at the end are left alone, *young* of them."""
-        if self._index.doubtful:
-            segment = self._index.doubtful.pop()
-            if segment.alive <= 0 and self._index.covering(segment.first_key) is segment:
-                self._rewrite([segment])
-            return True
+        if self._index.finished:  # their rows may stand between two neighbours
+            return self._drop()
         old = max(len(self._index) - young, 0)
         if self._place >= old:
             self._place = 0
@@ -190,8 +185,7 @@ class Maintenance:
         alive = b"".join(records.without(chunks[segment.first_key], segment.dead_keys()) for segment in run)
         made: Segment | None = None
         if alive:
-            keys = records.index(alive)
-            made = Segment(keys[0][0], keys[-1][0], len(keys), len(alive))
+            made = segment_of(alive)
         with self._swap:
             with transaction(self._connection):
                 put_meta(self._connection, "last_key", self._contents.last_key)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +38,9 @@ def open_writer(
     with database.translated():
         is_new = database.create(path)
         looks_at_log = looks_at_log and synchronous == "full" and not is_new
-        log = log_frames(Path(f"{path}-wal")) if looks_at_log else None
+        log = log_frames(_log(path)) if looks_at_log else None
+        if log is not None and log.commits:
+            shutil.copyfile(_log(path), _saved_log(path))  # SQLite deletes it even when it takes none of it
         connection = database.connect(path)
         try:
             if is_new:
@@ -46,6 +50,7 @@ def open_writer(
             _, taken, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if log is not None and log.lost(taken):
                 raise StoreError("corrupt", f"{path}-wal: damaged, {log.lost(taken)} commits cannot be read")
+            _saved_log(path).unlink(missing_ok=True)
             # From here on nothing depends on pages of the log that a failed sync may have left in memory alone.
             _checkpoint_whole(connection)
             upgrade_schema(connection)
@@ -55,10 +60,21 @@ def open_writer(
                 contents = read_contents(connection)
             database.limit(connection, maximum_bytes)
             database.allow_commits(connection)
+        except (TypeError, ValueError, struct.error) as error:  # a value of another type than it was written with
+            connection.close()
+            raise StoreError("corrupt", f"{path}: {error}") from error
         except BaseException:
             connection.close()
             raise
     return connection, contents
+
+
+def _log(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
+def _saved_log(path: Path) -> Path:
+    return Path(f"{path}-wal-saved")
 
 
 def _checkpoint_whole(connection: sqlite3.Connection) -> None:
@@ -90,6 +106,8 @@ def put_aside(path: Path) -> Path:
     while (aside := Path(f"{path}.corrupt-{stamp}{f'-{number}' if number else ''}")).exists():
         number += 1
     with database.translated():
+        if _saved_log(path).exists():
+            _saved_log(path).replace(_log(path))
         for suffix in database.SUFFIXES:
             old = Path(f"{path}{suffix}")
             if old.exists():

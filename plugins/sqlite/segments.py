@@ -4,7 +4,7 @@
     segments  [ alive: 850 ][ alive: 0    ][ alive: 300 ]     ascending, never overlapping
     dead      {17, 20, …}    all            {}
 
-Nothing here touches the file, and nothing costs per record, only per segment and per piece of a deletion.
+Nothing here touches the file; what a commit pays is per segment and per piece of a deletion, not per record.
 """
 
 from __future__ import annotations
@@ -13,36 +13,40 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
+from mqttcore import records
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Segment", "SegmentIndex"]
+__all__ = ["Segment", "SegmentIndex", "segment_of"]
 
 _PIECES_MAXIMUM = 64
 
 
 class Segment:
-    """One row of records, keys first_key to last_key. size_bytes: of the records, dead ones included."""
+    """One row of records, keys first_key to last_key. size_bytes: of the records, dead ones included.
 
-    __slots__ = ("_dead_count", "_pieces", "count", "first_key", "is_changed", "last_key", "size_bytes")
+    keys: of its records, native uint64, when there are gaps between them; empty: there are none.
+    dead: keys that are dead, native uint64.
+    """
 
-    def __init__(self, first_key: int, last_key: int, count: int, size_bytes: int, dead: bytes = b"") -> None:
+    __slots__ = ("_dead_count", "_is_exact", "_keys", "_pieces", "count", "first_key", "last_key", "size_bytes")
+
+    def __init__(
+        self, first_key: int, last_key: int, count: int, size_bytes: int, keys: bytes = b"", dead: bytes = b""
+    ) -> None:
         self.first_key = first_key
         self.last_key = last_key
         self.count = count
         self.size_bytes = size_bytes
-        self.is_changed = False  # has dead keys that stand only in the table `deletions`
+        self._keys = keys
         self._pieces = [dead] if dead else []
         self._dead_count = len(dead) // 8
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether every key between the first and the last is one of its records."""
-        return self.last_key - self.first_key + 1 == self.count
+        self._is_exact = True  # the one piece has keys of ours alone, ascending, none twice
 
     @property
     def alive(self) -> int:
-        """Records that are alive; too few when keys died twice that `dead_keys` has not gone through."""
+        """Records that are alive; too few as long as keys died that were dead, or were never here."""
         return self.count - self._dead_count
 
     @property
@@ -51,34 +55,45 @@ class Segment:
         return self.size_bytes * max(self.alive, 0) // self.count
 
     def bury(self, keys: bytes) -> None:
-        """Count *keys*, native uint64, as dead."""
+        """Count *keys*, native uint64 between first_key and last_key, as dead."""
         self._pieces.append(keys)
         self._dead_count += len(keys) // 8
-        self.is_changed = True
+        self._is_exact = False
         if self._dead_count >= self.count or len(self._pieces) > _PIECES_MAXIMUM:
             self.dead_keys()
 
     def dead_keys(self) -> bytes:
-        """Return the dead keys, native uint64, ascending, none twice."""
-        if len(self._pieces) > 1:
-            keys = sorted({*memoryview(b"".join(self._pieces)).cast("Q")})
-            self._pieces = [array("Q", keys).tobytes()]
-            self._dead_count = len(keys)
+        """Return the dead keys, native uint64, ascending, none twice; `alive` is exact then."""
+        if not self._is_exact:
+            dead = {*memoryview(b"".join(self._pieces)).cast("Q")}
+            if self._keys:
+                dead.intersection_update(memoryview(self._keys).cast("Q"))
+            self._pieces = [array("Q", sorted(dead)).tobytes()]
+            self._dead_count = len(dead)
+            self._is_exact = True
         return self._pieces[0] if self._pieces else b""
 
 
-class SegmentIndex:
-    """All segments by key; who of them is dead, changed, or might be worth rewriting.
+def segment_of(chunk: bytes, dead: bytes = b"") -> Segment:
+    """Return what is to be known of a row that holds *chunk*, not empty. dead: as for `Segment`."""
+    keys = records.keys(chunk)
+    view = memoryview(keys).cast("Q")
+    first_key, last_key, count = view[0], view[-1], len(view)
+    has_gaps = last_key - first_key + 1 != count
+    return Segment(first_key, last_key, count, len(chunk), keys if has_gaps else b"", dead)
 
-    finished: segments with nothing alive, their rows still there. doubtful: those that seem so, but have keys missing
-    between the first and the last, so that only a look at the records can tell.
+
+class SegmentIndex:
+    """All segments by key.
+
+    finished: segments with nothing alive, their rows still there. changed: by first key, those with dead keys that
+    stand only in the table `deletions`.
     """
 
     def __init__(self) -> None:
         self._first_keys: list[int] = []
         self._segments: dict[int, Segment] = {}
         self.finished: list[Segment] = []
-        self.doubtful: list[Segment] = []
         self.changed: dict[int, Segment] = {}
         self.size_bytes = 0
 
@@ -89,7 +104,9 @@ class SegmentIndex:
     @property
     def alive(self) -> int:
         """Records that are alive; walks over all segments."""
-        return sum(max(segment.alive, 0) for segment in self._segments.values())
+        for segment in self._segments.values():
+            segment.dead_keys()
+        return sum(segment.alive for segment in self._segments.values())
 
     @property
     def alive_bytes(self) -> int:
@@ -135,16 +152,10 @@ class SegmentIndex:
             end = bisect_right(keys, segment.last_key, at)
             segment.bury(keys[at:end].tobytes())
             self.changed[segment.first_key] = segment
-            if segment.alive <= 0:
-                self._finish(segment)
+            if not segment.alive:
+                self.remove(segment)
+                self.finished.append(segment)
             at = end
-
-    def _finish(self, segment: Segment) -> None:
-        if segment.is_dense:
-            self.remove(segment)
-            self.finished.append(segment)
-        elif segment not in self.doubtful:
-            self.doubtful.append(segment)
 
     def from_key(self, key: int) -> Iterator[Segment]:
         """Give the segments in order, beginning with the first whose first key is not below *key*."""

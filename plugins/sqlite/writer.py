@@ -27,7 +27,7 @@ from mqttcore import StoreError, records
 from . import database
 from .maintenance import SEGMENT_BYTES, Maintenance
 from .opening import open_writer
-from .segments import Segment
+from .segments import segment_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -252,10 +252,11 @@ class Writer:
                 for change in values:
                     self._change_value(*change)
         with self.swap:  # a reader looks at the index
-            for first_key, last_key, count, _, chunk in rows:
-                index.add(Segment(first_key, last_key, count, len(chunk)))
-                contents.last_key = last_key
-                self.figures.committed_bytes += len(chunk)
+            for row in rows:
+                segment = segment_of(row[-1])
+                index.add(segment)
+                contents.last_key = segment.last_key
+                self.figures.committed_bytes += segment.size_bytes
             if deleted:
                 contents.deletion_number = number
                 for batch in batches:

@@ -55,10 +55,7 @@ class Ledger:
 
     def lost(self, receiver: str) -> int:
         """Return how many acknowledged messages *receiver* has not got."""
-        return sum(
-            max(0, sender.acknowledged - self.arrived[receiver, name])
-            for name, sender in self.senders.items()
-        )
+        return sum(max(0, sender.acknowledged - self.arrived[receiver, name]) for name, sender in self.senders.items())
 
     def fault(self, text: str) -> None:
         self.faults.append(text)

@@ -1,6 +1,6 @@
 """Rounds of load and sudden death, and what has to be so after each.
 
-A round: start the broker, look at retained messages and subscriptions, let publishers and subscribers work for a moment,
+A round: start the broker, look at retained messages and subscriptions, let publishers and subscribers work for a while,
 and end the broker somehow. Seed and number of a round decide how; timing is the machine's.
 """
 

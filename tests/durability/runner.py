@@ -21,6 +21,7 @@ from mqttcore.plugins.discovery import open_source_tree
 open_source_tree()
 from mqttcore_plugins.sqlite import SqliteConfig, SqliteStore, open_file  # noqa: E402
 
+
 class _EarlyStore(SqliteStore):
     """Says that a batch is kept long before it is."""
 

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from mqttcore.errors import StoreError
-from mqttcore.store.framing import check, index, select, without
+from mqttcore.store.framing import check, index, keys, select, without
 
 __all__ = [
     "FORMAT_VERSION",
@@ -42,6 +42,7 @@ __all__ = [
     "decode",
     "encode",
     "index",
+    "keys",
     "select",
     "upgrade",
     "without",
