@@ -69,7 +69,7 @@ async def test_files_are_for_their_owner_alone(tmp_path: Path, umask: int):
     try:
         async with opened(path) as store:
             await store.commit(make_batch(1, ROWS))
-            found = {name: mode(path.parent / name) for name in os.listdir(path.parent)}
+            found = {name: mode(path.parent / name) for name in names(path.parent)}
     finally:
         os.umask(before)
     assert set(found) == {"broker.db", "broker.db-wal", "broker.db-shm", "broker.db-lock"}
@@ -238,6 +238,14 @@ async def test_flipped_bits_are_seen_or_change_nothing(tmp_path: Path):
     assert seen > 30
 
 
+def names(folder: Path) -> set[str]:
+    return {child.name for child in folder.iterdir()}
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
 def aside_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.corrupt-*"))
 
@@ -255,7 +263,7 @@ async def test_log_without_its_end_is_the_end_of_a_crash(tmp_path: Path):
     async with opened(path) as store:
         for number in range(1, 6):
             await store.commit(make_batch(number, [(number, ROWS[2][1])]))
-        complete = os.path.getsize(f"{path}-wal")
+        complete = size(tmp_path / "broker.db-wal")
         await store.commit(make_batch(6, [(6, ROWS[2][1])]))
         copy = crashed_copy(path, tmp_path / "copy")
     os.truncate(f"{copy}-wal", complete + 5000)
@@ -288,4 +296,4 @@ async def test_log_with_a_flip_in_its_middle_is_damage(tmp_path: Path):
 async def test_stopped_store_leaves_one_file(tmp_path: Path):
     path = tmp_path / "broker.db"
     await fill(path, batches=20)
-    assert sorted(os.listdir(tmp_path)) == ["broker.db", "broker.db-lock"]
+    assert names(tmp_path) == {"broker.db", "broker.db-lock"}
