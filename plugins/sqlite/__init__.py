@@ -32,12 +32,8 @@ class SqliteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             "loss of power the file is whole but may lack the last seconds; off: the end of the process alone."
         ),
     ] = "full"
-    commit_interval_ms: Annotated[
-        float,
-        Meta(ge=0, le=1000, description="Time between two commits under load; the first one after a pause is at once."),
-    ] = 2.0
     commit_bytes: Annotated[
-        int, Meta(ge=1, le=2**30, description="Most that one commit takes, unless one batch is larger.")
+        int, Meta(ge=1, le=2**30, description="Most that one transaction takes of batches that wait together.")
     ] = 4_194_304
     checkpoint_bytes: Annotated[
         int, Meta(ge=65_536, le=2**40, description="Size of the write-ahead log from which on it goes into the file.")
@@ -56,7 +52,6 @@ def open_file(config: SqliteConfig) -> SqliteStore:
     options = WriterOptions(
         path=Path(config.path),
         synchronous=config.synchronous,
-        commit_interval_s=config.commit_interval_ms / 1000,
         commit_bytes=config.commit_bytes,
         checkpoint_bytes=config.checkpoint_bytes,
         maximum_bytes=config.maximum_bytes,

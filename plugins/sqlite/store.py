@@ -61,14 +61,14 @@ class SqliteStore(SessionStore):
         lock = Lock(path)
         try:
             try:
-                writer = Writer(self._options, alarm, loop)
+                writer = Writer(self._options, loop)
             except StoreError as error:
                 if error.kind != "corrupt" or isinstance(error, NotOurs) or not self._quarantines:
                     raise
                 aside = put_aside(path)
                 _log.error("%s is damaged: %s. Put aside as %s; beginning with nothing", path, error.reason, aside)
                 alarm("store_quarantined", True, f"{path} was damaged ({error.reason}) and is now {aside}")
-                writer = Writer(self._options, alarm, loop)
+                writer = Writer(self._options, loop)
         except BaseException:
             lock.release()
             raise

@@ -19,7 +19,7 @@ import queue
 import sqlite3
 import threading
 from dataclasses import dataclass, replace
-from time import monotonic, perf_counter_ns, sleep
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING
 
 from mqttcore import StoreError, records
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from mqttcore import StoreAlarm, StoreBatch
+    from mqttcore import StoreBatch
 
     from .database import Synchronous
     from .integrity import Contents
@@ -57,7 +57,6 @@ class WriterOptions:
 
     path: Path
     synchronous: Synchronous
-    commit_interval_s: float
     commit_bytes: int
     checkpoint_bytes: int
     maximum_bytes: int
@@ -93,19 +92,16 @@ class Writer:
     Making one opens the file, which takes as long as reading it. Raises what `open_writer` does.
     """
 
-    def __init__(self, options: WriterOptions, alarm: StoreAlarm, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, options: WriterOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.options = options
         self.figures = Figures()
         self.swap = threading.Lock()
         self.generation = 0
-        self._alarm = alarm
         self._loop = loop
         self._queue: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         self._ahead: _Order | None = None  # taken from the queue, not done
-        self._last_commit_s = 0.0
         self._resting_until_s = 0.0
         self._failed: int | None = None  # number of the batch that has to come again before any other
-        self._alarms: set[str] = set()
         self._connection: sqlite3.Connection | None = None
         self.contents: Contents
         self.maintenance: Maintenance
@@ -142,11 +138,15 @@ class Writer:
             elif order.batch is None:
                 break
             else:
-                remaining_s = self._last_commit_s + self.options.commit_interval_s - monotonic()
-                if remaining_s > 0:
-                    sleep(remaining_s)
-                self._last_commit_s = monotonic()
-                self._commit(self._gather(order))
+                orders = self._gather(order)
+                try:
+                    self._commit(orders)
+                except Exception as error:  # ours; who waits must be answered, and this thread must go on
+                    _log.exception("%s: commit", self.options.path)
+                    fault = StoreError("io", f"{type(error).__name__}: {error}")
+                    self._failed = order.batch.number
+                    self._fail(fault)
+                    self._settle(orders, None, fault)
                 self._work(Maintenance.urgent)
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -210,17 +210,14 @@ class Writer:
         try:
             with database.translated():
                 self._write(batches)
-        except Exception as fault:
-            if not isinstance(fault, StoreError):  # ours; the batch must be answered all the same
-                _log.exception("%s: commit", self.options.path)
-            error = fault if isinstance(fault, StoreError) else StoreError("io", f"{type(fault).__name__}: {fault}")
+        except StoreError as error:
             self._failed = batches[0].number
+            self.figures.failed_commits += 1
             self._fail(error)
             self._settle(orders[:1], None, error)
             self._settle(orders[1:], None, StoreError("closed", f"batch {self._failed} before it failed"))
             return
         self._failed = None
-        self._recover()
         taken_us = (perf_counter_ns() - began) // 1000
         figures = self.figures
         figures.commits += 1
@@ -314,38 +311,19 @@ class Writer:
         self.generation += 1
         if not is_first:
             self.figures.reopened += 1
+            _log.warning("%s: opened again and found whole", options.path)
 
     def _fail(self, error: StoreError) -> None:
-        """Make sure that nothing is believed that may not be so, and tell."""
-        self.figures.failed_commits += 1
-        if error.kind == "full":
-            self._raise("store_full", error)
-            with contextlib.suppress(sqlite3.Error):
-                assert self._connection is not None
-                self.maintenance.checkpoint("TRUNCATE")  # the log's space may be all that is missing
+        """Make sure that nothing is believed that may not be so."""
+        if self._connection is None:
             return
-        self._raise("store_failing", error)
-        if self._connection is not None:
+        if error.kind == "full":
+            with contextlib.suppress(sqlite3.Error):
+                self.maintenance.checkpoint("TRUNCATE")  # the log's space may be all that is missing
+        else:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-
-    def _raise(self, name: str, error: StoreError) -> None:
-        if name not in self._alarms:
-            self._alarms.add(name)
-            _log.error("%s: %s", self.options.path, error)
-            self._tell(name, True, error.reason)
-
-    def _recover(self) -> None:
-        while self._alarms:
-            _log.warning("%s: works again", self.options.path)
-            self._tell(self._alarms.pop(), False, "works again")
-
-    def _tell(self, name: str, is_raised: bool, text: str) -> None:
-        try:
-            self._alarm(name, is_raised, f"{self.options.path}: {text}")
-        except Exception:  # somebody else's: this thread has to go on
-            _log.exception("alarm %s", name)
 
     def _work(self, slice_of: Callable[[Maintenance], bool]) -> bool:
         """Do a slice of maintenance; whether there may be more."""
@@ -355,6 +333,8 @@ class Writer:
             with database.translated():
                 return slice_of(self.maintenance)
         except StoreError as error:
+            # Batches go on, if they can; they tell the broker when not.
+            _log.error("%s: maintenance: %s", self.options.path, error)
             self._fail(error)
         except Exception as error:
             _log.exception("%s: maintenance", self.options.path)

@@ -21,7 +21,7 @@ PAGE = 4096
 SECTOR = 512
 _NOTE = struct.Struct("<IIQQQQ")
 _CONTROL = struct.Struct("<4i")
-_WROTE, _CUT, _SYNCED, _FAILED = 1, 2, 3, 4
+_WROTE, _CUT, _SYNCED, _FAILED, _REMOVED = 1, 2, 3, 4, 5
 
 
 def build(folder: Path) -> Path:
@@ -97,7 +97,9 @@ class Power:
 
 
 def _play(file: _File, kind: int, offset: int, before: bytes, size: int) -> None:
-    if kind == _SYNCED:
+    if kind == _REMOVED:
+        file.lost.clear()
+    if kind in (_SYNCED, _REMOVED):
         file.unsynced.clear()
         file.size = None
     elif kind == _FAILED:

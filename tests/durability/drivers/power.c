@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WROTE = 1, CUT = 2, SYNCED = 3, FAILED = 4 };
+enum { WROTE = 1, CUT = 2, SYNCED = 3, FAILED = 4, REMOVED = 5 };
 enum { PAGE = 4096 };
 
 struct control {
@@ -41,6 +41,7 @@ static ssize_t (*real_write)(int, const void *, size_t);
 static int (*real_ftruncate)(int, off64_t);
 static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
+static int (*real_unlink)(const char *);
 
 __attribute__((constructor)) static void begin(void) {
     real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
@@ -48,6 +49,7 @@ __attribute__((constructor)) static void begin(void) {
     real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_fsync = dlsym(RTLD_NEXT, "fsync");
+    real_unlink = dlsym(RTLD_NEXT, "unlink");
     folder = getenv("POWER_FOLDER");
     const char *path = getenv("POWER_CONTROL");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
@@ -123,6 +125,16 @@ int ftruncate64(int fd, off64_t size) {
 }
 
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
+
+int unlink(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char found[PATH_MAX];
+    if (fd >= 0) {
+        if (watched(fd, found)) put(REMOVED, fd, found, 0, 0);
+        close(fd);
+    }
+    return real_unlink(path);
+}
 
 static int sync_file(int fd, int (*real)(int)) {
     char path[PATH_MAX];

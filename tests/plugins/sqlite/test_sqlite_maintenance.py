@@ -43,7 +43,7 @@ def no_alarm(name: str, is_raised: bool, text: str) -> None:
 
 
 async def start(path: Path) -> SqliteStore:
-    store = open_file(SqliteConfig(path=str(path), synchronous="off", commit_interval_ms=0, checkpoint_bytes=65_536))
+    store = open_file(SqliteConfig(path=str(path), synchronous="off", checkpoint_bytes=65_536))
     await store.open(no_alarm)
     return store
 
