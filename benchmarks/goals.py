@@ -28,7 +28,11 @@ GOALS = {
     "pairs_ws": Goal(0.55),
     "wild": Goal(0.18),
     "retain": Goal(0.35),
+    "pairs_tls": Goal(1.0),
+    "pairs_w1_tls": Goal(1.0),
     "idle": Goal(3500, "bytes", is_ratio=False),
     "connect": Goal(30, is_ratio=False),
+    "idle_tls": Goal(1.1, "bytes"),
+    "connect_tls": Goal(1.0),
     "latency": Goal(1.1, "µs p50"),
 }

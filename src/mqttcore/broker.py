@@ -120,6 +120,7 @@ class Broker:
         self._sys = SysTopics()
         self._sys_due_s = 0.0
         self._changing = asyncio.Lock()  # held while it starts or stops
+        self._is_stopping = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -221,10 +222,12 @@ class Broker:
         async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
+            self._is_stopping = True
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
+                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
@@ -332,7 +335,7 @@ class Broker:
     @property
     def is_ready(self) -> bool:
         """Whether clients are taken: it runs, and is not about to stop."""
-        return self._engine is not None and not self._stopping.locked()
+        return self._engine is not None and not self._is_stopping
 
     @property
     def addresses(self) -> list[tuple[str, str, int]]:

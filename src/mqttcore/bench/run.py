@@ -1,6 +1,7 @@
 """Run a scenario: build clients for the generator, walk through its phases, report what came of it."""
 
 import resource
+import ssl
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -44,6 +45,7 @@ class Options:
     count: int | None = None
     rate: float = 5_000.0
     stall_s: float = 10.0
+    tls: ssl.SSLContext | None = None
     websocket_path: str | None = None
 
 
@@ -125,6 +127,7 @@ class _Run:
             publishers=publishers,
             flows=flows,
             stall_s=options.stall_s,
+            tls=options.tls,
             upgrade=upgrade_request(options.host, path) if path else b"",
         )
         for client in range(clients):

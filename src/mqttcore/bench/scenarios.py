@@ -37,6 +37,7 @@ class Scenario:
     has_properties: bool = False
     is_websocket: bool = False
     gather_s: float = 0.0  # see LoadGenerator.gather()
+    is_tls: bool = False  # needs a broker that speaks TLS
     counts: str = ""  # what `clients` replaces: "pairs", "publishers", "subscribers"; empty: nothing
 
     def resized(self, clients: int | None) -> "Scenario":
@@ -92,9 +93,27 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             "retain", "100,000 retained messages, one # subscriber gets all", Shape.RETAIN, 1, 1, batch=100, window=1000
         ),
+        _flow("pairs_tls", "pairs over TLS 1.3", 200, 200, is_tls=True, counts="pairs"),
+        _flow("pairs_w1_tls", "pairs_w1 over TLS 1.3", 200, 200, window=1, is_tls=True, counts="pairs"),
         Scenario("idle", "connections held: bytes of RSS each", Shape.IDLE, subscribers=10_000, counts="subscribers"),
         Scenario(
             "connect", "connect, CONNACK, close, 64 at a time", Shape.CONNECT, subscribers=64, counts="subscribers"
+        ),
+        Scenario(
+            "idle_tls",
+            "idle over TLS 1.3, 2,000 connections",
+            Shape.IDLE,
+            subscribers=2_000,
+            is_tls=True,
+            counts="subscribers",
+        ),
+        Scenario(
+            "connect_tls",
+            "connect over TLS 1.3, without resumption",
+            Shape.CONNECT,
+            subscribers=64,
+            is_tls=True,
+            counts="subscribers",
         ),
         Scenario(
             "latency",

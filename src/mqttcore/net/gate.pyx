@@ -47,6 +47,7 @@ cdef class Gate:
         return self.info
 
     cdef bint take(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
+        self.heard_ms = connection.core.now_ms
         if self.stage == GATE_PROXY:
             return self.take_header(connection, data, size)
         if self.channel is None:

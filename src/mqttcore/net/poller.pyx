@@ -40,7 +40,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
 cdef extern from "<sys/socket.h>" nogil:
-    enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, AF_INET, AF_INET6
+    enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, AF_INET, AF_INET6
     struct sockaddr:
         pass
     struct iovec:
@@ -89,7 +89,7 @@ cdef enum:
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
     HANDSHAKE_STEPS = 8       # in one turn: each costs as much as hundreds of messages
-    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
+    PATIENCE_MS = 1000        # a handshake that was silent for less does not have to make room for another
 
 
 cdef inline int64_t monotonic_us() noexcept:
@@ -526,22 +526,24 @@ cdef class Poller:
             if self.pipes is None:
                 self.pipes = TlsPipes()
             connection.gate = Gate(listener, self.pipes)
+            connection.gate.heard_ms = self.engine.now_ms
             connection.is_gated = True
             connection.set_deadline(listener.handshake_timeout_ms)
             listener.handshaking[id(connection)] = connection
         return True
 
     cdef bint has_room(self, object listener) except -1:
-        # Whether one more handshake may begin. Those that come to nothing make room; those that are young do not, so that
-        # a crowd of honest clients waits in the kernel instead of pushing each other out.
+        # Whether one more handshake may begin. Silent ones make room; those under way do not, so that a crowd of honest
+        # clients waits in the kernel instead of pushing each other out.
         cdef SocketConnection oldest
+        cdef uint8_t waiting
         if self.engine.is_overloaded:
             return False
         if len(listener.handshaking) < listener.handshakes_maximum:
             return True
         oldest = next(iter(listener.handshaking.values()))
-        if self.engine.now_ms - oldest.opened_ms < PATIENCE_MS:
-            return False
+        if self.engine.now_ms - oldest.gate.heard_ms < PATIENCE_MS or recv(oldest.fd, &waiting, 1, MSG_PEEK) > 0:
+            return False              # it, or we, are at work
         listener.handshakes_evicted += 1
         oldest.drop()
         return True

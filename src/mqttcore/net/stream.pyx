@@ -19,7 +19,7 @@ log = logging.getLogger("mqttcore.net")
 cdef enum:
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
-    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
+    PATIENCE_MS = 1000        # a handshake that was silent for less does not have to make room for another
     UNMASK_SIZE = 65536
 
 
@@ -96,13 +96,14 @@ cdef class StreamConnection(Connection):
         if len(listener.handshaking) >= listener.handshakes_maximum:
             # asyncio has accepted it already: it cannot wait, as it does with the poller.
             oldest = next(iter(listener.handshaking.values()))
-            if self.core.now_ms - oldest.opened_ms < PATIENCE_MS:
+            if self.core.now_ms - oldest.gate.heard_ms < PATIENCE_MS:
                 listener.refused += 1
                 return False
             listener.handshakes_evicted += 1
             oldest.abort()
             oldest.gate.leave(oldest)
         self.gate = Gate(listener, self.pipes)
+        self.gate.heard_ms = self.core.now_ms
         self.set_deadline(listener.handshake_timeout_ms)
         listener.handshaking[id(self)] = self
         return True
