@@ -50,7 +50,7 @@ class Wire(asyncio.Protocol):
         self.is_closed = True
 
     def send(self, packet: Any) -> None:
-        if not self.is_closed and self._transport is not None:
+        if not self.is_closed and self._transport is not None and not self._transport.is_closing():
             self._transport.write(packet.encode(VERSION))
 
     def cut(self) -> None:
@@ -195,7 +195,6 @@ class Subscriber(Peer):
         super().__init__(client_id, ledger)
         self.qos = qos
         self.delay_s = 0.0
-        self._unacknowledged: dict[int, tuple[str, int]] = {}  # QoS 1: packet id -> sender, number
         self._unreleased: set[int] = set()  # QoS 2: what makes of at least once exactly once
 
     def take(self, packet: Any) -> None:
@@ -217,9 +216,6 @@ class Subscriber(Peer):
                 self.ledger.receive(self.client_id, 2, *sender)
             self._later(PubRec(packet_id))
             return
-        if self._unacknowledged.get(packet_id) == sender and not packet.dup:
-            self.ledger.fault(f"{self.client_id} got {sender} again, without DUP")
-        self._unacknowledged[packet_id] = sender
         self.ledger.receive(self.client_id, packet.qos, *sender)
         self._later(PubAck(packet_id))
 
@@ -232,8 +228,6 @@ class Subscriber(Peer):
 
     def _acknowledge(self, wire: Wire, packet: Any) -> None:
         if not wire.is_closed:
-            if isinstance(packet, PubAck):
-                self._unacknowledged.pop(packet.packet_id, None)
             wire.send(packet)
 
 

@@ -7,6 +7,7 @@ and end the broker somehow. Seed and number of a round decide how; timing is the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -45,68 +46,68 @@ class Setup:
 
 
 class Brokers:
-    """One broker after another on the same file; the next one is waiting already."""
+    """One broker after another on the same file, forked from a process that has imported everything."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._standby: Process | None = None
-        self._process: Process | None = None
-        self.errors = bytearray()
+        self._forker: Process | None = None
+        self._pid = 0
 
-    async def _prepare(self) -> Process:
+    async def _fork(self) -> Process:
         setup = self._setup
-        environment = dict(os.environ)
-        if setup.power is not None:
-            environment |= setup.power.environment
+        environment = {**os.environ, **(setup.power.environment if setup.power is not None else {})}
         root = Path(__file__).parents[2]
         environment["PYTHONPATH"] = os.pathsep.join([str(root / "src"), environment.get("PYTHONPATH", "")])
         options = {"path": str(setup.path), "store": setup.store, "settings": setup.settings}
         command = [sys.executable, str(RUNNER), json.dumps(options)]
-        return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment)
+        with self._errors().open("ab") as errors:
+            return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=errors, env=environment)
+
+    def _errors(self) -> Path:
+        return self._setup.path.with_name("stderr")
+
+    async def _line(self) -> tuple[str, int]:
+        assert self._forker is not None
+        assert self._forker.stdout
+        async with asyncio.timeout(DEADLINE_S):
+            line = await self._forker.stdout.readline()
+        word, number = line.decode().split()
+        if word == "pid":
+            self._pid = int(number)
+        return word, int(number)
 
     async def start(self) -> int:
         """Start the next broker; its port."""
-        process = self._standby or await self._prepare()
-        self._standby = None
-        self._process = process
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(b"go\n")
-        async with asyncio.timeout(DEADLINE_S):
-            line = await process.stdout.readline()
-        if not line:
-            await self._ended()
-            raise AssertionError(f"the broker did not start:\n{self.errors.decode(errors='replace')}")
-        self._standby = await self._prepare()
-        return int(line)
+        if self._forker is None:
+            self._forker = await self._fork()
+        assert self._forker.stdin
+        self._forker.stdin.write(b"go\n")
+        said = dict([await self._line(), await self._line()])
+        assert "port" in said, f"the broker did not start:\n{self._errors().read_text()}"
+        return said["port"]
 
     async def end(self, how: str) -> None:
         """End the broker: kill, stop and kill, stop and go (and kill), or term."""
-        process = self._process
-        assert process is not None
         if how.startswith("stop"):
-            process.send_signal(signal.SIGSTOP)
+            os.kill(self._pid, signal.SIGSTOP)
             await asyncio.sleep(0.05)
             if how == "stop and go":
-                process.send_signal(signal.SIGCONT)
+                os.kill(self._pid, signal.SIGCONT)
                 await asyncio.sleep(0.05)
-        process.send_signal(signal.SIGTERM if how == "term" else signal.SIGKILL)
-        await self._ended()
-        assert how != "term" or process.returncode == 0, self.errors.decode(errors="replace")
-
-    async def _ended(self) -> None:
-        assert self._process is not None
-        assert self._process.stderr
-        async with asyncio.timeout(DEADLINE_S):
-            self.errors += await self._process.stderr.read()
-            await self._process.wait()
-        self._process = None
+        os.kill(self._pid, signal.SIGTERM if how == "term" else signal.SIGKILL)
+        ended = await self._line()
+        expected = 0 if how == "term" else -signal.SIGKILL
+        assert ended == ("ended", expected), f"{ended}\n{self._errors().read_text()}"
+        self._pid = 0
 
     async def close(self) -> None:
-        for process in (self._process, self._standby):
-            if process is not None:
-                process.kill()
-                await process.communicate()
+        """End everything."""
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        if self._forker is not None:
+            self._forker.kill()
+            await self._forker.communicate()
 
 
 @dataclass

@@ -1,6 +1,8 @@
-"""A broker in a process that waits to be told when to start: imports are done by then, so a restart takes no time.
+"""Brokers, one after another, each in a process forked from this one: imports are done, so a restart takes no time.
 
-    python runner.py '{"path": "…", "store": "sqlite"}'      then a line on stdin; prints the port
+    python runner.py '{"path": "…", "store": "sqlite"}'
+
+For each line on stdin it prints `pid PID`, `port PORT` (in any order), and when that broker is gone, `ended CODE`.
 
 store: see STORES; those that lie are there for the checker to be caught.
 """
@@ -8,13 +10,18 @@ store: see STORES; those that lie are there for the checker to be caught.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
+import os
 import signal
 import sys
+import traceback
+from array import array
 from dataclasses import replace
 from typing import Any
 
-from mqttcore import Broker, SessionStore, StoreBatch, hookimpl
+from mqttcore import Broker, SessionStore, StoreBatch, hookimpl, records
 from mqttcore.config import Config, Limits, Listener
 from mqttcore.plugins.discovery import open_source_tree
 
@@ -34,10 +41,14 @@ class _EarlyStore(SqliteStore):
 
 
 class _ForgetfulStore(SqliteStore):
-    """Keeps no deletion, so what was acknowledged comes back."""
+    """Keeps messages and their entries in queues for ever, so what was acknowledged comes back."""
 
     def commit(self, batch: StoreBatch) -> asyncio.Future[None]:
-        return super().commit(replace(batch, deleted=b""))
+        kinds = (records.MessageRecord.KIND, records.EntryRecord.KIND)
+        kept = self.__dict__.setdefault("kept", set())
+        kept.update(key for key, kind, _, _ in records.index(batch.records) if kind in kinds)
+        deleted = array("Q", [key for key in memoryview(batch.deleted).cast("Q") if key not in kept])
+        return super().commit(replace(batch, deleted=deleted.tobytes()))
 
 
 STORES: dict[str, type[SqliteStore]] = {"sqlite": SqliteStore, "early": _EarlyStore, "forgetful": _ForgetfulStore}
@@ -69,23 +80,35 @@ async def _serve(options: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     config = Config(listeners=[Listener(port=0)], limits=LIMITS, sys_interval_s=0)
     async with Broker(config, plugins=[_Plugin(store)]) as broker:
-        print(broker.addresses[0][2], flush=True)  # noqa: T201
+        print("port", broker.addresses[0][2], flush=True)  # noqa: T201
         await stop.wait()
 
 
-def main() -> None:
-    """Wait for a line, then serve."""
-    options = json.loads(sys.argv[1])
-    if sys.stdin.readline():
-        loop_factory = None
-        try:
-            import uvloop
+def _run(options: dict[str, Any]) -> None:
+    loop_factory = None
+    with contextlib.suppress(ImportError):
+        import uvloop
 
-            loop_factory = uvloop.new_event_loop
-        except ImportError:
-            pass
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_serve(options))
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(options))
+
+
+def main() -> None:
+    """Fork a broker for each line, and say how it ended."""
+    options = json.loads(sys.argv[1])
+    gc.freeze()
+    while sys.stdin.readline():
+        if (pid := os.fork()) == 0:
+            try:
+                _run(options)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print("pid", pid, flush=True)  # noqa: T201
+        _, status = os.waitpid(pid, 0)
+        print("ended", os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
