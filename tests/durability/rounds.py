@@ -41,8 +41,8 @@ class Setup:
     settings: dict[str, Any] = field(default_factory=dict)
     deaths: tuple[str, ...] = ("kill", "kill", "kill", "kill", "stop and kill", "stop and go", "term")
     power: Power | None = None
-    round_s: tuple[float, float] = (0.03, 0.25)
-    window: int = 50
+    round_s: tuple[float, float] = (0.02, 0.15)
+    window: int = 20
 
 
 class Brokers:
@@ -183,7 +183,7 @@ class Checker:
                     await subscriber.connect(port)
                 await subscriber.subscribe("d/#", subscriber.qos)
             self.sleeper.disconnect()
-        if number % 8 == 7:
+        if number % 4 == 3:
             await self.sleeper.connect(port)
         for peer in (*self.publishers, self.changer, self.churner):
             await peer.connect(port)
