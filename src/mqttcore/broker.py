@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.errors import MqttCoreError, QuotaExceeded, StoreError
+from mqttcore.events import AlarmChanged
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection, WebSocketStream
 from mqttcore.net.tls import ServerTls, describe
+from mqttcore.persistence import Persistence, PluginData
 from mqttcore.plugins.manager import Plugins
+from mqttcore.store.contract import SessionStore
+from mqttcore.store.memory import MemoryStore
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 
@@ -92,16 +96,22 @@ class Broker:
             await broker.publish("greeting", b"hello", retain=True)
 
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
-    those of the configuration. Several brokers can run in one process and loop. Methods are to be called from the
-    loop's thread.
+    those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
+    sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
+    the loop's thread.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
 
-    def __init__(self, config: Config | None = None, *, plugins: Iterable[object] = ()) -> None:
+    def __init__(
+        self, config: Config | None = None, *, plugins: Iterable[object] = (), store: SessionStore | None = None
+    ) -> None:
         self.config = config if config is not None else Config()
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
+        self._given_store = store
+        self._store: SessionStore | None = None  # opened
+        self._persistence: Persistence | None = None
         self._provided: dict[str, object] = {}
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,10 +147,11 @@ class Broker:
         await self.stop()
 
     async def start(self) -> None:
-        """Start plugins and listen.
+        """Open and load the store, start plugins and listen.
 
-        Raises ConfigError when the configuration is not safe or names a plugin that is not installed, PluginError for a
-        plugin that cannot be used or does not start, OSError for an address that cannot be had.
+        Raises StoreError when the store cannot be used, ConfigError when the configuration is not safe or names a
+        plugin that is not installed, PluginError for a plugin that cannot be used or does not start, OSError for an
+        address that cannot be had.
         """
         async with self._changing:
             if self._engine is not None:
@@ -163,6 +174,7 @@ class Broker:
         engine.set_wall_clock(time.time_ns() // 1_000_000)
         try:
             engine.set_wake(self._wake)
+            await self._open_store(engine, plugins)
             await plugins.start(self)
             for listener in self.config.listeners:
                 self._listeners.append(_bind(self.config, listener, plugins.authenticates))
@@ -180,6 +192,18 @@ class Broker:
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._tick()
+
+    async def _open_store(self, engine: Engine, plugins: Plugins) -> None:
+        store = self._given_store if self._given_store is not None else plugins.open_store(self)
+        if store is None:
+            store = MemoryStore()
+        if not isinstance(store, SessionStore):
+            raise MqttCoreError(f"{store!r} is no SessionStore")
+        await store.open(self._alarm)
+        self._store = store
+        self._persistence = Persistence(engine, store, self.config.store, flush=self._flush, alarm=self._alarm)
+        await self._persistence.restore()
+        self._persistence.begin()
 
     async def _accept(self) -> None:
         assert self._loop is not None
@@ -239,6 +263,8 @@ class Broker:
                 for sock in listener.sockets:
                     self._poller.remove_listener(sock)
             listener.close()
+        if self._persistence is not None:  # who waits for an acknowledgement gets it
+            await self._persistence.settle(self.config.shutdown_timeout_s)
         engine.shut_down()
         for connection in list(self._streams):
             if not connection.is_closed:  # no session yet: there is nothing to say to it
@@ -277,12 +303,25 @@ class Broker:
                 await server.wait_closed()
             for http_server in self._http_servers:
                 await http_server.wait_closed()
+            await self._close_store()
             engine.close()
             self._servers.clear()
             self._http_servers.clear()
             self._listeners = []
             self._provided.clear()
             self._engine = self._loop = self._plugins = None
+
+    async def _close_store(self) -> None:
+        if self._persistence is not None:
+            await self._persistence.settle(self.config.shutdown_timeout_s)
+            await self._persistence.close()
+            self._persistence = None
+        if self._store is not None:
+            try:
+                await self._store.close()
+            except StoreError:
+                log.exception("closing the store")
+            self._store = None
 
     async def reload(self, config: Config) -> list[str]:
         """Take over what can change while running; returns the key paths that need a restart.
@@ -297,7 +336,9 @@ class Broker:
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
-        need_restart = [path for path in ("loop", "gather_us") if getattr(config, path) != getattr(self.config, path)]
+        need_restart = [
+            path for path in ("loop", "gather_us", "store") if getattr(config, path) != getattr(self.config, path)
+        ]
         if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
             need_restart.append("listeners")
         need_restart += await self._plugins.reload(config)
@@ -380,9 +421,15 @@ class Broker:
         """Publish a message as the broker; the number of subscribers it reached.
 
         properties: `PropertyId` -> value. Raises ValueError for what is no Topic Name, QoS or property, QuotaExceeded
-        when it cannot be retained. Returns when the message is as safe as a PUBACK would make it.
+        when it cannot be retained or a full queue refuses it, StoreError when it has to be kept and cannot be. Returns
+        when the message is as safe as a PUBACK would make it.
         """
-        return self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
+        assert self._persistence is not None or self._running()  # or it raises
+        before = self._persistence.writes if self._persistence is not None else 0
+        reached = self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
+        if self._persistence is not None and qos:
+            await self._persistence.until_safe(before)
+        return reached
 
     def publish_nowait(
         self,
@@ -396,6 +443,19 @@ class Broker:
         """Publish as `publish` does, without waiting until the message is safe."""
         block = dict(properties) if properties else None
         return self._running().publish_bytes(topic.encode(), payload, qos, retain, block)
+
+    def plugin_data(self, namespace: str) -> PluginData:
+        """Return values that the store keeps for a plugin. namespace: the plugin's name, or its name and a dot."""
+        self._running()
+        assert self._persistence is not None
+        return PluginData(self._persistence, namespace)
+
+    @property
+    def store(self) -> SessionStore:
+        """The opened store, for its `info`, `check` and `gc`."""
+        self._running()
+        assert self._store is not None
+        return self._store
 
     def subscribe(
         self, topic_filter: str, *, messages_maximum: int = 10_000, bytes_maximum: int = 64 * 1024 * 1024
@@ -440,6 +500,8 @@ class Broker:
         values = self._running().metrics() | listener_metrics(self._listeners)
         if self._plugins is not None:
             values |= self._plugins.metrics()
+        if self._persistence is not None:
+            values |= self._persistence.metrics()
         return values
 
     async def attach(
@@ -552,6 +614,24 @@ class Broker:
             engine.flush()
             if engine.has_output:
                 self._wake()
+
+    def _alarm(self, name: str, is_raised: bool, text: str) -> None:
+        # A store may call from a thread of its own.
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._set_alarm, name, is_raised, text)
+
+    def _set_alarm(self, name: str, is_raised: bool, text: str) -> None:
+        if self._plugins is None or is_raised == (name in self._plugins.failures.alarms):
+            return
+        failures = self._plugins.failures
+        if is_raised:
+            failures.alarms[name] = text
+            log.error("alarm %s: %s", name, text)
+        else:
+            del failures.alarms[name]
+            log.warning("alarm %s ended: %s", name, text)
+        if failures.emit is not None:
+            failures.emit(AlarmChanged(time_ms=time.time_ns() // 1_000_000, name=name, is_raised=is_raised, text=text))
 
     def _tick(self) -> None:
         assert self._loop is not None

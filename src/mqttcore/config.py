@@ -24,6 +24,7 @@ __all__ = [
     "Limits",
     "Listener",
     "LogLevel",
+    "StoreSettings",
     "Tls",
     "check_exposure",
     "from_mapping",
@@ -277,14 +278,29 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         int, Meta(ge=0, le=0xFFFFFFFF, description="Longest time a message stays queued for a session; 0: no limit.")
     ] = 604_800
     queue_drop: Annotated[
-        Literal["newest", "oldest"], Meta(description="Which message a full queue drops, after those of QoS 0.")
+        Literal["newest", "oldest", "refuse"],
+        Meta(
+            description="Which message a full queue drops, after those of QoS 0; refuse: the new one is not taken from "
+            "its publisher (reason code 0x97; before MQTT 5, its connection is closed)."
+        ),
     ] = "oldest"
     queue_qos0_offline: Annotated[bool, Meta(description="Queue QoS 0 messages for sessions without connection.")] = (
         False
     )
     queued_total_bytes_maximum: Annotated[
-        int, Meta(ge=0, le=_BYTES_MAXIMUM, description="Bytes queued in all sessions together.")
+        int, Meta(ge=0, le=_BYTES_MAXIMUM, description="Bytes queued in all sessions together; the oldest are dropped.")
     ] = 1_073_741_824
+    queued_resident_messages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_COUNT_MAXIMUM,
+            description="Queued messages per durable session that are kept in memory; the others in the store alone.",
+        ),
+    ] = 1000
+    queued_resident_bytes: Annotated[
+        int, Meta(ge=1, le=_BYTES_MAXIMUM, description="Bytes queued per durable session that are kept in memory.")
+    ] = 1_048_576
     output_high_water_bytes: Annotated[
         int,
         Meta(
@@ -327,6 +343,27 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = ""
 
 
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the broker uses its store, where it has one; the `[store]` table. Where it is, a plugin's table says."""
+
+    retained: Annotated[bool, Meta(description="Whether retained messages are kept in the store.")] = True
+    gather_ms: Annotated[
+        float,
+        Meta(ge=0, le=1000, description="Shortest time between the beginnings of two commits; one sync serves many."),
+    ] = 2.0
+    pending_bytes_maximum: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=_BYTES_MAXIMUM,
+            description="Bytes on their way to the store from which on publishers of durable messages are not read.",
+        ),
+    ] = 16_777_216
+    retry_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Time after which a commit that failed is tried again.")
+    ] = 1.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -344,6 +381,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         bool, Meta(description="Whether clients without authentication may subscribe to `$SYS/`.")
     ] = False
     limits: Annotated[Limits, Meta(description="Bounds of connections, sessions and stored messages.")] = Limits()
+    store: Annotated[StoreSettings, Meta(description="How the store is used.")] = StoreSettings()
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),

@@ -20,7 +20,7 @@ LAYERS = (
     ("settings", "config", "events", "handlers", "hookspecs", "identity", "store"),
     ("engine",),
     ("net",),
-    ("subscription", "sys_topics", "client"),
+    ("persistence", "subscription", "sys_topics", "client"),
     ("broker", "plugins"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )

@@ -5,7 +5,7 @@
 #
 # While ADMITTING (or paused) nothing is parsed: what arrives is kept in rest, and the driver stops reading.
 
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from mqttcore.codec.views cimport publish_view
 from mqttcore.engine.outlet cimport Outlet, alias_t
@@ -84,8 +84,15 @@ cdef class Connection(Outlet):
     cdef int on_first(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_publish(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1
+    cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1
     cdef int resolve_alias(self, publish_view* view) except -1
     cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
+    cdef int acknowledge(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, uint64_t mark) except -1
+    cdef int answer(self, bytes packet, uint64_t mark) except -1
+    cdef int pause_for_store(self) except -1
+    # The engine's, when a batch is safe, and when the store failed.
+    cdef int release(self) except -1
+    cdef int refuse_held(self, uint8_t reason_code) except -1
     cdef int on_rare(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_subscribe(self, object packet) except -1
     cdef bint answer_fits(self, Py_ssize_t count) except -1

@@ -1,9 +1,9 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 from mqttcore.codec.codes cimport (
     PROP_REASON_STRING,
@@ -21,6 +21,7 @@ from mqttcore.codec.codes cimport (
     PT_PUBREL,
     PT_SUBSCRIBE,
     PT_UNSUBSCRIBE,
+    RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_KEEP_ALIVE_TIMEOUT,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NOT_AUTHORIZED,
@@ -41,8 +42,10 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
+from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
+from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport pub_done, pub_t
-from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
+from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport route_t
 
@@ -117,7 +120,10 @@ cdef class Connection(Outlet):
 
     def take_output(self) -> bytes:
         """Return what is to be written and forget it; for drivers without C access, and tests."""
-        cdef bytes taken = out_take(&self.out)
+        cdef bytes taken
+        if self.cork:
+            return b""
+        taken = out_take(&self.out)
         if self.session is not None and self.session.has_backlog():
             self.session.pump()           # there is room again
             while not self.out.pending and self.session.has_paused():
@@ -430,6 +436,7 @@ cdef class Connection(Outlet):
         cdef uint8_t* props
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
+        cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
         cdef bint is_taken = False            # by a topic handler
         cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
@@ -442,8 +449,10 @@ cdef class Connection(Outlet):
         if view.topic_alias and not self.resolve_alias(&view):
             return 0
         if view.qos == 2:
-            if not session.begin_receive(view.packet_id):
-                return self.send_ack(PT_PUBREC << 4, view.packet_id, RC_SUCCESS)      # [MQTT-4.3.3-10]
+            if not session.begin_receive(view.packet_id):                             # [MQTT-4.3.3-10]
+                if session.is_received_unsafe(view.packet_id):
+                    return self.hold(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, None)
+                return self.acknowledge(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, mark)
             if (
                 self.version == 5 and core.limits.enforce_receive_maximum
                 # what is left of earlier connections does not count, but is bounded, too
@@ -511,10 +520,17 @@ cdef class Connection(Outlet):
                             is_taken = True
                             reason_code = RC_NOT_AUTHORIZED
             if not is_taken:
-                targets = core.publish(&pub, route)
+                if core.is_refusing:
+                    reason_code = core.refusal(&pub, route)
+                if reason_code:
+                    is_taken = True
+                else:
+                    targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
         if is_taken and reason_code >= 0x80:
+            if core.is_refusing and (reason_code == RC_QUOTA_EXCEEDED or reason_code == RC_IMPLEMENTATION_SPECIFIC_ERROR):
+                return self.refuse_unkept(&view, reason_code) if self.state == STATE_CONNECTED else 0
             return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
         if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
             if is_taken:
@@ -525,9 +541,20 @@ cdef class Connection(Outlet):
                 reason_code = RC_QUOTA_EXCEEDED
                 if view.qos == 2 and self.version == 5:
                     session.on_pubrel(view.packet_id)
-            self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+            self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code, mark)
+        if core.journal is not None and core.journal.is_full() and core.journal.writes != mark:
+            self.pause_for_store()
         if core.congested != NULL:
             core.pause_publisher(self)
+        return 0
+
+    cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1:
+        # What cannot be kept is not taken. 3.1.1 has no way to say so but to close without an acknowledgement.
+        if view.qos == 2:
+            self.session.on_pubrel(view.packet_id)
+        if self.version < 5:
+            return self.close_with(reason_code, True, None)
+        self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
         return 0
 
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
@@ -536,7 +563,10 @@ cdef class Connection(Outlet):
         if view.qos == 2 and self.version == 5:
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
         if view.qos:
-            self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+            self.acknowledge(
+                (PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code,
+                self.core.journal.writes if self.core.journal is not None else 0,
+            )
         return 0
 
     cdef int resolve_alias(self, publish_view* view) except -1:
@@ -590,6 +620,7 @@ cdef class Connection(Outlet):
 
     cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
         cdef ack_view view
+        cdef uint64_t mark
         cdef int status = decode_ack(packet_type, first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
@@ -599,12 +630,88 @@ cdef class Connection(Outlet):
             self.session.on_pubrec(view.packet_id, view.reason_code)
         elif packet_type == PT_PUBREL:
             # An unknown id is answered, never punished (MQTT 5 §4.3.3).
-            self.send_ack(
+            mark = self.core.journal.writes if self.core.journal is not None else 0
+            self.acknowledge(
                 PT_PUBCOMP << 4, view.packet_id,
-                RC_SUCCESS if self.session.on_pubrel(view.packet_id) else RC_PACKET_IDENTIFIER_NOT_FOUND,
+                RC_SUCCESS if self.session.on_pubrel(view.packet_id) else RC_PACKET_IDENTIFIER_NOT_FOUND, mark,
             )
         else:
             self.session.on_pubcomp(view.packet_id)
+        return 0
+
+    cdef int acknowledge(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, uint64_t mark) except -1:
+        # At once, or when the store is as far. mark: Journal.writes before what is acknowledged was done.
+        cdef Journal journal = self.core.journal
+        if journal is None or (journal.writes == mark and self.holds.count == 0):
+            return self.send_ack(first, packet_id, reason_code)
+        return self.hold(first, packet_id, reason_code, None)
+
+    cdef int answer(self, bytes packet, uint64_t mark) except -1:
+        # The same for a SUBACK or UNSUBACK; no other acknowledgement has to leave before it.
+        if self.core.journal is None or self.core.journal.writes == mark:
+            return self.send_bytes(packet)
+        return self.hold(0, 0, 0, packet)
+
+    cdef int pause_for_store(self) except -1:
+        # Too much is not safe yet: it is not read until that is less.
+        if self.is_paused or self.state != STATE_CONNECTED:
+            return 0
+        self.core.counters.publishers_paused += 1
+        self.core.journal.paused.append(self)
+        return self.set_paused(True)
+
+    cdef int release(self) except -1:
+        # Sends what waited for batches that are safe now.
+        cdef uint64_t safe = self.core.journal.safe
+        cdef held_t held
+        cdef bytes packet
+        if self.cork and self.cork <= safe:
+            self.cork = 0
+            self.mark_dirty()
+        while self.holds.count and holds_head(&self.holds).batch <= safe:
+            held = holds_pop(&self.holds)
+            if held.packet != NULL:
+                packet = <bytes>held.packet
+                Py_DECREF(packet)         # ours; the variable holds another
+                self.send_bytes(packet)
+            elif held.first >> 4 == PT_PUBLISH:
+                self.session.send_held(held.packet_id)
+            else:
+                self.send_ack(held.first, held.packet_id, held.reason_code)
+        if self.session is not None and self.session.has_acked:
+            self.session.pump()
+        return 0
+
+    cdef int refuse_held(self, uint8_t reason_code) except -1:
+        # The store failed: who waits for an acknowledgement hears so. What completes an exchange goes on waiting.
+        cdef holds_t held_before = self.holds
+        cdef held_t held
+        if self.cork:
+            out_clear(&self.out)
+            self.cork = 0
+            self.core.counters.connects_refused += 1
+            self.send_refusal(reason_code, "the store fails" if self.wants_problem_information else None)
+            self.close_reason = reason_code
+            return self.end(False)
+        memset(&self.holds, 0, sizeof(holds_t))
+        try:
+            while held_before.count:
+                held = holds_pop(&held_before)
+                if self.state == STATE_CLOSED:
+                    Py_XDECREF(held.packet)
+                elif held.packet != NULL or (self.version < 5 and PT_PUBACK <= held.first >> 4 <= PT_PUBREC):
+                    Py_XDECREF(held.packet)
+                    if held.first >> 4 == PT_PUBREC:
+                        self.session.on_pubrel(held.packet_id)
+                    self.close_with(reason_code, True, "the store fails")
+                elif PT_PUBACK <= held.first >> 4 <= PT_PUBREC:
+                    if held.first >> 4 == PT_PUBREC and held.reason_code < 0x80:
+                        self.session.on_pubrel(held.packet_id)
+                    self.send_ack(held.first, held.packet_id, max(held.reason_code, reason_code))
+                else:
+                    holds_push(&self.holds, held.batch, None, held.first, held.packet_id, held.reason_code)
+        finally:
+            holds_clear(&held_before)
         return 0
 
     # --- everything else --------------------------------------------------------------------------------------------
@@ -647,6 +754,7 @@ cdef class Connection(Outlet):
         cdef object subscription
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
         cdef uint8_t options
+        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.subscriptions)):
             return 0
         if subid and not self.core.limits.subscription_identifier_available:
@@ -660,7 +768,7 @@ cdef class Connection(Outlet):
             codes.append(self.core.subscribe(self.session, subscription.topic_filter.encode(), options, subid))
             if self.state != STATE_CONNECTED:
                 return 0
-        self.send_bytes(SubAck(packet.packet_id, codes).encode(self.version))         # [MQTT-3.8.4-1]
+        self.answer(SubAck(packet.packet_id, codes).encode(self.version), mark)       # [MQTT-3.8.4-1]
         self.session.has_acked = True         # retained messages follow the SUBACK
         return 0
 
@@ -675,11 +783,14 @@ cdef class Connection(Outlet):
 
     cdef int on_unsubscribe(self, object packet) except -1:
         cdef list codes = []
+        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.topic_filters)):
             return 0
+        if self.version < 5 and self.session.number and self.core.journal is not None and self.core.journal.failure:
+            return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
         for topic_filter in packet.topic_filters:
             codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
-        return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(self.version))      # [MQTT-3.10.4-4]
+        return self.answer(UnsubAck(packet.packet_id, codes).encode(self.version), mark)    # [MQTT-3.10.4-4]
 
     cdef int on_disconnect(self, object packet) except -1:
         cdef object expiry = packet.properties.get(PROP_SESSION_EXPIRY_INTERVAL)
@@ -762,6 +873,10 @@ cdef class Connection(Outlet):
         self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)
         self.core.counters.connections -= 1
+        holds_clear(&self.holds)
+        if self.cork:
+            self.cork = 0
+            out_clear(&self.out)      # it never heard that it was accepted, so nothing of what follows
         self.free_aliases()
         self.drop_aliases()
         self.mark_dirty()             # what is pending is written, then the driver closes

@@ -5,6 +5,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t
 from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
@@ -23,6 +24,8 @@ cdef struct limits_t:
     int64_t queued_bytes_maximum
     int64_t queued_age_maximum_ms     # 0: none
     int64_t queued_total_bytes_maximum
+    uint32_t queued_resident_messages
+    int64_t queued_resident_bytes
     uint32_t output_high_water_bytes
     uint32_t topic_levels_maximum
     uint32_t topic_bytes_maximum
@@ -42,6 +45,7 @@ cdef struct limits_t:
     bint subscription_identifier_available
     bint shared_subscription_available
     bint queue_drop_newest
+    bint queue_refuse                 # a message for a full queue is refused to its publisher
     bint queue_qos0_offline
 
 
@@ -55,7 +59,8 @@ cdef enum:
     DROP_TOTAL_FULL = 6       # the broker's total for queued messages was reached
     DROP_QUOTA = 7            # a retained message over the retained limits
     DROP_TAP_FULL = 8         # a tap's queue was at its limit
-    DROP_REASONS = 9
+    DROP_LOST = 9             # the store did not have it any more
+    DROP_REASONS = 10
 
 
 cdef struct counters_t:
@@ -78,6 +83,8 @@ cdef struct counters_t:
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused
+    uint64_t paged_out                # queued messages given up to the store
+    uint64_t paged_in
     int64_t connections               # open, any state
     int64_t connections_peak
     int64_t online                    # sessions with a connection
@@ -99,6 +106,8 @@ cdef class Core:
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
+    cdef Journal journal              # None: nothing is durable
+    cdef bint is_refusing             # refusal() has to be asked before a message is published
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
     cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
     cdef uint64_t ids_given
@@ -127,6 +136,14 @@ cdef class Core:
     cdef int end_session(self, object session) except -1
     # Gives messages that a leaving member of a shared subscription did not complete to another member.
     cdef int redistribute(self, msg_t* m, object group, object leaving) except -1
+    # Why a message must not be taken now, as a reason code of PUBACK; 0: it may. For the store, or a full queue.
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept
+    # Drops the oldest message that waits in any queue, to make room; False: none waits.
+    cdef bint drop_oldest(self) except -1
+    # A session's queues were empty, and are not now.
+    cdef int queue_began(self, object session) except -1
+    # Goes on emptying this queue of an ended session, in slices; takes over what it points to.
+    cdef int bury_queue(self, void* queue) except -1
     # Publishes a will or a broker message by its topic.
     cdef int publish_message(self, msg_t* m, void* origin) except -1
     # Subscribes a session to one filter; the SUBACK reason code. options: the SUBSCRIBE options byte, subid 0: none.

@@ -50,6 +50,18 @@ cdef class Core:
     cdef int pause_publisher(self, object connection) except -1:
         raise NotImplementedError
 
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept:
+        return 0
+
+    cdef bint drop_oldest(self) except -1:
+        raise NotImplementedError
+
+    cdef int queue_began(self, object session) except -1:
+        raise NotImplementedError
+
+    cdef int bury_queue(self, void* queue) except -1:
+        raise NotImplementedError
+
     cdef uint8_t* scratch(self, Py_ssize_t size) except NULL:
         cdef uint8_t* grown
         if size > self.scratch_size:

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 from typing_extensions import disjoint_base
 
@@ -16,6 +16,9 @@ from mqttcore.handlers import Consumed, Recipients
 from mqttcore.identity import Identity
 
 PENDING: object
+
+@final
+class Remains: ...
 
 @disjoint_base
 class Engine(Core):

@@ -1,5 +1,6 @@
 """The engine: client table, publish path, delivery, wills, takeover, expiry."""
 
+cimport cython
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
@@ -27,6 +28,7 @@ from mqttcore.codec.codes cimport (
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
     RC_CONTINUE_AUTHENTICATION,
+    RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
@@ -51,14 +53,34 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
-from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
+from mqttcore.engine.message cimport (
+    Message,
+    birth_t,
+    msg_props,
+    msg_unref,
+    msg_view,
+    pub_done,
+    pub_keep,
+    pub_settle,
+    pub_t,
+    stored_ref,
+    stored_t,
+)
 from mqttcore.engine.outlet cimport Outlet
+from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
-from mqttcore.engine.subscriber cimport recipients_ref, recipients_unref, subids_add, subids_unref, target_init
+from mqttcore.engine.subscriber cimport (
+    KIND_SESSION,
+    recipients_ref,
+    recipients_unref,
+    subids_add,
+    subids_unref,
+    target_init,
+)
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_NO_LOCAL,
@@ -74,12 +96,13 @@ from mqttcore.engine.topics cimport (
     target_t,
 )
 
+import heapq
 import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
 from mqttcore.engine.handler import REFUSED
-from mqttcore.errors import ProtocolError, QuotaExceeded
+from mqttcore.errors import ProtocolError, QuotaExceeded, StoreError
 from mqttcore.handlers import Consumed
 from mqttcore.identity import Challenge, Identity, Refusal
 
@@ -88,6 +111,7 @@ log = logging.getLogger("mqttcore.engine")
 cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
+    REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
 
@@ -101,6 +125,14 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
         (<Engine>session.core).session_due(session, now_ms)
     except Exception:
         log.exception("session %s: clock", session.client_id)
+
+
+@cython.final
+cdef class Remains:
+    """The queue of a session that ended."""
+
+    def __dealloc__(self):
+        queue_clear(&self.queue)
 
 
 cdef class Engine(Core):
@@ -140,6 +172,7 @@ cdef class Engine(Core):
         self.handlers = {}
         self.graveyard = []
         self.held_publishers = []
+        self.remains = []
 
     def __del__(self):
         # Engine, sessions and connections refer to each other: when the collector ends them, it chooses the order.
@@ -164,6 +197,8 @@ cdef class Engine(Core):
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
         self.limits.queued_age_maximum_ms = <int64_t>limits.queued_age_maximum_s * 1000
         self.limits.queued_total_bytes_maximum = limits.queued_total_bytes_maximum
+        self.limits.queued_resident_messages = limits.queued_resident_messages
+        self.limits.queued_resident_bytes = limits.queued_resident_bytes
         self.limits.output_high_water_bytes = limits.output_high_water_bytes
         self.limits.topic_levels_maximum = limits.topic_levels_maximum
         self.limits.topic_bytes_maximum = limits.topic_bytes_maximum
@@ -182,7 +217,9 @@ cdef class Engine(Core):
         self.limits.wildcard_subscription_available = limits.wildcard_subscription_available
         self.limits.subscription_identifier_available = limits.subscription_identifier_available
         self.limits.shared_subscription_available = limits.shared_subscription_available
-        self.limits.queue_drop_newest = limits.queue_drop == "newest"
+        self.limits.queue_drop_newest = limits.queue_drop != "oldest"
+        self.limits.queue_refuse = limits.queue_drop == "refuse"
+        self.is_refusing = self.limits.queue_refuse or (self.journal is not None and self.journal.failure)
         self.limits.queue_qos0_offline = limits.queue_qos0_offline
         self.connack_properties = self.standing_properties(limits)
         self.connack_new = ConnAck(False, 0, self.connack_properties).encode(5)
@@ -235,6 +272,8 @@ cdef class Engine(Core):
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
+        if self.remains:
+            self.empty_remains(REMAINS_BUDGET)
         return 0
 
     def sweep(self) -> int:
@@ -262,6 +301,8 @@ cdef class Engine(Core):
                 log.exception("writing to %s", outlet)
         if self.graveyard and not self.delivering:
             self.graveyard.clear()
+        if self.journal is not None and self.journal.has_work() and self.on_journal is not None:
+            self.on_journal()
         return 0
 
     @property
@@ -270,7 +311,7 @@ cdef class Engine(Core):
         return self.dirty != NULL
 
     cdef int wake(self) except -1:
-        if self.on_wake is not None and self.dirty != NULL:
+        if self.on_wake is not None and (self.dirty != NULL or self.journal is not None and self.journal.has_work()):
             self.on_wake()
         return 0
 
@@ -313,6 +354,7 @@ cdef class Engine(Core):
 
     cdef bint keep_retained(self, pub_t* pub) except -1:
         cdef msg_t* m
+        cdef stored_t* stored
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
@@ -328,7 +370,116 @@ cdef class Engine(Core):
                 self.retained.remove(pub.topic, pub.topic_size)   # [v3 MQTT-3.3.1-7]: nobody is told, so none stays
             return False
         self.is_retained_full = False
+        if self.journal is not None and self.journal.keeps_retained and not (pub.topic_size > 4 and pub.topic[:5] == b"$SYS/"):
+            stored = stored_ref(self.journal.store(m))
+            self.journal.put_retained(stored)
         return True
+
+    # --- what cannot be taken ---------------------------------------------------------------------------------------
+
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept:
+        cdef uint32_t i
+        cdef ShareGroup group
+        cdef Py_ssize_t k
+        cdef uint8_t reason_code
+        if pub.qos == 0:
+            return 0
+        if self.journal is not None and self.journal.failure and pub.retain and self.journal.keeps_retained:
+            return self.journal.failure
+        reason_code = self.refusal_of(pub, route.targets, route.count)
+        for i in range(route.group_count):
+            if reason_code:
+                return reason_code
+            group = <ShareGroup>route.groups[i]
+            for k in range(group.count):
+                reason_code = self.refusal_of(pub, &group.members[k].target, 1)
+                if not reason_code:
+                    break                     # one that would take it is enough
+        return reason_code
+
+    cdef uint8_t refusal_of(self, pub_t* pub, target_t* targets, uint32_t count) noexcept:
+        # Why one of these would not take a message of QoS 1 or 2: the store cannot keep it, or a queue has no room.
+        cdef uint32_t i
+        cdef Session session
+        cdef bint has_failed = self.journal is not None and self.journal.failure
+        if pub.qos == 0:
+            return 0
+        if has_failed and pub.qos == 2 and pub.origin != NULL and (<Session>pub.origin).number:
+            return self.journal.failure
+        for i in range(count):
+            if targets[i].qos == 0 or (<Subscriber>targets[i].subscriber).kind != KIND_SESSION:
+                continue
+            session = <Session>targets[i].subscriber
+            if has_failed and session.number:
+                return self.journal.failure
+            if self.limits.queue_refuse and self.is_refused_by(session, pub):
+                return RC_QUOTA_EXCEEDED
+        return 0
+
+    cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept:
+        # Whether the message would be queued where there is no room for it.
+        if session.link is not None and session.queue.count == 0 and session.has_window():
+            return False
+        return session.is_over_limit(<int64_t>pub.topic_size + pub.props_size + pub.payload_size)
+
+    cdef bint drop_oldest(self) except -1:
+        # A heap of the sessions by their oldest message, made when it is first needed. A session's place may be too good,
+        # never too bad: what it waits with only gets younger. So the best place is looked at, and corrected if need be.
+        cdef Session session
+        cdef int64_t since_ms
+        if self.ranking is None:
+            self.ranking = []
+            for session in self.clients.values():
+                if session.queue.count or session.queue_qos0.count:
+                    self.queue_began(session)
+        while self.ranking:
+            since_ms, number, session = self.ranking[0]
+            if session.queue.count == 0 and session.queue_qos0.count == 0:
+                heapq.heappop(self.ranking)
+                session.is_ranked = False
+            elif session.oldest_ms() > since_ms:
+                heapq.heapreplace(self.ranking, (session.oldest_ms(), number, session))
+            else:
+                session.drop_head(DROP_TOTAL_FULL)
+                return True
+        return False
+
+    cdef int queue_began(self, object began) except -1:
+        cdef Session session = <Session>began
+        if self.ranking is not None:
+            self.ranked += 1
+            session.is_ranked = True
+            heapq.heappush(self.ranking, (session.oldest_ms(), self.ranked, session))
+        return 0
+
+    cdef int bury_queue(self, void* queue) except -1:
+        cdef Remains remains = Remains.__new__(Remains)
+        self.remains.append(remains)
+        remains.queue = (<queue_t*>queue)[0]
+        memset(queue, 0, sizeof(queue_t))
+        return 0
+
+    cdef int empty_remains(self, int budget) except -1:
+        cdef Remains remains
+        cdef int64_t before_bytes
+        while self.remains and budget > 0:
+            remains = <Remains>self.remains[0]
+            while remains.queue.count and budget > 0:
+                budget -= 1
+                entry = queue_head(&remains.queue)
+                if entry.group != NULL and entry.message != NULL:
+                    self.redistribute(entry.message, <object>entry.group, None)
+                else:
+                    self.counters.dropped[DROP_SESSION_ENDED] += 1
+                if entry.key and self.journal is not None:
+                    self.journal.forget(entry.key, entry.stored)
+                before_bytes = remains.queue.bytes
+                queue_pop(&remains.queue)
+                self.counters.queued -= 1
+                self.counters.queued_bytes -= before_bytes - remains.queue.bytes
+            if remains.queue.count == 0:
+                self.remains.pop(0)
+        return 0
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
@@ -396,6 +547,11 @@ cdef class Engine(Core):
                         return True
                     if answer.is_fixed:
                         self.topics.remember(route, recipients, i)
+                if self.is_refusing:
+                    reason_code[0] = self.refusal_of(pub, recipients.targets, recipients.count)
+                    if reason_code[0]:
+                        recipients_unref(recipients)
+                        return True
                 try:
                     reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
                 finally:
@@ -512,14 +668,23 @@ cdef class Engine(Core):
         """Publish a message of the broker's own; the number of subscribers reached.
 
         topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
-        Raises QuotaExceeded when it cannot be retained.
+        Raises QuotaExceeded when it cannot be retained, or is refused by a full queue; StoreError when it would have to
+        be kept and the store fails.
         """
         cdef pub_t pub
+        cdef route_t* route
+        cdef uint8_t refusal
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef Py_ssize_t reached
         try:
             msg_view(m, &pub)
-            reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
+            route = self.topics.route(m.data, m.topic_size)
+            refusal = self.refusal(&pub, route) if self.is_refusing else 0
+            if refusal == RC_QUOTA_EXCEEDED and not self.journal_fails():
+                raise QuotaExceeded(refusal, "§4.3.2", "the queue of a subscriber is full")
+            if refusal:
+                raise StoreError("full" if refusal == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept")
+            reached = self.publish(&pub, route)
         finally:
             msg_unref(m)
         self.congested = NULL         # nobody to pause; it is borrowed only until the publisher has been seen to
@@ -527,6 +692,9 @@ cdef class Engine(Core):
         if reached == -2:
             raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
         return reached
+
+    cdef bint journal_fails(self) noexcept:
+        return self.journal is not None and self.journal.failure != 0
 
     cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
         # The next member; the leaving one is out of the trie already. [MQTT-4.8.2-6]
@@ -771,6 +939,11 @@ cdef class Engine(Core):
             conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
+    cdef Session make_session(self, str client_id):
+        cdef Session session = Session.new(self, client_id)
+        session.timer.fire = on_session_timer
+        return session
+
     cdef int open_session(self, object connection, object packet) except -1:
         return self.accept_session(connection, packet, None)
 
@@ -787,6 +960,7 @@ cdef class Engine(Core):
         cdef Session session
         cdef Connection old
         cdef bytes connack
+        cdef uint64_t mark = self.journal.writes if self.journal is not None else 0
         if is_assigned:
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
@@ -811,6 +985,13 @@ cdef class Engine(Core):
         present = (
             session is not None and not packet.clean_start and (session.link is None or session.session_expiry_s != 0)
         )
+        if self.journal_fails() and (
+            expiry_s or (session is not None and session.number) if not present
+            else session.number and self.journal.is_unsafe(session.number)
+        ):
+            # A session could not be kept or ended; one that is kept may be taken up, so that what it holds can go.
+            conn.refuse(self.journal.failure, "the store fails")
+            return 0
         connack = self.success_connack(
             conn, packet, present, client_id if is_assigned else None, expiry_s if expiry_s != requested_s else None,
             keep_alive_s,
@@ -825,8 +1006,7 @@ cdef class Engine(Core):
         if session is not None and not present:
             self.end_session(session)                             # [MQTT-3.1.4-4]; maybe it ended with its connection
         if not present:
-            session = Session.new(self, client_id)
-            session.timer.fire = on_session_timer
+            session = self.make_session(client_id)
             self.clients[client_id] = session
             self.client_changes.changed(client_id)
         timer_disarm(&self.wheel, &session.timer)
@@ -837,6 +1017,7 @@ cdef class Engine(Core):
         session.identity = identity
         session.publisher = session.ordering_key = None
         session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
+        session.identity_name = None if identity is None else getattr(identity, "name", None)
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -852,6 +1033,11 @@ cdef class Engine(Core):
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
         conn.send_bytes(connack)
+        if self.journal is not None:
+            if expiry_s or session.number:
+                session.keep(True)
+            if self.journal.writes != mark and not self.journal.failure:
+                conn.cork_output()
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
         session.pump()
@@ -900,6 +1086,8 @@ cdef class Engine(Core):
             return self.end_session(session)
         if session.session_expiry_s != NEVER_S:
             session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
+        if session.number:
+            session.keep(False)
         self.arm_session(session)
         return 0
 
@@ -920,6 +1108,8 @@ cdef class Engine(Core):
         if session.will_due_ms and session.will_due_ms <= now_ms:
             session.will_due_ms = 0
             self.publish_will(session)
+            if session.number:
+                session.keep(False)
         if session.expires_ms and session.expires_ms <= now_ms:
             return self.end_session(session)                      # [MQTT-4.1.0-2]
         return self.arm_session(session)
@@ -932,7 +1122,7 @@ cdef class Engine(Core):
         try:
             self.publish_message(will, <void*>session)            # [MQTT-3.1.2-8]
         finally:
-            msg_unref(will)
+            session.release_will(will)
         return 0
 
     cdef int end_session(self, object ended) except -1:
@@ -948,6 +1138,14 @@ cdef class Engine(Core):
                 self.topics.unsubscribe(<const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session)
             self.counters.subscriptions -= len(session.subscriptions)
             session.subscriptions = None
+        if session.number and self.journal is not None:
+            if session.key:
+                self.journal.delete(session.key)
+            if session.subscription_keys is not None:
+                for key in session.subscription_keys.values():
+                    self.journal.delete(key)
+                session.subscription_keys = None
+            session.key = 0
         if self.clients.get(session.client_id) is session:
             del self.clients[session.client_id]
             self.client_changes.changed(session.client_id)
@@ -977,6 +1175,8 @@ cdef class Engine(Core):
             session.subscriptions = {}
         if not self.sys_for_anonymous and session.identity is None and is_sys_filter(topic_filter, is_shared):
             return RC_NOT_AUTHORIZED
+        if session.number and self.journal_fails():
+            return self.journal.failure
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
@@ -989,6 +1189,14 @@ cdef class Engine(Core):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
+        if session.number and self.journal is not None:
+            if session.subscription_keys is None:
+                session.subscription_keys = {}
+            if not is_new:
+                self.journal.delete(session.subscription_keys[topic_filter])
+            session.subscription_keys[topic_filter] = self.journal.put_subscription(
+                session.number, (options & ~<uint8_t>OPT_QOS) | qos, subid, topic_filter
+            )
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
@@ -1011,8 +1219,13 @@ cdef class Engine(Core):
         cdef Session session = <Session>subscriber
         if check_topic_filter(<const uint8_t*><char*>topic_filter, len(topic_filter)):
             return RC_TOPIC_FILTER_INVALID
-        if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
+        if session.subscriptions is None or topic_filter not in session.subscriptions:
             return RC_NO_SUBSCRIPTION_EXISTED
+        if session.number and self.journal_fails():
+            return RC_IMPLEMENTATION_SPECIFIC_ERROR
+        del session.subscriptions[topic_filter]
+        if session.number and self.journal is not None:
+            self.journal.delete(session.subscription_keys.pop(topic_filter))
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
         session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
         self.counters.subscriptions -= 1
@@ -1104,7 +1317,9 @@ cdef class Engine(Core):
         self.is_overloaded = is_overloaded
 
     def close(self) -> None:
-        """Forget every session and retained message; the engine is not to be used any more."""
+        """Forget every session and retained message; the engine is not to be used any more. The store keeps what it has."""
+        self.journal = self.retained.journal = None
+        self.is_refusing = False
         for session in list(self.clients.values()):
             (<Session>session).will_due_ms = 0
             (<Session>session).set_will(NULL, 0)
@@ -1130,7 +1345,7 @@ cdef class Engine(Core):
             found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
             found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
         reasons = ("queue_full", "slow_reader", "expired", "too_large", "not_authorized", "session_ended",
-                   "total_full", "quota", "tap_full")
+                   "total_full", "quota", "tap_full", "lost")
         for i in range(DROP_REASONS):
             found[f"messages_dropped_{reasons[i]}"] = self.counters.dropped[i]
         found.update(
@@ -1162,6 +1377,8 @@ cdef class Engine(Core):
             awaiting_release=self.counters.awaiting_release,
             queued=self.counters.queued,
             queued_bytes=self.counters.queued_bytes,
+            queued_paged_out=self.counters.paged_out,
+            queued_paged_in=self.counters.paged_in,
             taps=len(self.taps),
         )
         return found

@@ -16,6 +16,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
     if m == NULL:
         raise MemoryError
     m.refs = 1
+    m.stored = NULL
     m.expires_ms = pub.expires_ms
     Py_XINCREF(pub.publisher)
     m.publisher = pub.publisher

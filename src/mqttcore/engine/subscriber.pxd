@@ -103,6 +103,8 @@ cdef void subids_unref(subids_t* subids) noexcept
 # Adds one identifier's property to what *subids* points to (NULL at first). The block must have no other reference than
 # those the caller knows of: it may move.
 cdef int subids_add(subids_t** subids, uint32_t subid) except -1
+# A block of encoded properties, with one reference for the caller; NULL for none.
+cdef subids_t* subids_of(const uint8_t* data, uint32_t size) except? NULL
 # The identifiers of a block, in order.
 cdef tuple subids_values(subids_t* subids)
 

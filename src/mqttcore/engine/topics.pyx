@@ -447,6 +447,7 @@ cdef class TopicTree:
             group.join(entry)
             if group_entry == NULL:
                 group.entry = self._new_entry(ENTRY_GROUP, node, group)
+                group.whole_filter()        # while it hangs in the tree: who asks later may find it gone
         except BaseException:
             Py_DECREF(subscriber)
             PyMem_Free(entry)
@@ -459,6 +460,14 @@ cdef class TopicTree:
         self._link(group.entry, node)
         self.share_groups += 1
         return IS_NEW | ROUTES_CHANGED
+
+    cdef ShareGroup find_group(self, const uint8_t* topic_filter, Py_ssize_t size):
+        cdef Py_ssize_t name_size = share_name_size(topic_filter, size)
+        cdef const uint8_t* name = topic_filter + SHARE_PREFIX
+        cdef Py_ssize_t skipped = SHARE_PREFIX + name_size + 1
+        cdef node_t* node = tree_find(&self.tree, topic_filter + skipped, size - skipped) if name_size else NULL
+        cdef entry_t* entry = self._find_group(node, name, name_size) if node != NULL else NULL
+        return <ShareGroup>entry.subscriber if entry != NULL else None
 
     cdef entry_t* _find_entry(self, uint8_t kind, void* owner, PyObject* subscriber) noexcept:
         cdef uint32_t hash = entry_hash(&self.tree.key, owner, subscriber)

@@ -262,7 +262,7 @@ cdef class SocketConnection(Connection):
         return True
 
     cdef int flush(self) except -1:
-        if self.fd < 0:
+        if self.fd < 0 or self.cork:
             return 0
         if self.wants_write:
             self.linger()

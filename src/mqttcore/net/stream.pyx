@@ -189,7 +189,7 @@ cdef class StreamConnection(Connection):
         return out_take(&self.out)
 
     cdef int flush(self) except -1:
-        if self.transport is None:
+        if self.transport is None or self.cork:
             return 0
         if self.state == STATE_CLOSED:
             return self.finish()

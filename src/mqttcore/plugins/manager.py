@@ -83,6 +83,20 @@ class Plugins:
             frozen["continue_authentication"] = self.decisions.continue_authentication
         return HookTable(**frozen)
 
+    def open_store(self, broker: Broker) -> object | None:
+        """Return the store that a plugin gives, None: none does. Raises PluginError when two do."""
+        found: list[tuple[str, object]] = []
+        for implementation in self._hooks["open_store"]:
+            try:
+                store = implementation.call(broker=broker)
+            except Exception as error:
+                raise PluginError(implementation.plugin, "open_store", f"{type(error).__name__}: {error}") from error
+            if store is not None:
+                found.append((implementation.plugin, store))
+        if len(found) > 1:
+            raise PluginError(found[1][0], "open_store", f"{found[0][0]} gives a store already")
+        return found[0][1] if found else None
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def start(self, broker: Broker) -> None:

@@ -69,7 +69,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 class SessionRecord(Record, frozen=True, kw_only=True, tag="session"):
     """A session that outlives its connection (session_expiry_s > 0).
 
-    number: what other records call it; the key of its first record. expires_at: when it ends; 0 while it is connected,
+    number: what other records call it; no other session ever had it. expires_at: when it ends; 0 while it is connected,
     and for session_expiry_s 4294967295. will_message: key of the message record, 0: none. will_due_at: when a will that
     is being delayed is published; 0: its session is connected, or there is none. user_name: of the CONNECT.
     identity_name: whom authentication found. Both are empty when there was none.
@@ -108,19 +108,27 @@ class SubscriptionRecord(Record, frozen=True, kw_only=True, tag="subscription"):
 class MessageRecord(Record, frozen=True, kw_only=True, tag="message"):
     """An application message as it is forwarded.
 
-    expires_at: when its Message Expiry Interval ends. expiry_place: 1 + offset of that property's four value bytes in
-    properties, 0: absent. properties: MQTT 5 block without its length. qos, retain: as published.
+    expires_at: when its Message Expiry Interval ends. received_at: when it was published. node_epoch, number: its id.
+    expiry_place: 1 + offset of the interval's four value bytes in properties, 0: absent. qos, retain: as published.
+    publisher, identity_name, ordering_key: client id of who published it, whom authentication found, and by what sinks
+    keep its messages in order; empty: the broker itself, nobody, none. properties: MQTT 5 block without its length.
     """
 
     KIND: ClassVar[int] = 3
-    _LAYOUT: ClassVar[str] = "QIBBBsbr"
+    _LAYOUT: ClassVar[str] = "QQQQIBBBssssbr"
 
     expires_at: int
+    received_at: int
+    node_epoch: int
+    number: int
     expiry_place: int
     qos: int
     retain: bool
     is_utf8: bool
     topic: str
+    publisher: str
+    identity_name: str
+    ordering_key: str
     properties: bytes
     payload: bytes
 
@@ -158,13 +166,12 @@ class ReceivedRecord(Record, frozen=True, kw_only=True, tag="received"):
 
 
 class RetainedRecord(Record, frozen=True, kw_only=True, tag="retained"):
-    """The retained message of its topic. publisher: client id, for No Local; empty: the broker itself."""
+    """The retained message of its topic."""
 
     KIND: ClassVar[int] = 6
-    _LAYOUT: ClassVar[str] = "Qs"
+    _LAYOUT: ClassVar[str] = "Q"
 
     message: int
-    publisher: str
 
 
 _TYPES: dict[int, type[Record]] = {
