@@ -61,7 +61,9 @@ class Brokers:
         options = {"path": str(setup.path), "store": setup.store, "settings": setup.settings}
         command = [sys.executable, str(RUNNER), json.dumps(options)]
         with self._errors().open("ab") as errors:
-            return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=errors, env=environment)
+            return await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=PIPE, stderr=errors, env=environment
+            )
 
     def _errors(self) -> Path:
         return self._setup.path.with_name("stderr")
