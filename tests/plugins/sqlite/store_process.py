@@ -12,9 +12,11 @@ import asyncio
 import json
 import sys
 
+import msgspec
+
 from mqttcore import StoreError, records
 from mqttcore.plugins.discovery import open_source_tree
-from mqttcore.testing.store import make_batch
+from mqttcore.testing.store import make_batch, sample_records
 
 open_source_tree()
 
@@ -24,22 +26,8 @@ from mqttcore_plugins.sqlite import SqliteConfig, SqliteStore, open_file  # noqa
 async def answer(store: SqliteStore, words: list[str]) -> str:
     if words[0] == "commit":
         number, count, size = (int(word) for word in words[1:])
-        put = [
-            (
-                number * 1000 + 1 + place,
-                records.MessageRecord(
-                    expires_at=0,
-                    expiry_place=0,
-                    qos=1,
-                    retain=False,
-                    is_utf8=False,
-                    topic="t",
-                    properties=b"",
-                    payload=bytes(size),
-                ),
-            )
-            for place in range(count)
-        ]
+        message = msgspec.structs.replace(sample_records()[2][1], payload=bytes(size))
+        put = [(number * 1000 + 1 + place, message) for place in range(count)]
         await store.commit(make_batch(number, put))
         return "ok"
     if words[0] == "count":

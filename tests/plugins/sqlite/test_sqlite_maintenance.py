@@ -7,6 +7,7 @@ import random
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,20 +16,11 @@ from mqttcore_plugins.sqlite.segments import Segment, SegmentIndex
 
 from mqttcore import records
 from mqttcore.store.memory import MemoryStore
-from mqttcore.testing.store import make_batch, pack_keys
+from mqttcore.testing.store import make_batch, pack_keys, sample_records
 
 
-def message(key: int, size: int) -> records.MessageRecord:
-    return records.MessageRecord(
-        expires_at=0,
-        expiry_place=0,
-        qos=1,
-        retain=False,
-        is_utf8=False,
-        topic=f"t/{key}",
-        properties=b"",
-        payload=bytes([key % 251]) * size,
-    )
+def message(key: int, size: int) -> records.Record:
+    return msgspec.structs.replace(sample_records()[2][1], topic=f"t/{key}", payload=bytes([key % 251]) * size)
 
 
 async def everything(store: SqliteStore | MemoryStore) -> dict[int, records.Record]:
