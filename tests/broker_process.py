@@ -20,7 +20,7 @@ from pathlib import Path
 
 START_DEADLINE_S = 20
 STOP_DEADLINE_S = 20
-LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+) \(mqtt\)")
+LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+) \(mqtt( over TLS)?\)")
 # What must not stand in a broker's stderr, however it ended.
 FAULTS = ("Traceback", "Task was destroyed", "was never awaited", "never retrieved", "ResourceWarning", "Segmentation")
 MOSQUITTO_CONFIG = """\

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
+    from mqttcore.identity import Identity
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
 
@@ -166,6 +167,7 @@ class Broker:
             plugins.hook_table(),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            authorization=self.config.authorization,
             node=secrets.randbits(32),
             epoch=int(time.time()),
         )
@@ -347,6 +349,7 @@ class Broker:
             "routes_cached_maximum",
             "share_strategy",
             "topic_alias_maximum",
+            "verdicts_cached_maximum",
             "retained_messages_maximum",
             "retained_bytes_maximum",
         )
@@ -356,6 +359,7 @@ class Broker:
         kept = {name: getattr(self.config.limits, name) for name in frozen}
         limits = Limits(**{name: kept.get(name, getattr(config.limits, name)) for name in Limits.__struct_fields__})
         engine.set_limits(limits)
+        engine.set_authorization(config.authorization)
         for listener in self._listeners:
             for given in config.listeners:
                 if given.name == listener.name and (given.tls is None) == (listener.tls is None):
@@ -494,6 +498,19 @@ class Broker:
     def discard_session(self, client_id: str) -> bool:
         """End a session with everything it holds, and its connection; False when there is none."""
         return self._running().discard_session(client_id)
+
+    def identity(self, client_id: str) -> Identity | None:
+        """Return the identity of a client's session; None when it has none, or there is no session."""
+        session = self._running().session(client_id)
+        return None if session is None else session.identity
+
+    def set_identity(self, client_id: str, identity: Identity) -> bool:
+        """Replace the identity of a client, connected or not; False when it has no session.
+
+        What it does not allow any more goes at once: subscriptions (the client is not told), queued messages. Rates and
+        expiry begin anew. Raises TypeError, ValueError or ProtocolError, and changes nothing, when it cannot be used.
+        """
+        return self._running().set_identity(client_id, identity)
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""

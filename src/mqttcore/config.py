@@ -19,6 +19,7 @@ from mqttcore.errors import ConfigError
 from mqttcore.settings import HIDDEN, convert
 
 __all__ = [
+    "Authorization",
     "Config",
     "KeyPair",
     "Limits",
@@ -337,6 +338,32 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     routes_cached_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="Topics whose matching subscriptions are remembered.")
     ] = 65_536
+    verdicts_cached_maximum: Annotated[
+        int, Meta(ge=0, le=2**24, description="Topics for which is remembered what a client's permissions say of them.")
+    ] = 65_536
+    connect_packet_bytes_maximum: Annotated[
+        int, Meta(ge=1024, le=268_435_460, description="Largest packet taken from a client that is not accepted yet.")
+    ] = 131_072
+    messages_per_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e9,
+            description="PUBLISH packets a second from one client, with a second's worth at once; 0: any.",
+        ),
+    ] = 0.0
+    bytes_per_s: Annotated[
+        float,
+        Meta(ge=0, le=1e12, description="Bytes of PUBLISH packets a second taken from one client, likewise; 0: any."),
+    ] = 0.0
+    rate_excess_maximum_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="How long a client may press against its rates before it is disconnected (0x96); 0: for ever.",
+        ),
+    ] = 10.0
     response_information: Annotated[
         str,
         Meta(max_length=1024, description="Prefix of response topics, given to clients that ask for it; empty: none."),
@@ -364,6 +391,36 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = 1.0
 
 
+class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What becomes of who wants more than it may; the `[authorization]` table."""
+
+    refused_publish: Annotated[
+        Literal["disconnect", "drop"],
+        Meta(
+            description="What a client gets for a refused message where no acknowledgement can say so "
+            "(below MQTT 5, and QoS 0): its connection is closed, or the message is dropped without a word."
+        ),
+    ] = "disconnect"
+    refused_subscribe: Annotated[
+        Literal["answer", "disconnect"],
+        Meta(description="Whether a refused subscription is answered in SUBACK, or closes the connection."),
+    ] = "answer"
+    subscribe_check: Annotated[
+        Literal["covered", "at_delivery"],
+        Meta(
+            description="`covered`: a permission must allow the whole filter. `at_delivery`: some topic of it, "
+            "and each message is checked on delivery; shared subscriptions must be covered all the same."
+        ),
+    ] = "covered"
+    session_owner: Annotated[
+        Literal["refuse", "replace", "ignore"],
+        Meta(
+            description="A client id whose session belongs to another identity: refused (0x85), the session is ended "
+            "and a new one begun, or taken over as it is."
+        ),
+    ] = "refuse"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -382,6 +439,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = False
     limits: Annotated[Limits, Meta(description="Bounds of connections, sessions and stored messages.")] = Limits()
     store: Annotated[StoreSettings, Meta(description="How the store is used.")] = StoreSettings()
+    authorization: Annotated[Authorization, Meta(description="What becomes of who wants more than it may.")] = (
+        Authorization()
+    )
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),

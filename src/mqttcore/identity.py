@@ -48,7 +48,8 @@ class Quotas:
 
     messages_per_s, bytes_per_s: PUBLISH packets from the client, as token buckets that hold one second's worth; a
     client
-    over it is not read for a while, one that goes on is disconnected with 0x96.
+    over it is not read for a while, one that goes on is disconnected with 0x96. ignores_extra_subscriptions: a
+    subscription over subscriptions_maximum is granted and does not take effect, instead of being refused with 0x97.
     """
 
     messages_per_s: float | None = None
@@ -56,13 +57,15 @@ class Quotas:
     subscriptions_maximum: int | None = None
     queued_messages_maximum: int | None = None
     queued_bytes_maximum: int | None = None
+    ignores_extra_subscriptions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """An authenticated client.
 
-    name: who it is, for logs, events and other plugins. permissions: rules in order, the first that matches decides,
+    name: who it is, for logs, events and other plugins; a session belongs to the name that began it (`session_owner`), so
+    it should outlive keys and tokens. permissions: rules in order, the first that matches decides,
     none
     that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which the client is
     disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the

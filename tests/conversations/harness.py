@@ -33,7 +33,7 @@ from mqttcore.codec import (
     Subscribe,
     Subscription,
 )
-from mqttcore.config import Config, Limits, Listener
+from mqttcore.config import Authorization, Config, Limits, Listener
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.engine import Engine
@@ -276,11 +276,33 @@ class MemoryWorld(World):
 
     has_clock = True
 
-    def __init__(self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool, sys_for_anonymous: bool) -> None:
+    wall_offset_ms = 1_700_000_000_000  # wall clock minus the engine's
+
+    def __init__(
+        self,
+        limits: Limits,
+        hooks: HookTable | None,
+        *,
+        is_bytewise: bool,
+        sys_for_anonymous: bool,
+        authorization: Authorization,
+    ) -> None:
         super().__init__()
         self.is_bytewise = is_bytewise
         self.now_ms = 1_000
-        self._engine = Engine(limits, hooks, now_ms=self.now_ms, sys_for_anonymous=sys_for_anonymous)
+        self._engine = Engine(
+            limits,
+            hooks,
+            now_ms=self.now_ms,
+            sys_for_anonymous=sys_for_anonymous,
+            authorization=authorization,
+        )
+        self._engine.set_wall_clock(self.now_ms + self.wall_offset_ms)
+
+    @property
+    def wall_s(self) -> float:
+        """The wall clock, in seconds as of `time.time()`."""
+        return (self.now_ms + self.wall_offset_ms) / 1000
 
     @property
     def engine(self) -> Engine:
@@ -342,7 +364,9 @@ class BrokerWorld(World):
 
     peers: list[StreamPeer]
 
-    def __init__(self, limits: Limits, *, through_streams: bool, sys_for_anonymous: bool) -> None:
+    def __init__(
+        self, limits: Limits, *, through_streams: bool, sys_for_anonymous: bool, authorization: Authorization
+    ) -> None:
         super().__init__()
         self.through_streams = through_streams
         self.broker = Broker(
@@ -350,6 +374,7 @@ class BrokerWorld(World):
                 listeners=[Listener(port=0)],
                 limits=limits,
                 sys_for_anonymous=sys_for_anonymous,
+                authorization=authorization,
                 sys_interval_s=0,
                 shutdown_timeout_s=1.0,
             )
@@ -411,14 +436,29 @@ class _Handover(asyncio.Protocol):
 
 
 async def make_world(
-    carrier: str, hooks: HookTable | None = None, *, sys_for_anonymous: bool = False, **limits: Any
+    carrier: str,
+    hooks: HookTable | None = None,
+    *,
+    sys_for_anonymous: bool = False,
+    authorization: Authorization | None = None,
+    **limits: Any,
 ) -> World:
     """Return a started world; limits: fields of config.Limits."""
+    authorization = authorization or Authorization()
     if carrier in ("memory", "bytewise"):
         return MemoryWorld(
-            Limits(**limits), hooks, is_bytewise=carrier == "bytewise", sys_for_anonymous=sys_for_anonymous
+            Limits(**limits),
+            hooks,
+            is_bytewise=carrier == "bytewise",
+            sys_for_anonymous=sys_for_anonymous,
+            authorization=authorization,
         )
     assert hooks is None, "hooks are for carriers in memory"
-    world = BrokerWorld(Limits(**limits), through_streams=carrier == "stream", sys_for_anonymous=sys_for_anonymous)
+    world = BrokerWorld(
+        Limits(**limits),
+        through_streams=carrier == "stream",
+        sys_for_anonymous=sys_for_anonymous,
+        authorization=authorization,
+    )
     await world.start()
     return world

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mqttcore.codec import PubAck, PubComp, Publish, PubRec, PubRel, Subscription, Will
+from mqttcore.config import Authorization
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.handlers import CONSUMED, Consumed, Recipients
 
@@ -146,7 +147,7 @@ async def test_bad_filter_is_refused(start: Start, topic_filter: bytes):
 
 
 async def test_control_topic_is_for_its_handler_only(start: Start, any_version: int):
-    world = await start()
+    world = await start(authorization=Authorization(refused_publish="drop"))
     handler = Asked(CONSUMED)
     world.engine.add_handler(b"$SYS/uploadToken", handler, is_authorized_by_itself=True)
     world.engine.add_handler(b"#", Asked(None))

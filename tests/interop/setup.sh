@@ -48,7 +48,7 @@ if have "Paho C" gcc; then
     mkdir -p "$build/c"
     if [ -e /usr/include/MQTTClient.h ] && [ -e /usr/include/cjson/cJSON.h ]; then
         gcc -std=gnu17 -O1 -Wall -Wextra -Werror -I/usr/include/cjson -o "$build/c/drive" "$drivers/c/drive.c" \
-            -lpaho-mqtt3c -lcjson -lpthread
+            -lpaho-mqtt3cs -lcjson -lpthread
     else
         echo "interop: no headers of libpaho-mqtt-dev and libcjson-dev, so no Paho C" >&2
         [ "${CI:-}" != true ] || exit 1

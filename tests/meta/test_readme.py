@@ -12,24 +12,31 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    return found
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 
 
 def test_embedding_example_runs():
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block("python")], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", blocks("python")[0]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"listening on \[\('default', '127\.0\.0\.1', \d+\)\]", done.stdout)
     assert "Message(topic='room/1', qos=1, retain=False, payload=4 bytes)" in done.stdout
 
 
-def test_configuration_is_one(tmp_path: Path):
-    path = tmp_path / "mqttcore.toml"
-    path.write_text(block("toml"))
-    assert load(path).limits.maximum_packet_size_bytes == 1_000_000
+def test_configurations_are_ones(tmp_path: Path):
+    read = []
+    for text in blocks("toml"):
+        path = tmp_path / "mqttcore.toml"
+        path.write_text(text)
+        read.append(load(path))
+    assert read[0].limits.maximum_packet_size_bytes == 1_000_000
+    assert read[1].listeners[0].tls is not None
 
 
 def test_what_the_map_names_exists():

@@ -14,6 +14,7 @@ from mqttcore.engine.restore import Restorer
 from mqttcore.store import records
 
 if TYPE_CHECKING:
+    from mqttcore.engine.hooks import HookTable
     from mqttcore.errors import StoreErrorKind
     from mqttcore.store.contract import StoreBatch
 
@@ -95,19 +96,26 @@ class World:
     """One broker and its disk; `crash` makes a new broker of what the disk has."""
 
     def __init__(
-        self, *, chunk_records: int = 3, keeps_retained: bool = True, bytes_maximum: int = 1 << 24, **limits: Any
+        self,
+        *,
+        chunk_records: int = 3,
+        keeps_retained: bool = True,
+        bytes_maximum: int = 1 << 24,
+        hooks: HookTable | None = None,
+        **limits: Any,
     ):
         self.disk = Disk(chunk_records)
         self.limits = Limits(publisher_pause_ms=0, **limits)
         self.keeps_retained = keeps_retained
         self.bytes_maximum = bytes_maximum
+        self.hooks = hooks
         self.wall_ms = WALL_MS
         self.counts: dict[str, int] = {}
         self.start()
 
     def start(self) -> None:
         self.now_ms = 1_000
-        self.engine = Engine(self.limits, now_ms=self.now_ms)
+        self.engine = Engine(self.limits, self.hooks, now_ms=self.now_ms)
         self.keeper = Keeper(
             self.engine, wall_ms=self.wall_ms, bytes_maximum=self.bytes_maximum, keeps_retained=self.keeps_retained
         )

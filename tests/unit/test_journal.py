@@ -23,7 +23,9 @@ from mqttcore.codec import (
     Will,
 )
 from mqttcore.constants import PropertyId, ReasonCode
+from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import StoreError
+from mqttcore.identity import Action, Identity, Permission
 from mqttcore.store import records
 
 SUCCESS = ReasonCode.SUCCESS
@@ -887,3 +889,126 @@ def test_wall_clock_of_records():
     assert session.expires_at == WALL_MS + 60_000
     assert message.expires_at == WALL_MS + 5_000
     assert entry.queued_at == WALL_MS
+
+
+# --- rights -----------------------------------------------------------------------------------------------------------
+
+
+def allowed(name, *filters):
+    return Identity(name, tuple(Permission(Action.ALL, topic_filter) for topic_filter in filters))
+
+
+@pytest.fixture
+def people():
+    """Identities by user name; who is not there is anonymous."""
+    return {}
+
+
+@pytest.fixture
+def hooks(people):
+    return HookTable(authenticate=lambda client, connect: people.get(connect.user_name))
+
+
+def test_session_belongs_to_its_identity_after_a_crash(people, hooks):
+    people["ann"], people["bob"] = Identity("ann"), Identity("bob")
+    world = World(hooks=hooks)
+    world.durable("c", "a", user_name="ann").lose()
+    world.settle()
+    world.crash()
+    assert world.engine.session("c").owner == "ann"
+    for name in ("bob", None):
+        (connack,) = world.connect("c", user_name=name).take()
+        assert connack.reason_code == ReasonCode.CLIENT_IDENTIFIER_NOT_VALID
+    peer = world.connect("c", user_name="ann")
+    world.settle()
+    assert peer.take()[0].session_present
+
+
+def test_rights_taken_away_while_the_broker_was_down(people, hooks):
+    people["ann"] = allowed("ann", "a/#", "b/#")
+    world = World(hooks=hooks, queued_resident_messages=2, in_flight_maximum=2)
+    peer = world.durable("c", "a/+", "b/+", qos=1, user_name="ann")
+    writer = world.publisher()
+    for number in range(1, 11):
+        writer.send(publish("ab"[number % 2] + "/x", b"%d" % number, packet_id=number))
+    world.settle()
+    assert payloads(peer.take()) == [b"1", b"2"]
+    peer.lose()
+    world.settle()
+    world.crash()
+    people["ann"] = allowed("ann", "a/#")
+    peer = world.connect("c", user_name="ann")
+    world.settle()
+    taken = drain(world, peer, 5)[1]
+    assert taken == [2, 4, 6, 8, 10]
+    world.settle()
+    assert not world.disk.rows(records.MessageRecord)
+    assert [row.topic_filter for row in world.disk.rows(records.SubscriptionRecord)] == ["a/+"]
+    assert world.engine.metrics()["messages_dropped_not_authorized"] == 5
+    assert world.engine.metrics()["queued_bytes"] == 0
+
+
+def test_identity_replaced_is_the_owner_after_a_crash(people, hooks):
+    people["ann"] = allowed("ann", "#")
+    world = World(hooks=hooks)
+    peer = world.durable("c", "a", "b", qos=2, user_name="ann")
+    world.engine.set_identity("c", Identity("carol", (Permission(Action.SUBSCRIBE, "a", qos_maximum=1),)))
+    world.settle()
+    peer.lose()
+    world.settle()
+    world.crash()
+    assert world.engine.session("c").owner == "carol"
+    (subscription,) = world.disk.rows(records.SubscriptionRecord)
+    assert (subscription.topic_filter, subscription.options & 3) == ("a", 1)
+
+
+def test_message_for_a_named_receiver_stays_one_after_a_crash(people, hooks):
+    people["ann"] = allowed("ann", "mine")
+    world = World(hooks=hooks)
+    world.durable("c", user_name="ann").lose()
+    world.engine.deliver("c", b"elsewhere", b"for you", 1)
+    world.settle()
+    assert [row.flags for row in world.disk.rows(records.EntryRecord)] == [0x80]
+    world.crash()
+    peer = world.connect("c", user_name="ann")
+    world.settle()
+    (message,) = peer.take()[1:]
+    assert (message.topic, message.payload, message.retain) == ("elsewhere", b"for you", False)
+
+
+def test_hook_on_delivery_is_asked_of_what_was_stored():
+    asked = []
+
+    def authorize_deliver(client, message):
+        asked.append(message.payload)
+        return message.payload not in (b"2", b"4")
+
+    world = World(hooks=HookTable(authorize_deliver=authorize_deliver), queued_resident_messages=1)
+    world.durable("c", "a", qos=1).lose()
+    writer = world.publisher()
+    for number in range(1, 6):
+        writer.send(publish("a", b"%d" % number, packet_id=number))
+    world.settle()
+    world.crash()
+    taken = drain(world, world.connect("c"), 3)[1]
+    assert taken == [1, 3, 5]
+    assert set(asked) == {b"1", b"2", b"3", b"4", b"5"}
+    world.settle()
+    assert not world.disk.rows(records.MessageRecord)
+    assert not world.disk.rows(records.EntryRecord)
+
+
+def test_message_keeps_id_time_and_publisher(people, hooks):
+    people["ann"] = Identity("ann")
+    world = World(hooks=hooks)
+    writer = world.connect("writer", user_name="ann", expiry_s=0, clean=True)
+    writer.send(publish("r", b"m", 1, retain=True))
+    world.engine.publish_bytes(b"ours", b"m", 1, True)
+    before = {message.topic: message for message in world.engine.retained_messages(b"#")}
+    world.settle()
+    world.crash()
+    for message in world.engine.retained_messages(b"#"):
+        was = before[message.topic]
+        for name in ("message_id", "received_ms", "client_id", "identity_name"):
+            assert getattr(message, name) == getattr(was, name), name
+    assert before["r"].client_id == "writer"

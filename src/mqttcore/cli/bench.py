@@ -56,7 +56,7 @@ def bench(
 
     if scenario == "list":
         for row in SCENARIOS.values():
-            click.echo(f"{row.name:<12}{row.summary}")
+            click.echo(f"{row.name:<14}{row.summary}")
         return
     if scenario not in SCENARIOS:
         raise click.UsageError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")

@@ -23,6 +23,7 @@ from mqttcore.codec.codes cimport (
     PT_UNSUBSCRIBE,
     RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_KEEP_ALIVE_TIMEOUT,
+    RC_MESSAGE_RATE_TOO_HIGH,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NOT_AUTHORIZED,
     RC_PACKET_IDENTIFIER_NOT_FOUND,
@@ -43,11 +44,14 @@ from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reas
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
+from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport pub_done, pub_t
 from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
+from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
+from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
-from mqttcore.engine.topics cimport route_t
+from mqttcore.engine.topics cimport OPT_QOS, route_t
 
 import logging
 
@@ -57,6 +61,7 @@ from mqttcore.errors import MalformedPacket, PacketTooLarge, ProtocolError
 log = logging.getLogger("mqttcore.connection")
 
 cdef enum:
+    HOOKS_OF_PUBLISH = HOOK_AUTHORIZE_PUBLISH | HOOK_TRANSFORM_PUBLISH
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
@@ -64,6 +69,14 @@ cdef enum:
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
     cdef Connection connection = <Connection>owner        # its last other reference may go meanwhile
     connection.look_at_clock(now_ms)
+
+
+cdef void on_rate_timer(void* owner, int64_t now_ms) noexcept:
+    cdef Connection connection = <Connection>owner
+    try:
+        connection.resume(PAUSE_RATE)
+    except Exception:
+        log.exception("client %s: going on after a pause", connection.client_id)
 
 
 cdef int refusal_code(uint8_t packet_type, object reason_code) except -1:
@@ -105,9 +118,12 @@ cdef class Connection(Outlet):
             self.state = STATE_CLOSED
             timer_disarm(&self.core.wheel, &self.timer)
             self.core.counters.connections -= 1
+            if self.rates != NULL:
+                timer_disarm(&self.core.wheel, &self.rates.timer)
 
     def __dealloc__(self):
         free(self.rest)
+        free(self.rates)
         self.free_aliases()
 
     # --- Python face ----------------------------------------------------------------------------------------------
@@ -126,7 +142,7 @@ cdef class Connection(Outlet):
         taken = out_take(&self.out)
         if self.session is not None and self.session.has_backlog():
             self.session.pump()           # there is room again
-            while not self.out.pending and self.session.has_paused():
+            while not self.out.pending and self.session is not None and self.session.has_paused():
                 self.session.pump()
         return taken
 
@@ -265,6 +281,7 @@ cdef class Connection(Outlet):
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t total
         cdef uint32_t remaining
+        cdef Py_ssize_t maximum
         cdef int n
         while size - at >= 2 and self.state != STATE_CLOSED and not self.is_paused:
             if data[at + 1] < 0x80:
@@ -280,12 +297,13 @@ cdef class Connection(Outlet):
                     self.fail_with(MalformedPacket(0x81, "MQTT-1.5.5-1", "Remaining Length is not a minimal Variable Byte Integer"))
                     break
             total = 1 + n + <Py_ssize_t>remaining
-            if total > self.core.limits.maximum_packet_size_bytes or total > self.packet_maximum:
+            maximum = min(self.core.limits.maximum_packet_size_bytes, self.packet_maximum)
+            if self.state < STATE_CONNECTED:
+                maximum = min(maximum, self.core.limits.connect_packet_bytes_maximum)     # for who nobody knows yet
+            if total > maximum:
                 # [MQTT-3.2.2-15]; said before any of the body is kept.
                 self.fail_with(PacketTooLarge(
-                    RC_PACKET_TOO_LARGE, "MQTT-3.2.2-15",
-                    f"packet of {total} bytes, maximum is "
-                    f"{min(self.core.limits.maximum_packet_size_bytes, self.packet_maximum)}",
+                    RC_PACKET_TOO_LARGE, "MQTT-3.2.2-15", f"packet of {total} bytes, maximum is {maximum}",
                 ))
                 break
             if self.state == STATE_NEW and data[at] != PT_CONNECT << 4:
@@ -367,10 +385,17 @@ cdef class Connection(Outlet):
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + <int64_t>keep_alive_s * 1500)
         else:
             timer_disarm(&self.core.wheel, &self.timer)
-        if self.is_paused:
-            self.set_paused(False)
         return 0
 
+    cdef int pause(self, uint8_t reason) except -1:
+        self.pauses |= reason
+        return self.set_paused(True)
+
+    cdef int resume(self, uint8_t reason) except -1:
+        if not self.pauses & reason:
+            return 0
+        self.pauses &= <uint8_t>~reason
+        return self.set_paused(self.pauses != 0)
     cdef int set_deadline(self, int64_t ms) except -1:
         if self.state == STATE_NEW:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
@@ -437,11 +462,13 @@ cdef class Connection(Outlet):
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
         cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
-        cdef bint is_taken = False            # by a topic handler
+        cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
+        if self.rates != NULL and self.is_too_fast(size):
+            return 0
         if view.qos > core.limits.maximum_qos:
             return self.fail_with(ProtocolError(RC_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11", f"QoS {view.qos} is not supported"))
         if view.retain and not core.limits.retain_available:
@@ -478,6 +505,10 @@ cdef class Connection(Outlet):
             is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
             if is_for_handlers_only and not core.topics.handlers:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
+            if session.rights is not None and not core.topics.handlers and not verdict_permits(
+                session.rights.judge(MAY_PUBLISH, view.topic, view.topic_size), view.qos, view.retain
+            ):
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)      # before a route is made for it
             route = core.topics.route(view.topic, view.topic_size)
             if is_for_handlers_only and not route.handler_count:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
@@ -508,17 +539,8 @@ cdef class Connection(Outlet):
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
         try:
-            if route.handler_count:
-                is_taken = core.handle(self, &pub, route, True, &reason_code)
-                if not is_taken:
-                    # (whether the client may publish there is asked here: after who authorises by itself)
-                    route = core.topics.route(pub.topic, pub.topic_size)
-                    is_taken = core.handle(self, &pub, route, False, &reason_code)
-                    if not is_taken:
-                        route = core.topics.route(pub.topic, pub.topic_size)
-                        if is_for_handlers_only:
-                            is_taken = True
-                            reason_code = RC_NOT_AUTHORIZED
+            if route.handler_count or session.rights is not None or core.hook_mask & HOOKS_OF_PUBLISH:
+                is_taken = self.examine(&pub, &route, is_for_handlers_only, &reason_code)
             if not is_taken:
                 if core.is_refusing:
                     reason_code = core.refusal(&pub, route)
@@ -557,11 +579,98 @@ cdef class Connection(Outlet):
         self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
         return 0
 
+    cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1:
+        # The order: handlers that authorise by themselves, rights, hooks, the other handlers. Each that is Python may close
+        # this connection, and change what routes lead to. After a handler *pub* stands on its own and goes on all the same;
+        # a hook that closes the connection ends it.
+        cdef Core core = self.core
+        cdef Rights rights = self.session.rights
+        cdef int refused
+        if route[0].handler_count:
+            if core.handle(self, pub, route[0], True, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if rights is not None and rights.has_rules and not verdict_permits(
+            rights.verdict(MAY_PUBLISH, pub.topic, pub.topic_size, route[0].hash), pub.qos, pub.retain
+        ):
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        if core.hook_mask & HOOKS_OF_PUBLISH:
+            refused = core.authorize_publish(self, pub) if core.hook_mask & HOOK_AUTHORIZE_PUBLISH else 0
+            if refused == 0 and self.state == STATE_CONNECTED and core.hook_mask & HOOK_TRANSFORM_PUBLISH:
+                refused = core.transform_publish(self, pub)
+            if refused:
+                reason_code[0] = <uint8_t>refused
+            if refused or self.state != STATE_CONNECTED:
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if route[0].handler_count:
+            if core.handle(self, pub, route[0], False, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if is_for_handlers_only:
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        return False
+
+    cdef bint is_too_fast(self, Py_ssize_t size) except -1:
+        cdef Core core = self.core
+        cdef int64_t wait_ms = rates_take(self.rates, size, core.now_ms)
+        cdef int64_t pressed_ms
+        if wait_ms == 0:
+            return False
+        pressed_ms = rates_pressed(self.rates, wait_ms, core.now_ms)
+        if core.limits.rate_excess_maximum_ms and pressed_ms >= core.limits.rate_excess_maximum_ms:
+            log.info("client %s: over its rate for %d ms", self.client_id, pressed_ms)
+            self.close_with(RC_MESSAGE_RATE_TOO_HIGH, True, "too many messages or bytes a second")
+            return True
+        core.counters.rate_limited += 1
+        self.pause(PAUSE_RATE)                # what has come is taken, what follows waits
+        timer_arm(&core.wheel, &self.rates.timer, core.now_ms + wait_ms)
+        return False
+
+    cdef int set_rates(self, double messages_per_s, double bytes_per_s) except -1:
+        if messages_per_s == 0 and bytes_per_s == 0:
+            if self.rates != NULL:
+                timer_disarm(&self.core.wheel, &self.rates.timer)
+                free(self.rates)
+                self.rates = NULL
+        elif self.rates == NULL:
+            self.rates = rates_new(messages_per_s, bytes_per_s, self.core.now_ms)
+            self.rates.timer.owner = <void*>self
+            self.rates.timer.fire = on_rate_timer
+        else:
+            rates_set(self.rates, messages_per_s, bytes_per_s, self.core.now_ms)
+            timer_disarm(&self.core.wheel, &self.rates.timer)
+        return self.resume(PAUSE_RATE)
+
+    cdef int check_changed(self, pub_t* pub) except -1:
+        # A topic that a plugin chose: as that of any PUBLISH.
+        cdef Session session = self.session
+        if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > self.core.limits.topic_bytes_maximum:
+            return RC_TOPIC_NAME_INVALID
+        if pub.topic_size >= 5 and pub.topic[:5] == b"$SYS/":
+            return RC_NOT_AUTHORIZED
+        if session.rights is not None and not verdict_permits(
+            session.rights.judge(MAY_PUBLISH, pub.topic, pub.topic_size), pub.qos, pub.retain
+        ):
+            return RC_NOT_AUTHORIZED
+        return 0
+
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
-        # Not delivered. 3.1.1 has no way to say so in an acknowledgement [v3 MQTT-3.3.5-2].
+        # Not delivered. 3.1.1 has no way to say so in an acknowledgement, nor has QoS 0 any: then the connection is closed,
+        # unless dropping without a word is what the operator wants [v3 MQTT-3.3.5-2].
+        # A message of QoS 0 that could not be handled (0x80 and others) is lost like any other.
+        cdef bint can_tell = self.version == 5 and view.qos > 0
+        cdef bint closes = not can_tell and self.core.limits.refused_publish_disconnects and (
+            reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
+        )
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
-        if view.qos == 2 and self.version == 5:
+        if view.qos == 2 and (can_tell or closes):
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
+        if closes:
+            log.info("client %s: refused to publish to %r: 0x%02X", self.client_id, view.topic[:view.topic_size], reason_code)
+            return self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, "refused to publish there")
         if view.qos:
             self.acknowledge(
                 (PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code,
@@ -654,11 +763,11 @@ cdef class Connection(Outlet):
 
     cdef int pause_for_store(self) except -1:
         # Too much is not safe yet: it is not read until that is less.
-        if self.is_paused or self.state != STATE_CONNECTED:
+        if self.pauses & PAUSE_STORE or self.state != STATE_CONNECTED:
             return 0
         self.core.counters.publishers_paused += 1
         self.core.journal.paused.append(self)
-        return self.set_paused(True)
+        return self.pause(PAUSE_STORE)
 
     cdef int release(self) except -1:
         # Sends what waited for batches that are safe now.
@@ -750,21 +859,39 @@ cdef class Connection(Outlet):
         return self.core.continue_authentication(self, packet)
 
     cdef int on_subscribe(self, object packet) except -1:
-        cdef list codes = []
         cdef object subscription
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
-        cdef uint8_t options
-        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.subscriptions)):
             return 0
         if subid and not self.core.limits.subscription_identifier_available:
             return self.fail_with(ProtocolError(0xA1, "§3.2.2.3.12", "Subscription Identifiers are not supported"))
         for subscription in packet.subscriptions:
-            options = subscription.options
-            if options & 0x04 and subscription.topic_filter.startswith("$share/"):
+            if subscription.options & 0x04 and subscription.topic_filter.startswith("$share/"):
                 return self.fail_with(ProtocolError(
                     RC_PROTOCOL_ERROR, "MQTT-3.8.3-4", "No Local on a shared subscription"
                 ))
+        if self.session.rights is not None or self.core.hook_mask & HOOK_AUTHORIZE_SUBSCRIBE:
+            return self.core.begin_subscribe(self, packet)
+        return self.finish_subscribe(packet, None)
+
+    cdef int finish_subscribe(self, object packet, list decisions) except -1:
+        cdef list codes = []
+        cdef object subscription
+        cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
+        cdef uint8_t options
+        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
+        cdef int decided
+        cdef Py_ssize_t i = 0
+        for subscription in packet.subscriptions:
+            options = subscription.options
+            if decisions is not None:
+                decided = decisions[i]
+                i += 1
+                if decided > 2:
+                    codes.append(decided)
+                    continue
+                if decided < options & OPT_QOS:
+                    options = (options & ~<uint8_t>OPT_QOS) | <uint8_t>decided
             codes.append(self.core.subscribe(self.session, subscription.topic_filter.encode(), options, subid))
             if self.state != STATE_CONNECTED:
                 return 0
@@ -786,8 +913,11 @@ cdef class Connection(Outlet):
         cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.topic_filters)):
             return 0
-        if self.version < 5 and self.session.number and self.core.journal is not None and self.core.journal.failure:
-            return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
+        if self.session.number and self.core.journal is not None and self.core.journal.failure:
+            if self.version < 5:
+                return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
+            codes = [RC_IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.topic_filters)
+            return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(5))
         for topic_filter in packet.topic_filters:
             codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
         return self.answer(UnsubAck(packet.packet_id, codes).encode(self.version), mark)    # [MQTT-3.10.4-4]
@@ -827,7 +957,7 @@ cdef class Connection(Outlet):
             rounds += 1
             self.session.pump()
             if not self.out.pending:
-                if self.session.has_paused():
+                if self.session is not None and self.session.has_paused():
                     self.mark_dirty()
                 return 0              # the window is full: acknowledgements go on from here
         return 0
@@ -870,8 +1000,10 @@ cdef class Connection(Outlet):
             return 0
         self.state = STATE_CLOSED
         self.session = None
-        self.connect = None
+        self.connect = self.subscribing = None
         timer_disarm(&self.core.wheel, &self.timer)
+        if self.rates != NULL:
+            timer_disarm(&self.core.wheel, &self.rates.timer)
         self.core.counters.connections -= 1
         holds_clear(&self.holds)
         if self.cork:

@@ -5,8 +5,10 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t
+from mqttcore.engine.permissions cimport Rulebook
 from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport wheel_t
@@ -34,6 +36,10 @@ cdef struct limits_t:
     uint32_t connections_maximum
     uint32_t sessions_maximum
     uint32_t publisher_pause_ms
+    uint32_t connect_packet_bytes_maximum
+    int64_t rate_excess_maximum_ms    # 0: none
+    double messages_per_s             # 0: no bound
+    double bytes_per_s
     uint16_t receive_maximum
     uint16_t topic_alias_maximum
     uint16_t topic_alias_maximum_out
@@ -47,6 +53,17 @@ cdef struct limits_t:
     bint queue_drop_newest
     bint queue_refuse                 # a message for a full queue is refused to its publisher
     bint queue_qos0_offline
+    # config.Authorization
+    bint refused_publish_disconnects
+    bint refused_subscribe_disconnects
+    bint checks_at_delivery
+    uint8_t session_owner             # OWNER_*
+
+
+cdef enum:
+    OWNER_REFUSE = 0
+    OWNER_REPLACE = 1
+    OWNER_IGNORE = 2
 
 
 cdef enum:
@@ -54,7 +71,7 @@ cdef enum:
     DROP_SLOW_READER = 1      # QoS 0 to a connection that does not read
     DROP_EXPIRED = 2          # Message Expiry Interval or queued_age_maximum_s passed
     DROP_TOO_LARGE = 3        # over the receiver's Maximum Packet Size
-    DROP_NOT_AUTHORIZED = 4   # publishing refused
+    DROP_NOT_AUTHORIZED = 4   # publishing refused, or receiving
     DROP_SESSION_ENDED = 5    # still queued or in flight when the session ended
     DROP_TOTAL_FULL = 6       # the broker's total for queued messages was reached
     DROP_QUOTA = 7            # a retained message over the retained limits
@@ -85,6 +102,9 @@ cdef struct counters_t:
     uint64_t publishers_paused
     uint64_t paged_out                # queued messages given up to the store
     uint64_t paged_in
+    uint64_t rate_limited             # times a client was not read for being over its rate
+    uint64_t subscriptions_refused    # for want of permission
+    uint64_t subscriptions_ignored    # granted, but over a quota that lets them have no effect
     int64_t connections               # open, any state
     int64_t connections_peak
     int64_t online                    # sessions with a connection
@@ -103,6 +123,9 @@ cdef class Core:
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
+    cdef readonly HookTable hooks
+    cdef readonly Rulebook rulebook
+    cdef uint32_t hook_mask           # of hooks
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
@@ -128,6 +151,14 @@ cdef class Core:
     cdef int open_session(self, object connection, object packet) except -1
     # The connection is gone; clean: by DISCONNECT without will.
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
+    # Asks the hook: 0, or the reason code to refuse with. The client may be gone afterwards, and routes with it.
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1
+    # Asks the hook, and gives *pub* what it wants different: 0, or the reason code to refuse with.
+    cdef int transform_publish(self, object connection, pub_t* pub) except -1
+    # Asks the hook whether a message may go to a session that is connected.
+    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1
+    # Begins to decide a SUBSCRIBE: it is answered now, or by answer_subscribe().
+    cdef int begin_subscribe(self, object connection, object packet) except -1
     # 32 hexadecimal digits: eight random bytes of this engine, and a count.
     cdef str new_connection_id(self)
     # The connection that has a ClientView is closed.

@@ -1,5 +1,7 @@
 from typing_extensions import disjoint_base
 
+from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.permissions import Rulebook
 from mqttcore.engine.retained import RetainedTree
 from mqttcore.engine.topics import TopicTree
 
@@ -9,3 +11,7 @@ class Core:
     def topics(self) -> TopicTree: ...
     @property
     def retained(self) -> RetainedTree: ...
+    @property
+    def hooks(self) -> HookTable: ...
+    @property
+    def rulebook(self) -> Rulebook: ...

@@ -25,6 +25,18 @@ cdef class Core:
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
         raise NotImplementedError
 
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef int transform_publish(self, object connection, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef int begin_subscribe(self, object connection, object packet) except -1:
+        raise NotImplementedError
+
     cdef str new_connection_id(self):
         self.ids_given += 1
         return f"{self.id_prefix}{self.ids_given:016x}"

@@ -3,10 +3,10 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-from mqttcore.config import Limits
+from mqttcore.config import Authorization, Limits
+from mqttcore.engine.authorizer import Authorizer
 from mqttcore.engine.client_view import ClientView
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.core import Core
 from mqttcore.engine.handler import Handler
 from mqttcore.engine.hooks import HookTable
 from mqttcore.engine.message import Message
@@ -21,7 +21,7 @@ PENDING: object
 class Remains: ...
 
 @disjoint_base
-class Engine(Core):
+class Engine(Authorizer):
     def __init__(
         self,
         limits: Limits,
@@ -29,17 +29,14 @@ class Engine(Core):
         *,
         now_ms: int = 1,
         sys_for_anonymous: bool = False,
+        authorization: Authorization | None = None,
         node: int = 0,
         epoch: int = 0,
     ) -> None: ...
     @property
-    def sys_for_anonymous(self) -> bool: ...
-    @property
     def is_closed(self) -> bool: ...
     @property
     def limits_source(self) -> Limits: ...
-    @property
-    def hooks(self) -> HookTable: ...
     @property
     def clock_ms(self) -> int: ...
     @property
@@ -89,6 +86,7 @@ class Engine(Core):
     def disconnect(self, client_id: str, reason_code: int, reason: str | None = None) -> bool: ...
     def discard_session(self, client_id: str) -> bool: ...
     def shut_down(self) -> int: ...
+    def set_authorization(self, authorization: Authorization) -> None: ...
     def set_limits(self, limits: Limits) -> None: ...
     @property
     def is_overloaded(self) -> bool: ...

@@ -11,8 +11,6 @@ from mqttcore.codec.codes cimport (
     PROP_AUTHENTICATION_METHOD,
     PROP_MAXIMUM_PACKET_SIZE,
     PROP_MAXIMUM_QOS,
-    PROP_MESSAGE_EXPIRY_INTERVAL,
-    PROP_PAYLOAD_FORMAT_INDICATOR,
     PROP_RECEIVE_MAXIMUM,
     PROP_REQUEST_PROBLEM_INFORMATION,
     PROP_REQUEST_RESPONSE_INFORMATION,
@@ -28,7 +26,6 @@ from mqttcore.codec.codes cimport (
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
     RC_CONTINUE_AUTHENTICATION,
-    RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
@@ -48,28 +45,25 @@ from mqttcore.codec.codes cimport (
     RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
 )
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name
-from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
+from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.client_view cimport ClientView
-from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL
+from mqttcore.engine.compose cimport make_message
+from mqttcore.engine.connection cimport (
+    PACKET_MAXIMUM, PAUSE_ADMITTING, PAUSE_CONGESTED, STATE_ADMITTING, STATE_CONNECTED, Connection,
+)
+from mqttcore.engine.core cimport (
+    DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL, OWNER_IGNORE,
+    OWNER_REFUSE,
+)
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
 from mqttcore.engine.message cimport (
-    Message,
-    birth_t,
-    msg_props,
-    msg_unref,
-    msg_view,
-    pub_done,
-    pub_keep,
-    pub_settle,
-    pub_t,
-    stored_ref,
-    stored_t,
+    Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
 )
 from mqttcore.engine.outlet cimport Outlet
+from mqttcore.engine.permissions cimport Rights, Rulebook
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
@@ -101,7 +95,9 @@ import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
+from mqttcore.config import Authorization
 from mqttcore.engine.handler import REFUSED
+from mqttcore.engine.hooks import PENDING
 from mqttcore.errors import ProtocolError, QuotaExceeded, StoreError
 from mqttcore.handlers import Consumed
 from mqttcore.identity import Challenge, Identity, Refusal
@@ -114,9 +110,6 @@ cdef enum:
     REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
-
-
-PENDING = object()
 
 
 cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
@@ -135,22 +128,25 @@ cdef class Remains:
         queue_clear(&self.queue)
 
 
-cdef class Engine(Core):
+cdef class Engine(Authorizer):
     """State of one broker.
 
     limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
-    subscribe to `$SYS/`. node, epoch: 32 bits each; they name this process and this start of it in message ids. The
-    driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds connections, and calls `flush` when it
-    has fed what it had.
+    subscribe to `$SYS/`. authorization: a config.Authorization. node, epoch: 32 bits each; they name this process and this
+    start of it in message ids. The driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds
+    connections, and calls `flush` when it has fed what it had.
     """
 
     def __init__(
         self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False,
-        node: int = 0, epoch: int = 0
+        authorization: object = None, node: int = 0, epoch: int = 0,
     ) -> None:
         self.sys_for_anonymous = sys_for_anonymous
+        self.read_authorization(authorization if authorization is not None else Authorization())
+        self.rulebook = Rulebook(limits.verdicts_cached_maximum)
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
+        self.hook_mask = self.hooks.mask
         self.now_ms = now_ms
         self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
         wheel_init(&self.wheel, now_ms)
@@ -207,6 +203,10 @@ cdef class Engine(Core):
         self.limits.connections_maximum = limits.connections_maximum
         self.limits.sessions_maximum = limits.sessions_maximum
         self.limits.publisher_pause_ms = limits.publisher_pause_ms
+        self.limits.connect_packet_bytes_maximum = limits.connect_packet_bytes_maximum
+        self.limits.messages_per_s = limits.messages_per_s
+        self.limits.bytes_per_s = limits.bytes_per_s
+        self.limits.rate_excess_maximum_ms = int(limits.rate_excess_maximum_s * 1000)
         self.limits.receive_maximum = limits.receive_maximum
         self.limits.topic_alias_maximum = limits.topic_alias_maximum
         self.limits.topic_alias_maximum_out = min(limits.topic_alias_maximum_out, 0x7FFF)
@@ -496,14 +496,19 @@ cdef class Engine(Core):
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
         route = self.topics.route(m.data, m.topic_size)
         try:
-            if route.handler_count and origin != NULL:
-                client = self.view_of(<Session>origin)
-                if self.handle(client, &pub, route, True, &ignored):
+            if origin != NULL:
+                client = <Session>origin
+                if route.handler_count and self.handle(client, &pub, route, True, &ignored):
+                    return 0
+                # Its rights may have been replaced since the CONNECT.
+                if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
+                    self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
-                if self.handle(client, &pub, route, False, &ignored):
-                    return 0
-                route = self.topics.route(m.data, m.topic_size)
+                if route.handler_count:
+                    if self.handle(client, &pub, route, False, &ignored):
+                        return 0
+                    route = self.topics.route(m.data, m.topic_size)
             self.publish(&pub, route)
         finally:
             pub_done(&pub)
@@ -634,11 +639,16 @@ cdef class Engine(Core):
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef pub_t pub
         cdef target_t target
+        cdef uint8_t refusal
         try:
             if session is None or (session.link is None and not (stores_offline and qos)):
                 return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            refusal = self.refusal_of(&pub, &target, 1) if self.is_refusing else 0
+            if refusal:
+                self.raise_refusal(refusal)
+            target.is_direct = True
             session.deliver(&pub, &target)
         finally:
             msg_unref(m)
@@ -680,10 +690,8 @@ cdef class Engine(Core):
             msg_view(m, &pub)
             route = self.topics.route(m.data, m.topic_size)
             refusal = self.refusal(&pub, route) if self.is_refusing else 0
-            if refusal == RC_QUOTA_EXCEEDED and not self.journal_fails():
-                raise QuotaExceeded(refusal, "§4.3.2", "the queue of a subscriber is full")
             if refusal:
-                raise StoreError("full" if refusal == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept")
+                self.raise_refusal(refusal)
             reached = self.publish(&pub, route)
         finally:
             msg_unref(m)
@@ -692,6 +700,13 @@ cdef class Engine(Core):
         if reached == -2:
             raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
         return reached
+
+    cdef int raise_refusal(self, uint8_t reason_code) except -1:
+        if not self.journal_fails():
+            raise QuotaExceeded(reason_code, "§4.3.2", "the queue of a subscriber is full")
+        raise StoreError(
+            "full" if reason_code == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept"
+        )
 
     cdef bint journal_fails(self) noexcept:
         return self.journal is not None and self.journal.failure != 0
@@ -721,11 +736,11 @@ cdef class Engine(Core):
         self.congested = NULL
         if (
             self.limits.publisher_pause_ms == 0 or publisher.session is session
-            or publisher.state != STATE_CONNECTED or publisher.is_paused
+            or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED
         ):
             return 0
         self.counters.publishers_paused += 1
-        publisher.set_paused(True)
+        publisher.pause(PAUSE_CONGESTED)
         self.held_publishers.append(
             (publisher, session, self.now_ms + self.limits.publisher_pause_ms, session.acked)
         )
@@ -745,7 +760,7 @@ cdef class Engine(Core):
             else:
                 if due_ms <= self.now_ms and session.acked == acked:
                     session.is_stalled = True
-                publisher.set_paused(False)
+                publisher.resume(PAUSE_CONGESTED)
         self.held_publishers.extend(still)
         return 0
 
@@ -811,7 +826,7 @@ cdef class Engine(Core):
         elif isinstance(answer, Identity):
             self.accept_session(conn, conn.connect, answer)
         elif answer is PENDING:
-            conn.set_paused(True)     # nothing is read until the answer comes
+            conn.pause(PAUSE_ADMITTING)       # nothing is read until the answer comes
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif isinstance(answer, Refusal):
@@ -861,10 +876,20 @@ cdef class Engine(Core):
             self.wake()
 
     cdef int reauthenticated(self, Connection conn, object identity) except -1:
-        conn.session.identity = identity
-        conn.session.publisher = None
-        if conn.client is not None:
-            (<ClientView>conn.client).identity = identity
+        cdef Session session = conn.session
+        cdef Rights rights
+        if self.limits.session_owner != OWNER_IGNORE and not self.owns(session, identity):
+            conn.refuse(RC_NOT_AUTHORIZED, "the session belongs to another identity")
+            return 0
+        try:
+            rights = self.compile_identity(conn.client_id, session.user_name, identity, session.rights)
+        except ProtocolError as error:
+            conn.refuse(error.reason_code, error.text)
+            return 0
+        self.take_identity(session, identity, rights)
+        self.bind_identity(session)
+        if conn.state != STATE_CONNECTED:
+            return 0
         conn.is_reauthenticating = False
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
@@ -892,8 +917,8 @@ cdef class Engine(Core):
             connection.refuse(RC_PACKET_TOO_LARGE, "AUTH would be over your Maximum Packet Size")      # [MQTT-3.1.2-24]
             return
         connection.send_bytes(packet)
-        if connection.state == STATE_ADMITTING and connection.is_paused:
-            connection.set_paused(False)
+        if connection.state == STATE_ADMITTING:
+            connection.resume(PAUSE_ADMITTING)
         self.wake()
 
     cdef int continue_authentication(self, object connection, object packet) except -1:
@@ -952,8 +977,11 @@ cdef class Engine(Core):
         cdef Connection conn = <Connection>connection
         cdef dict properties = packet.properties
         cdef str client_id = packet.client_id
+        cdef str user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         cdef bint is_assigned = not client_id
+        cdef bint is_replaced = False
         cdef bint present
+        cdef Rights rights
         cdef uint64_t requested_s
         cdef uint32_t expiry_s
         cdef int keep_alive_s = packet.keep_alive_s
@@ -968,6 +996,23 @@ cdef class Engine(Core):
         if conn.client is not None:
             (<ClientView>conn.client).client_id = client_id
             (<ClientView>conn.client).identity = identity
+        session = self.clients.get(client_id)
+        try:
+            rights = self.admit_identity(
+                conn, identity, packet, user_name, session.rights if session is not None else None
+            )
+        except ProtocolError as error:
+            conn.refuse(error.reason_code, error.text)
+            return 0
+        if conn.state != STATE_ADMITTING:
+            return 0                  # a hook was asked about the will
+        session = self.clients.get(client_id)
+        if session is not None and not self.owns(session, identity):
+            if self.limits.session_owner == OWNER_REFUSE:
+                log.info("client %s at %s: the session belongs to another identity", client_id, conn.peer)
+                conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)       # nothing is said of whose it is
+                return 0
+            is_replaced = self.limits.session_owner != OWNER_IGNORE
         if conn.version == 5:
             requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
         else:
@@ -977,13 +1022,13 @@ cdef class Engine(Core):
             keep_alive_s == 0 or keep_alive_s > self.limits.keep_alive_maximum_s
         ) and conn.version == 5:
             keep_alive_s = self.limits.keep_alive_maximum_s       # [MQTT-3.2.2-21]
-        session = self.clients.get(client_id)
         if session is None and len(self.clients) >= self.limits.sessions_maximum:
             conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
             return 0
         # A session that ends with its connection does not outlive the takeover.
         present = (
-            session is not None and not packet.clean_start and (session.link is None or session.session_expiry_s != 0)
+            session is not None and not packet.clean_start and not is_replaced
+            and (session.link is None or session.session_expiry_s != 0)
         )
         if self.journal_fails() and (
             expiry_s or (session is not None and session.number) if not present
@@ -1014,10 +1059,9 @@ cdef class Engine(Core):
         session.set_will(NULL, 0)
         self.epochs += 1
         session.epoch = self.epochs
-        session.identity = identity
         session.publisher = session.ordering_key = None
-        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
-        session.identity_name = None if identity is None else getattr(identity, "name", None)
+        session.user_name = user_name
+        self.take_identity(session, identity, rights)             # before any of its messages is sent
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -1040,9 +1084,10 @@ cdef class Engine(Core):
                 conn.cork_output()
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
-        session.pump()
         conn.connected(session, keep_alive_s)
-        return 0
+        self.bind_identity(session)
+        session.pump()
+        return conn.resume(PAUSE_ADMITTING)
 
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,
                                int keep_alive_s):
@@ -1075,6 +1120,8 @@ cdef class Engine(Core):
     cdef int connection_ended(self, object connection, object ended, bint publish_will) except -1:
         cdef Session session = <Session>ended
         session.detach()
+        timer_disarm(&self.wheel, &session.timer)                 # it was the identity's
+        session.expires_ms = 0
         if session.will != NULL:
             if not publish_will:
                 session.set_will(NULL, 0)                         # [MQTT-3.1.2-10]
@@ -1105,6 +1152,11 @@ cdef class Engine(Core):
         return 0
 
     cdef int session_due(self, Session session, int64_t now_ms) except -1:
+        if session.link is not None:
+            if session.expires_ms and session.expires_ms <= now_ms:
+                log.info("client %s: its identity expired", session.client_id)
+                return (<Connection>session.link).close_with(RC_NOT_AUTHORIZED, True, "identity expired")
+            return self.arm_session(session)
         if session.will_due_ms and session.will_due_ms <= now_ms:
             session.will_due_ms = 0
             self.publish_will(session)
@@ -1173,13 +1225,18 @@ cdef class Engine(Core):
             return RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
         if session.subscriptions is None:
             session.subscriptions = {}
-        if not self.sys_for_anonymous and session.identity is None and is_sys_filter(topic_filter, is_shared):
-            return RC_NOT_AUTHORIZED
         if session.number and self.journal_fails():
             return self.journal.failure
+        if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
+            return RC_NOT_AUTHORIZED                              # $SYS
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
+        if is_new and session.rights is not None and len(session.subscriptions) >= session.rights.subscriptions_maximum:
+            if not session.rights.ignores_extra_subscriptions:
+                return RC_QUOTA_EXCEEDED
+            self.counters.subscriptions_ignored += 1
+            return min(qos, self.limits.maximum_qos)
         if qos > self.limits.maximum_qos:
             qos = self.limits.maximum_qos                         # granted less than asked for (MQTT 5 §3.9.3)
         try:
@@ -1189,14 +1246,7 @@ cdef class Engine(Core):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
-        if session.number and self.journal is not None:
-            if session.subscription_keys is None:
-                session.subscription_keys = {}
-            if not is_new:
-                self.journal.delete(session.subscription_keys[topic_filter])
-            session.subscription_keys[topic_filter] = self.journal.put_subscription(
-                session.number, (options & ~<uint8_t>OPT_QOS) | qos, subid, topic_filter
-            )
+        session.keep_subscription(topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
@@ -1221,8 +1271,6 @@ cdef class Engine(Core):
             return RC_TOPIC_FILTER_INVALID
         if session.subscriptions is None or topic_filter not in session.subscriptions:
             return RC_NO_SUBSCRIPTION_EXISTED
-        if session.number and self.journal_fails():
-            return RC_IMPLEMENTATION_SPECIFIC_ERROR
         del session.subscriptions[topic_filter]
         if session.number and self.journal is not None:
             self.journal.delete(session.subscription_keys.pop(topic_filter))
@@ -1270,6 +1318,9 @@ cdef class Engine(Core):
 
     # --- looking and acting from outside ------------------------------------------------------------------------------
 
+    cdef Session session_of(self, str client_id):
+        return self.clients.get(client_id)
+
     def session(self, client_id: str) -> Session | None:
         """Return the session of a client id, connected or not."""
         return self.clients.get(client_id)
@@ -1306,6 +1357,10 @@ cdef class Engine(Core):
                 (<Connection>(<Session>session).link).close_with(RC_SERVER_SHUTTING_DOWN, True, None)
                 closed += 1
         return closed
+
+    def set_authorization(self, authorization: object) -> None:
+        """Take over a new config.Authorization; clients that are connected keep the check on delivery they have."""
+        self.read_authorization(authorization)
 
     def set_limits(self, limits: object) -> None:
         """Take over new limits; those of trie, routes, retained messages and topic aliases must be as they were."""
@@ -1365,6 +1420,12 @@ cdef class Engine(Core):
             protocol_errors=self.counters.protocol_errors,
             takeovers=self.counters.takeovers,
             publishers_paused=self.counters.publishers_paused,
+            rate_limited=self.counters.rate_limited,
+            subscriptions_refused=self.counters.subscriptions_refused,
+            subscriptions_ignored=self.counters.subscriptions_ignored,
+            rights_shared=self.rulebook.shared_count,
+            verdicts_remembered=self.rulebook.hits,
+            verdicts_judged=self.rulebook.misses,
             connections=self.counters.connections,
             connections_peak=self.counters.connections_peak,
             sessions=len(self.clients),
@@ -1391,43 +1452,6 @@ cdef object certified_answer(Connection conn):
     if conn.authentication_method is not None:
         return Refusal(RC_BAD_AUTHENTICATION_METHOD)              # [MQTT-4.12.0-1]
     return Identity(conn.certified_name)
-
-
-cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
-    # Whether a filter can match below $SYS: only one that says so can [MQTT-4.7.2-1].
-    if is_shared:
-        topic_filter = topic_filter.split(b"/", 2)[2]
-    return topic_filter == b"$SYS" or topic_filter.startswith(b"$SYS/")
-
-
-cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties,
-                         birth_t* birth) except NULL:
-    # birth NULL: it is published later, from a copy. The one reference belongs to the caller. The expiry goes first in the
-    # block, so its place is known.
-    cdef bytes block = b""
-    cdef dict ordered = {}
-    cdef pub_t pub
-    cdef object expiry = None
-    if properties:
-        expiry = properties.get(PROP_MESSAGE_EXPIRY_INTERVAL)
-        if expiry is not None:
-            ordered[PROP_MESSAGE_EXPIRY_INTERVAL] = expiry
-        ordered.update(properties)
-        ordered.pop(PROP_WILL_DELAY_INTERVAL, None)
-        block = encode_properties_block(ordered)
-    memset(&pub, 0, sizeof(pub_t))
-    pub.topic = topic
-    pub.topic_size = <uint32_t>len(topic)
-    pub.payload = payload
-    pub.payload_size = <uint32_t>len(payload)
-    pub.props = block
-    pub.props_size = <uint32_t>len(block)
-    pub.expiry_at = 2 if expiry is not None else 0
-    pub.birth = birth
-    pub.qos = qos
-    pub.retain = retain
-    pub.is_utf8 = properties.get(PROP_PAYLOAD_FORMAT_INDICATOR, 0) if properties else 0
-    return pub_keep(&pub)
 
 
 cdef subids_t* make_subids(uint32_t subid) except? NULL:

@@ -3,6 +3,8 @@ from typing import Any, Never
 
 from typing_extensions import disjoint_base
 
+PENDING: object
+
 @disjoint_base
 class HookTable:
     def __init__(

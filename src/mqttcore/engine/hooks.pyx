@@ -1,5 +1,7 @@
 """The table of frozen hooks that the engine calls positionally."""
 
+PENDING = object()            # the answer of a hook that answers later
+
 
 cdef class HookTable:
     """Hooks of one engine, frozen when it is made: each is one callable with all arguments positional, or None.

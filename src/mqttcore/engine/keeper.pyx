@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 
 from mqttcore.codec.codes cimport RC_IMPLEMENTATION_SPECIFIC_ERROR, RC_QUOTA_EXCEEDED
-from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.connection cimport PAUSE_STORE, Connection
 from mqttcore.engine.journal cimport Journal, message_of
 from mqttcore.engine.message cimport Message, msg_unref
 from mqttcore.engine.session cimport Session
@@ -76,7 +76,7 @@ cdef class Keeper:
             paused = self.journal.paused
             self.journal.paused = []
             for connection in paused:
-                connection.set_paused(False)
+                connection.resume(PAUSE_STORE)
         return 0
 
     def failed(self, uint64_t number, kind: str) -> None:

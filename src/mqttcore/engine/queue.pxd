@@ -20,8 +20,8 @@ cdef struct entry_t:
     uint64_t key              # of the entry record; 0: none
     int64_t since_ms          # when it was queued
     uint8_t qos               # of the delivery
-    uint8_t retain            # RETAIN bit of the delivery
-    uint8_t is_lost           # the store did not have the message: to be dropped
+    uint8_t retain            # session.IS_RETAINED and IS_DIRECT of the delivery
+    uint8_t doom              # 1 + DROP_*: why it is to be dropped without being sent; 0: it is not
 
 
 cdef struct queue_t:
@@ -29,7 +29,7 @@ cdef struct queue_t:
     uint32_t mask             # capacity - 1, when ring
     uint32_t head
     uint32_t count
-    uint32_t resident         # entries from the head on that have their message, or are lost
+    uint32_t resident         # entries from the head on that have their message, or a doom
     int64_t bytes             # of the messages; a message that waits in n queues counts in each
     int64_t resident_bytes    # of those in memory
 
@@ -42,6 +42,8 @@ cdef entry_t* queue_push(queue_t* q, msg_t* m, subids_t* ids, PyObject* group, u
 cdef entry_t* queue_push_stored(queue_t* q, stored_t* stored) except NULL
 # The newest entry keeps its place in the store only; it has to have one.
 cdef void queue_page_out(queue_t* q) noexcept
+# Removes the entries that have a doom; stored_unref() and such of theirs are done. Visits all.
+cdef void queue_sweep(queue_t* q) noexcept
 # The first entry beyond the resident ones gets its message; NULL: the store has none.
 cdef void queue_page_in(queue_t* q, msg_t* m) noexcept
 # The oldest entry; borrowed until the queue changes. Only when count.

@@ -75,9 +75,7 @@ cdef void queue_page_out(queue_t* q) noexcept:
 
 cdef void queue_page_in(queue_t* q, msg_t* m) noexcept:
     cdef entry_t* entry = queue_at(q, q.resident)
-    if m == NULL:
-        entry.is_lost = True
-    else:
+    if m != NULL and entry.message == NULL:
         entry.message = msg_ref(m)
     q.resident += 1
     q.resident_bytes += entry_bytes(entry)
@@ -104,6 +102,24 @@ cdef void queue_pop(queue_t* q) noexcept:
         free(q.ring)
         q.ring = NULL
         q.head = q.mask = 0
+
+
+cdef void queue_sweep(queue_t* q) noexcept:
+    cdef uint32_t i, kept = 0, resident = 0
+    cdef entry_t* entry
+    for i in range(q.count):
+        entry = queue_at(q, i)
+        if entry.doom:
+            if i < q.resident:
+                q.resident_bytes -= entry_bytes(entry)
+            entry_release(q, entry)
+            continue
+        resident += i < q.resident
+        if kept != i:
+            queue_at(q, kept)[0] = entry[0]
+        kept += 1
+    q.count = kept
+    q.resident = resident
 
 
 cdef void queue_clear(queue_t* q) noexcept:

@@ -63,6 +63,7 @@ cdef recipients_t* recipients_find(object answer, dict clients, ClientChanges ch
     recipients.named = <uint32_t>named
     for i in range(recipients.count):
         target_init(&recipients.targets[i], <PyObject*>sessions[i], <uint8_t>qos_maximum, 0)
+        recipients.targets[i].is_direct = True
     recipients.slots = <uint16_t*>&recipients.targets[recipients.count]
     for i in range(named):
         recipients.slots[i] = hash(client_ids[i]) & (CLIENT_SLOTS - 1)

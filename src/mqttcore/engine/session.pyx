@@ -1,12 +1,13 @@
 """Sessions: in-flight windows, queues and resends of one client id."""
 
-from cpython.ref cimport PyObject, Py_XINCREF
+from cpython.ref cimport PyObject, Py_XDECREF, Py_XINCREF
 from libc.stdlib cimport free
 
 from mqttcore.codec.codes cimport PT_PUBREL
 from mqttcore.engine.core cimport (
     DROP_EXPIRED,
     DROP_LOST,
+    DROP_NOT_AUTHORIZED,
     DROP_QUEUE_FULL,
     DROP_SESSION_ENDED,
     DROP_SLOW_READER,
@@ -14,6 +15,7 @@ from mqttcore.engine.core cimport (
     DROP_TOTAL_FULL,
 )
 from mqttcore.engine.journal cimport Journal
+from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport (
     Message,
     Publisher,
@@ -25,6 +27,7 @@ from mqttcore.engine.message cimport (
     stored_ref,
     stored_unref,
 )
+from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport (
     entry_t,
     queue_at,
@@ -141,9 +144,12 @@ cdef class Session(Subscriber):
 
     cdef int deliver(self, pub_t* pub, target_t* target) except -1:
         cdef uint8_t qos = target.qos
+        cdef int readable
         cdef subids_t* ids = target.subids
         cdef uint8_t retain = 1 if pub.is_replay or (pub.retain and target.retain_as_published) else 0
         cdef Outlet link = self.link
+        if self.guards & GUARD_HOOK and link is not None:
+            return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
             if target.own_qos == 0xFF:
                 return 0              # [MQTT-3.8.3-3]
@@ -151,10 +157,19 @@ cdef class Session(Subscriber):
             ids = target.own_subids
         if qos > pub.qos:
             qos = pub.qos
+        if target.is_direct:
+            retain |= IS_DIRECT
+        elif self.guards & GUARD_RULES:
+            readable = self.readable_qos(pub.topic, pub.topic_size)
+            if readable < qos:
+                if readable < 0:
+                    self.count_drop(DROP_NOT_AUTHORIZED)
+                    return 0
+                qos = readable
         if qos == 0:
             if link is not None:
                 if self.queue_qos0.count == 0 and link.out.pending < self.core.limits.output_high_water_bytes:
-                    if not link.send_publish(pub, 0x30 | retain, 0, ids):
+                    if not link.send_publish(pub, 0x30 | (retain & IS_RETAINED), 0, ids):
                         self.count_drop(DROP_TOO_LARGE)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
@@ -171,12 +186,35 @@ cdef class Session(Subscriber):
             return 0
         return self.enqueue(pub, qos, retain, target, ids)
 
+    cdef int deliver_asked(self, pub_t* pub, target_t* target) except -1:
+        # The hook may do anything, to subscriptions, too: what the target refers to is held meanwhile.
+        cdef target_t held = target[0]
+        cdef bint is_allowed
+        Py_XINCREF(held.group)
+        subids_ref(held.subids)
+        subids_ref(held.own_subids)
+        try:
+            is_allowed = self.core.authorize_deliver(self, pub)
+            if is_allowed and not self.has_ended:
+                self.guards &= <uint8_t>~GUARD_HOOK       # it has been asked
+                try:
+                    self.deliver(pub, &held)
+                finally:
+                    self.guards |= GUARD_HOOK
+        finally:
+            subids_unref(held.subids)
+            subids_unref(held.own_subids)
+            Py_XDECREF(held.group)
+        return 0
+
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group,
                       int64_t since_ms) except -1:
         cdef uint16_t packet_id = window_next_id(&self.sent)
         cdef slot_t* slot
         cdef bint has_to_wait = qos == 2 and self.number != 0 and self.core.journal is not None
-        if not has_to_wait and not self.link.send_publish(pub, 0x30 | (qos << 1) | retain, packet_id, ids):
+        if not has_to_wait and not self.link.send_publish(
+            pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids
+        ):
             self.count_drop(DROP_TOO_LARGE)
             return 0
         pub_keep(pub)
@@ -191,7 +229,7 @@ cdef class Session(Subscriber):
         if self.number:
             self.keep_slot(slot, since_ms)
             if has_to_wait:
-                self.link.hold(0x34 | retain, packet_id, 0, None)
+                self.link.hold(0x34, packet_id, 0, None)
         return 1
 
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept:
@@ -199,14 +237,16 @@ cdef class Session(Subscriber):
         self.core.counters.queued_bytes += self.queue.bytes + self.queue_qos0.bytes - before_bytes
 
     cdef int enqueue(self, pub_t* pub, uint8_t qos, uint8_t retain, target_t* target, subids_t* ids) except -1:
-        cdef int64_t before_bytes, before_count, size
+        cdef int64_t before_bytes, before_count
+        cdef int64_t bytes_maximum = self.queued_bytes_maximum()
+        cdef int64_t size
         cdef entry_t* entry
         cdef msg_t* m
         if self.has_ended:
             return 0
         m = pub_keep(pub)
         size = msg_bytes(m)
-        if size > self.core.limits.queued_bytes_maximum:
+        if size > bytes_maximum:
             self.count_drop(DROP_QUEUE_FULL if qos else DROP_SLOW_READER)     # nothing makes room for it
             return 0
         if size > self.core.limits.queued_total_bytes_maximum:
@@ -247,8 +287,8 @@ cdef class Session(Subscriber):
     cdef bint is_over_limit(self, int64_t size) noexcept:
         # Whether one more message of this size is too much for the queues.
         return (
-            <int64_t>self.queue.count + self.queue_qos0.count >= <int64_t>self.core.limits.queued_messages_maximum
-            or self.queue.bytes + self.queue_qos0.bytes + size > self.core.limits.queued_bytes_maximum
+            <int64_t>self.queue.count + self.queue_qos0.count >= <int64_t>self.queued_messages_maximum()
+            or self.queue.bytes + self.queue_qos0.bytes + size > self.queued_bytes_maximum()
         )
 
     cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
@@ -276,9 +316,24 @@ cdef class Session(Subscriber):
 
     cdef bint is_congested(self, uint32_t n) noexcept:
         return (
-            <int64_t>self.queue.count * n > <int64_t>self.core.limits.queued_messages_maximum * (n - 1)
-            or self.queue.bytes * n > self.core.limits.queued_bytes_maximum * (n - 1)
+            <int64_t>self.queue.count * n > <int64_t>self.queued_messages_maximum() * (n - 1)
+            or self.queue.bytes * n > self.queued_bytes_maximum() * (n - 1)
         )
+
+    cdef uint32_t queued_messages_maximum(self) noexcept:
+        cdef uint32_t maximum = self.core.limits.queued_messages_maximum
+        return maximum if self.rights is None else min(maximum, self.rights.queued_messages_maximum)
+
+    cdef int64_t queued_bytes_maximum(self) noexcept:
+        cdef int64_t maximum = self.core.limits.queued_bytes_maximum
+        return maximum if self.rights is None else min(maximum, self.rights.queued_bytes_maximum)
+
+    cdef int readable_qos(self, const uint8_t* topic, Py_ssize_t size) noexcept:
+        cdef uint8_t verdict
+        if self.rights is None:
+            return 2
+        verdict = self.rights.verdict(MAY_SUBSCRIBE, topic, size, hash_bytes(topic, size, &self.core.topics.tree.key))
+        return verdict & VERDICT_QOS if verdict else -1
 
     cdef bint has_window(self) noexcept:
         return self.sent.count < self.window_size and self.sent.bytes < self.core.limits.in_flight_bytes_maximum
@@ -293,16 +348,18 @@ cdef class Session(Subscriber):
         )
 
     cdef int pump(self) except -1:
+        cdef Outlet link = self.link
         self.has_acked = False
-        if self.link is None:
+        if link is None:
             return 0
+        # A hook that is asked on the way may end the connection.
         if self.resend != NULL:
             self.pump_resends()
-        if self.queue_qos0.count:
+        if self.queue_qos0.count and self.link is link:
             self.pump_queue(&self.queue_qos0)
-        if self.queue.count and self.resend == NULL:
+        if self.queue.count and self.resend == NULL and self.link is link:
             self.pump_queue(&self.queue)
-        if self.replays is not None and self.queue.count == 0 and self.resend == NULL:
+        if self.replays is not None and self.queue.count == 0 and self.resend == NULL and self.link is link:
             self.pump_replays()
         return 0
 
@@ -312,20 +369,22 @@ cdef class Session(Subscriber):
         cdef int64_t before_bytes = self.queue.bytes + self.queue_qos0.bytes
         cdef int64_t before_count = <int64_t>self.queue.count + self.queue_qos0.count
         cdef uint32_t high = self.core.limits.output_high_water_bytes
+        if self.guards & GUARD_HOOK:
+            return self.pump_asked(queue)
         try:
             while queue.count and self.link.out.pending < high:
                 entry = queue_head(queue)
                 if self.is_too_old(entry):
                     self.forget(entry.key, entry.stored)
                     self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
-                elif entry.message == NULL:
-                    if not entry.is_lost:
-                        break                             # on its way from the store
+                elif entry.doom:
                     self.forget(entry.key, entry.stored)
-                    self.count_drop(DROP_LOST)
+                    self.count_drop(entry.doom - 1)
+                elif entry.message == NULL:
+                    break                                 # on its way from the store
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
-                    if not self.link.send_publish(&pub, 0x30 | entry.retain, 0, entry.subids):
+                    if not self.link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
                         self.count_drop(DROP_TOO_LARGE)
                 elif not self.has_window():
                     break
@@ -338,8 +397,51 @@ cdef class Session(Subscriber):
                 queue_pop(queue)
         finally:
             self.queue_bytes(before_bytes, before_count)
-        if queue.resident < queue.count and queue.resident <= self.core.limits.queued_resident_messages // 2:
-            self.want_page()
+        return self.page_ahead(queue)
+
+    cdef int pump_asked(self, queue_t* queue) except -1:
+        # As pump_queue, asking the hook, which may do anything: so what is at the head is looked at again behind it.
+        cdef Outlet link = self.link
+        cdef entry_t* entry
+        cdef msg_t* m
+        cdef pub_t pub
+        cdef bint is_allowed
+        cdef int64_t before_bytes, before_count
+        while self.link is link and queue.count and link.out.pending < self.core.limits.output_high_water_bytes:
+            entry = queue_head(queue)
+            if entry.doom:
+                self.drop_head_of(queue, entry.doom - 1)
+                continue
+            if entry.message == NULL or entry.qos and not self.has_window():
+                break
+            m = msg_ref(entry.message)
+            try:
+                msg_view(m, &pub)
+                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub)
+                if self.link is not link or not queue.count or queue_head(queue).message != m:
+                    continue
+                entry = queue_head(queue)
+                before_bytes = self.queue.bytes + self.queue_qos0.bytes
+                before_count = <int64_t>self.queue.count + self.queue_qos0.count
+                if self.is_too_old(entry):
+                    self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
+                    self.forget(entry.key, entry.stored)
+                elif not is_allowed:
+                    self.forget(entry.key, entry.stored)
+                else:
+                    if entry.qos:
+                        if self.send_new(&pub, entry.qos, entry.retain, entry.subids, entry.group, entry.since_ms):
+                            self.forget(entry.key, NULL)  # the slot's record stands for it now
+                        else:
+                            self.forget(entry.key, entry.stored)
+                    elif not link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
+                        self.count_drop(DROP_TOO_LARGE)
+                queue_pop(queue)
+                self.queue_bytes(before_bytes, before_count)
+            finally:
+                msg_unref(m)
+        if self.link is link:
+            self.page_ahead(queue)
         return 0
 
     cdef int pump_replays(self) except -1:
@@ -347,7 +449,10 @@ cdef class Session(Subscriber):
         cdef msg_t* m
         cdef pub_t pub
         cdef int budget = REPLAY_BUDGET
+        cdef int readable
         cdef uint8_t qos
+        cdef Outlet link = self.link
+        cdef bint is_allowed
         while self.replays is not None:
             replay = self.first_replay()
             while (
@@ -366,7 +471,26 @@ cdef class Session(Subscriber):
                     continue          # [MQTT-3.8.3-3]
                 msg_view(m, &pub)
                 qos = m.qos if m.qos < replay.qos else replay.qos
-                if qos:
+                if self.guards & GUARD_RULES:
+                    readable = self.readable_qos(pub.topic, pub.topic_size)
+                    if readable < 0:
+                        self.count_drop(DROP_NOT_AUTHORIZED)
+                        continue
+                    if readable < qos:
+                        qos = readable
+                if self.guards & GUARD_HOOK:
+                    msg_ref(m)
+                    try:
+                        is_allowed = self.core.authorize_deliver(self, &pub)
+                        if self.link is not link or self.replays is None or self.first_replay() is not replay:
+                            return 0
+                        if is_allowed and qos:
+                            self.send_new(&pub, qos, 1, replay.subids, NULL, self.core.now_ms)
+                        elif is_allowed and not link.send_publish(&pub, 0x31, 0, replay.subids):
+                            self.count_drop(DROP_TOO_LARGE)
+                    finally:
+                        msg_unref(m)
+                elif qos:
                     self.send_new(&pub, qos, 1, replay.subids, NULL, self.core.now_ms)
                 elif not self.link.send_publish(&pub, 0x31, 0, replay.subids):
                     self.count_drop(DROP_TOO_LARGE)
@@ -473,6 +597,7 @@ cdef class Session(Subscriber):
         # what was sent on this connection is resend_at minus what was completed since, and new ids wait for the end.
         cdef slot_t* slot
         cdef uint32_t unsent
+        cdef Outlet link = self.link
         while self.resend_at < self.resend_count:
             unsent = self.resend_count - self.resend_at
             slot = window_find(&self.sent, self.resend[self.resend_at])
@@ -483,6 +608,8 @@ cdef class Session(Subscriber):
                 if self.link.out.pending >= self.core.limits.output_high_water_bytes:
                     return 0
                 self.send_again(slot)
+                if self.link is not link:
+                    return 0          # a hook was asked
             self.resend_at += 1
         free(self.resend)
         self.resend = NULL
@@ -492,15 +619,19 @@ cdef class Session(Subscriber):
     cdef int send_again(self, slot_t* slot) except -1:
         cdef pub_t pub
         if slot.state != AWAIT_PUBACK and slot.key and self.core.journal is not None and self.core.journal.is_unsafe(slot.key):
-            return self.link.hold(0x62 if slot.state == AWAIT_PUBCOMP else 0x3C | slot.retain, slot.packet_id, 0, None)
+            return self.link.hold(0x62 if slot.state == AWAIT_PUBCOMP else 0x3C, slot.packet_id, 0, None)
         if slot.state == AWAIT_PUBCOMP:
             return self.link.send_ack(0x62, slot.packet_id, 0)
         if slot.message == NULL:              # the store did not have it any more
             self.count_drop(DROP_LOST)
             return self.finish_slot(slot)
+        if self.guards & GUARD_HOOK:
+            slot = self.ask_again(slot)
+            if slot == NULL:
+                return 0
         msg_view(slot.message, &pub)
         if not self.link.send_publish(
-            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | slot.retain, slot.packet_id, slot.subids
+            &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | (slot.retain & IS_RETAINED), slot.packet_id, slot.subids
         ):
             # The new connection takes smaller packets: as if it had been completed [MQTT-3.1.2-25].
             self.count_drop(DROP_TOO_LARGE)
@@ -513,7 +644,7 @@ cdef class Session(Subscriber):
         if slot == NULL or slot.state != AWAIT_PUBREC or slot.message == NULL:
             return 0
         msg_view(slot.message, &pub)
-        if not self.link.send_publish(&pub, 0x34 | slot.retain, packet_id, slot.subids):
+        if not self.link.send_publish(&pub, 0x34 | (slot.retain & IS_RETAINED), packet_id, slot.subids):
             self.count_drop(DROP_TOO_LARGE)
             self.finish_slot(slot)
             self.has_acked = True
@@ -545,13 +676,25 @@ cdef class Session(Subscriber):
         if self.will != NULL:
             will = self.will.stored.key
         key = journal.put_session(
-            self.number, self.session_expiry_s, is_connected, self.expires_ms, will, self.will_delay_s,
+            self.number, self.session_expiry_s, is_connected, 0 if is_connected else self.expires_ms, will, self.will_delay_s,
             self.will_due_ms, self.client_id.encode(), (self.user_name or "").encode(),
-            (self.identity_name or "").encode(),
+            (self.owner or "").encode(),
         )
         if self.key:
             journal.delete(self.key)
         self.key = key
+        return 0
+
+    cdef int keep_subscription(self, bytes topic_filter, uint8_t options, uint32_t subid) except -1:
+        cdef Journal journal = self.core.journal
+        if journal is None or self.number == 0:
+            return 0
+        if self.subscription_keys is None:
+            self.subscription_keys = {}
+        key = self.subscription_keys.get(topic_filter)
+        if key is not None:
+            journal.delete(key)
+        self.subscription_keys[topic_filter] = journal.put_subscription(self.number, options, subid, topic_filter)
         return 0
 
     cdef int keep_slot(self, slot_t* slot, int64_t since_ms) except -1:
@@ -583,8 +726,12 @@ cdef class Session(Subscriber):
             self.core.counters.paged_out += 1
         return 0
 
-    cdef int want_page(self) except -1:
-        if not self.is_paging and self.core.journal is not None:
+    cdef int page_ahead(self, queue_t* queue) except -1:
+        # Asks for what is in the store alone before the last of what is in memory is sent.
+        if (
+            queue.resident < queue.count and queue.resident <= self.core.limits.queued_resident_messages // 2
+            and not self.is_paging and self.core.journal is not None
+        ):
             self.is_paging = True
             self.core.journal.paging.append(self)
         return 0
@@ -623,13 +770,37 @@ cdef class Session(Subscriber):
                     m = message.ref
                     m.stored = entry.stored
                     entry.stored.message = m
-            if entry.message == NULL:
-                queue_page_in(&self.queue, m)
-                self.core.counters.paged_in += m != NULL
-            else:
-                self.queue.resident += 1
-                self.queue.resident_bytes += entry.stored.bytes
+            if m == NULL:
+                entry.doom = 1 + DROP_LOST
+            elif entry.message == NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
+                # Rights were taken away while it was out of sight. Another member may have what was shared.
+                entry.doom = 1 + DROP_NOT_AUTHORIZED
+                if entry.group != NULL:
+                    self.core.redistribute(m, <object>entry.group, self)
+                    entry = queue_at(&self.queue, self.queue.resident)
+            self.core.counters.paged_in += m != NULL and entry.message == NULL
+            queue_page_in(&self.queue, m)
         return True
+
+    cdef slot_t* ask_again(self, slot_t* slot) except? NULL:
+        # The slot to send again, NULL: it is not to be. Slots move while the hook is asked.
+        cdef Outlet link = self.link
+        cdef uint16_t packet_id = slot.packet_id
+        cdef msg_t* m = msg_ref(slot.message)
+        cdef pub_t pub
+        cdef bint is_allowed
+        try:
+            msg_view(m, &pub)
+            is_allowed = self.core.authorize_deliver(self, &pub)
+            slot = window_find(&self.sent, packet_id)
+            if self.link is not link or slot == NULL or slot.message != m:
+                return NULL
+            if not is_allowed:
+                self.finish_slot(slot)
+                return NULL
+        finally:
+            msg_unref(m)
+        return slot
 
     # --- from the client ----------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ cdef struct target_t:
     uint8_t qos                     # highest of the merged subscriptions
     uint8_t own_qos                 # the same without No Local subscriptions; 0xFF: all are No Local
     uint8_t retain_as_published     # any of them asks for it
+    uint8_t is_direct               # the receiver was named, not found by its subscriptions: they do not have to allow it
 
 
 # Recipients that a handler named for a message; recipients.pxd says how long they hold.

@@ -108,6 +108,7 @@ cdef int target_init(target_t* target, PyObject* subscriber, uint8_t options, ui
     target.subscriber = subscriber
     target.subids = target.own_subids = NULL
     target.group = NULL
+    target.is_direct = False
     target.qos = options & OPT_QOS
     target.own_qos = 0xFF if options & OPT_NO_LOCAL else target.qos
     target.retain_as_published = (options & OPT_RETAIN_AS_PUBLISHED) != 0

@@ -72,7 +72,7 @@ class SessionRecord(Record, frozen=True, kw_only=True, tag="session"):
     number: what other records call it; no other session ever had it. expires_at: when it ends; 0 while it is connected,
     and for session_expiry_s 4294967295. will_message: key of the message record, 0: none. will_due_at: when a will that
     is being delayed is published; 0: its session is connected, or there is none. user_name: of the CONNECT.
-    identity_name: whom authentication found. Both are empty when there was none.
+    identity_name: to whom it belongs. Both are empty when there was none.
     """
 
     KIND: ClassVar[int] = 1
@@ -137,7 +137,8 @@ class EntryRecord(Record, frozen=True, kw_only=True, tag="entry"):
     """A message that a session is to get or is getting.
 
     state: 0 queued, packet_id is 0; 1 PUBLISH of QoS 1 sent, PUBACK awaited; 2 PUBLISH of QoS 2 sent, PUBREC awaited;
-    3 PUBREL sent, PUBCOMP awaited, message is 0. queued_at: since when. qos, retain: of the delivery.
+    3 PUBREL sent, PUBCOMP awaited, message is 0. queued_at: since when. qos: of the delivery.
+    flags: 1 it goes out with RETAIN, 128 its receiver was named, so no subscription has to allow it.
     subscription_ids: encoded properties. share: the `$share/…` filter it came through, or empty.
     """
 
@@ -150,7 +151,7 @@ class EntryRecord(Record, frozen=True, kw_only=True, tag="entry"):
     packet_id: int
     state: int
     qos: int
-    retain: bool
+    flags: int
     subscription_ids: bytes
     share: str
 

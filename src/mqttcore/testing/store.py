@@ -93,7 +93,7 @@ def sample_records() -> list[tuple[int, records.Record]]:
                 packet_id=0,
                 state=0,
                 qos=1,
-                retain=True,
+                flags=0x81,
                 subscription_ids=b"\x0b\x01",
                 share="$share/g/a/#",
             ),

@@ -29,6 +29,9 @@ class Connection:
             options["properties"] = to_paho(PacketTypes.CONNECT, command["properties"])
         else:
             options["clean_session"] = command["clean_start"]
+        tls = command["tls"]
+        if tls is not None:
+            options["tls_params"] = aiomqtt.TLSParameters(tls["ca"], tls.get("certificate"), tls.get("key"))
         self.client = aiomqtt.Client(
             command["host"],
             command["port"],

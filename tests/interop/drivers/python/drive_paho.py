@@ -56,6 +56,9 @@ class Connection:
         if will is not None:
             extra = {"properties": to_paho(PacketTypes.WILLMESSAGE, will["properties"])} if self.version == 5 else {}
             client.will_set(will["topic"], bytes.fromhex(will["payload"]), will["qos"], will["retain"], **extra)
+        tls = command["tls"]
+        if tls is not None:
+            client.tls_set(tls["ca"], tls.get("certificate"), tls.get("key"))
         how: dict[str, Any] = {}
         if self.version == 5:
             how["clean_start"] = command["clean_start"]
