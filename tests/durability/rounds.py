@@ -33,7 +33,10 @@ DRAIN_S = 60.0
 
 @dataclass
 class Setup:
-    """What is tried. deaths: how the broker ends, chosen at random. power: takes back what was not synced."""
+    """What is tried. deaths: how the broker ends, chosen at random. power: takes back what was not synced.
+
+    faults: what the disk does for a part of some rounds, arguments of `Power.set`, chosen at random.
+    """
 
     path: Path
     seed: int
@@ -41,6 +44,7 @@ class Setup:
     settings: dict[str, Any] = field(default_factory=dict)
     deaths: tuple[str, ...] = ("kill", "kill", "kill", "kill", "stop and kill", "stop and go", "term")
     power: Power | None = None
+    faults: tuple[dict[str, Any], ...] = ()
     round_s: tuple[float, float] = (0.02, 0.15)
     window: int = 20
 
@@ -191,6 +195,11 @@ class Checker:
             await peer.connect(port)
         work = [asyncio.ensure_future(self._change(rng)), asyncio.ensure_future(self._churn(rng))]
         await asyncio.sleep(rng.uniform(*self.setup.round_s))
+        if self.setup.power is not None and self.setup.faults:
+            self.setup.power.set(**rng.choice(self.setup.faults))
+            await asyncio.sleep(rng.uniform(*self.setup.round_s))
+            self.setup.power.set()
+            await asyncio.sleep(rng.uniform(*self.setup.round_s))
         await self._brokers.end(rng.choice(self.setup.deaths))
         for task in work:
             task.cancel()

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from mqttcore import Broker, SessionStore, StoreBatch, hookimpl, records
-from mqttcore.config import Config, Limits, Listener
+from mqttcore.config import Config, Limits, Listener, StoreSettings
 from mqttcore.plugins.discovery import open_source_tree
 
 open_source_tree()
@@ -78,7 +78,7 @@ async def _serve(options: dict[str, Any]) -> None:
     store.__class__ = STORES[options["store"]]
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    config = Config(listeners=[Listener(port=0)], limits=LIMITS, sys_interval_s=0)
+    config = Config(listeners=[Listener(port=0)], limits=LIMITS, sys_interval_s=0, store=StoreSettings(retry_s=0.05))
     async with Broker(config, plugins=[_Plugin(store)]) as broker:
         print("port", broker.addresses[0][2], flush=True)  # noqa: T201
         await stop.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -32,6 +33,25 @@ async def test_power_cut_keeps_what_was_synced(tmp_path: Path, rounds: int | Non
     print(checker.summary())  # noqa: T201
     assert ledger.faults == [], checker.summary()
     assert checker.pages_lost > 0
+
+
+@pytest.mark.timeout(0)
+async def test_faulty_disk_makes_no_liar(tmp_path: Path, rounds: int | None, seed: int):
+    """A sync that fails, no space, a sync that takes 200 ms; then it works again, and the power goes."""
+    watched = tmp_path / "data"
+    watched.mkdir(mode=0o700)
+    power = Power(build(tmp_path), watched, tmp_path / "power")
+    faults: tuple[dict[str, float], ...] = (
+        {"sync_errno": errno.EIO},
+        {"write_errno": errno.ENOSPC},
+        {"write_errno": errno.EIO},
+        {"sync_delay_s": 0.2},
+    )
+    checker = Checker(Setup(watched / "broker.db", seed, power=power, faults=faults, deaths=("kill",)))
+    ledger = await checker.run(rounds or POWER_ROUNDS)
+    print(checker.summary())  # noqa: T201
+    assert ledger.faults == [], checker.summary()
+    assert power.failures > 0
 
 
 @pytest.mark.parametrize(
