@@ -112,9 +112,11 @@ class Peer:
         async with asyncio.timeout(DEADLINE_S):
             return await answer
 
-    async def subscribe(self, topic_filter: str, qos: int) -> None:
+    async def subscribe(self, topic_filter: str, qos: int) -> bool:
+        """Subscribe; whether it was granted, or refused because it cannot be kept."""
         answer = await self.request(Subscribe(self.next_packet_id(), [Subscription(topic_filter, qos)]))
-        assert answer.reason_codes == [qos], answer
+        assert answer.reason_codes in ([qos], [0x80]), answer
+        return answer.reason_codes == [qos]
 
     async def unsubscribe(self, topic_filter: str) -> None:
         await self.request(Unsubscribe(self.next_packet_id(), [topic_filter]))

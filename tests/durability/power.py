@@ -38,11 +38,16 @@ def build(folder: Path) -> Path:
 
 @dataclass
 class _File:
-    """What is on the disk where that is not what is in the file. size: on the disk; None: as it is."""
+    """What is on the disk where that is not what is in the file: page number -> content, size in bytes.
+
+    size: None: as it is. cut: what an unsynced truncation took away, and the size before. It is undone as a whole, with
+    all that came after it, or not at all: file systems keep the order of changes to what a file consists of.
+    """
 
     unsynced: dict[int, bytes] = field(default_factory=dict)
     lost: dict[int, bytes] = field(default_factory=dict)
     size: int | None = None
+    cut: tuple[dict[int, bytes], int] | None = None
 
 
 class Power:
@@ -98,35 +103,50 @@ class Power:
 
 
 def _play(file: _File, kind: int, offset: int, before: bytes, size: int) -> None:
-    if kind == _REMOVED:
-        file.lost.clear()
     if kind in (_SYNCED, _REMOVED):
         file.unsynced.clear()
-        file.size = None
-    elif kind == _FAILED:
+        file.size = file.cut = None
+        if kind == _REMOVED:
+            file.lost.clear()
+        return
+    if kind == _FAILED:
         file.lost.update(file.unsynced)
         file.unsynced.clear()
-    else:
-        if file.size is None:
-            file.size = size
-        for at in range(0, len(before), PAGE):
-            number = (offset + at) // PAGE
-            old = file.lost.pop(number, None)  # written again: the next sync takes it along
-            file.unsynced.setdefault(number, before[at : at + PAGE] if old is None else old)
+        return
+    if file.size is None:
+        file.size = size
+    pages = {(offset + at) // PAGE: before[at : at + PAGE] for at in range(0, len(before), PAGE)}
+    for number, content in pages.items():
+        if number in file.lost:  # written again: the next sync takes it along
+            file.unsynced[number] = file.lost.pop(number)
+        else:
+            file.unsynced.setdefault(number, content)
+    if kind == _CUT:
+        if file.cut is None:
+            file.cut = dict(file.unsynced), file.size
+        for number in pages:
+            del file.unsynced[number]
+        file.size = None
 
 
 def _restore(path: Path, file: _File, rng: random.Random) -> int:
+    fates = dict.fromkeys(file.lost, "lost")
+    fates.update((number, rng.choice(("kept", "lost", "torn"))) for number in file.unsynced)
+    contents, size = {**file.unsynced, **file.lost}, file.size if rng.random() < 0.5 else None
+    if file.cut is not None and rng.random() < 0.5:
+        contents = {**contents, **file.cut[0]}
+        fates = dict.fromkeys(contents, "lost")
+        size = file.cut[1]
     changed = 0
     with path.open("r+b") as target:
-        for number, before in {**file.unsynced, **file.lost}.items():
-            fate = rng.choice(("kept", "lost", "torn")) if number in file.unsynced else "lost"
-            if fate == "kept":
+        for number, before in contents.items():
+            if fates[number] == "kept":
                 continue
             for sector in range(0, PAGE, SECTOR):
-                if fate == "lost" or rng.random() < 0.5:
+                if fates[number] == "lost" or rng.random() < 0.5:
                     target.seek(number * PAGE + sector)
                     target.write(before[sector : sector + SECTOR])
             changed += 1
-        if file.size is not None and rng.random() < 0.5:
-            target.truncate(file.size)
+        if size is not None:
+            target.truncate(size)
     return changed
