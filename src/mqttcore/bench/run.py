@@ -31,6 +31,7 @@ class Options:
 
     version: 4 or 5. payload: bytes. count: messages (connections for `connect`) instead of a duration, without warm-up.
     rate: messages a second of an open loop. stall_s: how long a silent broker is waited for.
+    durable_subscribers: those that subscribe have sessions that outlive their connections.
     websocket_path: where MQTT is spoken in WebSocket; None: plain TCP, but for scenarios that are about WebSocket.
     """
 
@@ -45,6 +46,7 @@ class Options:
     count: int | None = None
     rate: float = 5_000.0
     stall_s: float = 10.0
+    durable_subscribers: bool = False
     tls: ssl.SSLContext | None = None
     websocket_path: str | None = None
 
@@ -131,7 +133,8 @@ class _Run:
             upgrade=upgrade_request(options.host, path) if path else b"",
         )
         for client in range(clients):
-            load.set_client(client, connect_packet(client_id(client), self.version))
+            is_durable = options.durable_subscribers and client >= publishers
+            load.set_client(client, connect_packet(client_id(client), self.version, is_durable=is_durable))
         return load
 
     def begin(self, counter: int) -> None:

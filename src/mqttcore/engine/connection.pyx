@@ -822,9 +822,9 @@ cdef class Connection(Outlet):
                 if self.state == STATE_CLOSED:
                     Py_XDECREF(held.packet)
                 elif held.packet != NULL or (self.version < 5 and PT_PUBACK <= held.first >> 4 <= PT_PUBREC):
+                    # The message has been taken and may be delivered yet, so its id stays: the client, which has not been
+                    # told that it was refused, will send it again.
                     Py_XDECREF(held.packet)
-                    if held.first >> 4 == PT_PUBREC:
-                        self.session.on_pubrel(held.packet_id)
                     self.close_with(reason_code, True, "the store fails")
                 elif PT_PUBACK <= held.first >> 4 <= PT_PUBREC:
                     if held.first >> 4 == PT_PUBREC and held.reason_code < 0x80:
