@@ -136,7 +136,7 @@ def unsubscribe(api: ApiClient, client_id: str, topic_filter: str) -> None:
 @click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True)
 @click.option("--retain", is_flag=True)
 @click.pass_obj
-def publish(api: ApiClient, **given: Any) -> None:
+def publish(api: ApiClient, /, **given: Any) -> None:
     """Publish a message; to how many subscribers it went."""
     found = api.ask("POST", "/publish", body=given)
     _show_one({"reached": found["reached"]})
@@ -192,7 +192,7 @@ def list_bans(api: ApiClient) -> None:
 @click.option("--for", "for_s", type=click.IntRange(min=1), help="Seconds; without it, until it is lifted.")
 @click.option("--reason", default="")
 @click.pass_obj
-def add_ban(api: ApiClient, **given: Any) -> None:
+def add_ban(api: ApiClient, /, **given: Any) -> None:
     """Ban a client id, a user name, an address or a network, and end the connections it has."""
     found = api.ask("POST", "/bans", body=given)
     _show_one({**found["ban"], "disconnected": found["disconnected"]})
