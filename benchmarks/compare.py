@@ -172,7 +172,10 @@ def measure(
     """
     seen: list[tuple[float, int]] = []
     try:
-        with peer.running(core, folder, is_websocket=SCENARIOS[name].is_websocket) as (pid, port):
+        with peer.running(core, folder, is_websocket=SCENARIOS[name].is_websocket, is_p2p=SCENARIOS[name].is_p2p) as (
+            pid,
+            port,
+        ):
 
             def look() -> None:
                 seen.append((cpu_seconds(pid), rss_bytes(pid)))
@@ -236,7 +239,10 @@ def count_syscalls(peer: Peer, name: str, seconds: float, core: int | None) -> s
     folder = certificates() if SCENARIOS[name].is_tls else None
     tls = None if folder is None else ssl.create_default_context(cafile=str(folder / "ca.crt"))
     try:
-        with peer.running(core, folder, is_websocket=SCENARIOS[name].is_websocket) as (pid, port):
+        with peer.running(core, folder, is_websocket=SCENARIOS[name].is_websocket, is_p2p=SCENARIOS[name].is_p2p) as (
+            pid,
+            port,
+        ):
             counter = SyscallCount(pid)
             if counter.tool is None:
                 return f"{name}: system calls not counted, neither perf nor strace is installed"

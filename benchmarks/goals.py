@@ -26,6 +26,7 @@ GOALS = {
     "pairs_q2": Goal(0.30),
     "pairs_v5": Goal(0.42),
     "pairs_ws": Goal(0.55),
+    "pairs_p2p": Goal(0.42),
     "wild": Goal(0.18),
     "retain": Goal(0.35),
     "pairs_tls": Goal(1.0),

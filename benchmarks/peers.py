@@ -93,6 +93,10 @@ WEBSOCKET = {
 }
 
 
+# Where topics name the receiver's client id, ours delivers by that; other brokers by subscription.
+P2P = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_name('p2p_broker.py').absolute()))}"
+
+
 class PeerError(Exception):
     """A broker that did not start."""
 
@@ -111,11 +115,16 @@ class Peer:
 
     @contextmanager
     def running(
-        self, core: int | None, certificates: Path | None = None, *, is_websocket: bool = False
+        self,
+        core: int | None,
+        certificates: Path | None = None,
+        *,
+        is_websocket: bool = False,
+        is_p2p: bool = False,
     ) -> Iterator[tuple[int, int]]:
         """Start it, pinned to *core*; yield (pid, port); stop it, whatever happened.
 
-        certificates: folder with server.crt and server.key; then it speaks TLS.
+        certificates: folder with server.crt and server.key; then it speaks TLS. is_p2p: with a handler for `pairs_p2p`.
         """
         if self.place is not None:
             yield self.place
@@ -129,13 +138,15 @@ class Peer:
                 if self.name not in WEBSOCKET:
                     raise PeerError("we know no way to make it speak WebSocket")
                 command, text = WEBSOCKET[self.name]
+            if is_p2p and self.name == OURS:
+                command = P2P
             tls = ""
             if certificates is not None:
                 if program not in TLS_LINES:
                     raise PeerError("we know no way to make it speak TLS")
                 tls = TLS_LINES[program].format(folder=certificates)
                 if self.name == OURS:
-                    command = command.replace("--port 0", "--config {config} --port 0")
+                    command = command.replace("--port 0", "--config {config}")
             config.write_text(text.format(port=port, other=_free_port(), tls=tls))
             words = shlex.split(command.format(port=port, config=shlex.quote(str(config))))
             words[0] = _find(words[0]) or words[0]

@@ -27,11 +27,13 @@ from mqttcore.errors import (
 )
 
 if TYPE_CHECKING:
+    from mqttcore.batches import BatchTap
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
     from mqttcore.codec import Auth, Connect, Will
-    from mqttcore.config import Config, Limits, Listener, load
+    from mqttcore.config import Authorization, Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
+    from mqttcore.engine.handler import Handler
     from mqttcore.engine.message import Message
     from mqttcore.events import (
         AlarmChanged,
@@ -50,6 +52,10 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.observers import EventStream
+    from mqttcore.repeating import RepeatingCall
+    from mqttcore.sections import Section
+    from mqttcore.services import SubscriptionInfo
     from mqttcore.settings import Secret
     from mqttcore.store import records
     from mqttcore.store.contract import SessionStore, StoreAlarm, StoreBatch, StoreInfo
@@ -60,6 +66,8 @@ __all__ = [
     "Action",
     "AlarmChanged",
     "Auth",
+    "Authorization",
+    "BatchTap",
     "Broker",
     "Challenge",
     "Client",
@@ -79,6 +87,8 @@ __all__ = [
     "ConnectionRefused",
     "Consumed",
     "Event",
+    "EventStream",
+    "Handler",
     "Identity",
     "Limits",
     "Listener",
@@ -102,8 +112,10 @@ __all__ = [
     "ReasonCode",
     "Recipients",
     "Refusal",
+    "RepeatingCall",
     "RetainHandling",
     "Secret",
+    "Section",
     "SessionEnded",
     "SessionStore",
     "StoreAlarm",
@@ -111,6 +123,7 @@ __all__ = [
     "StoreError",
     "StoreInfo",
     "Subscribed",
+    "SubscriptionInfo",
     "TopicHandler",
     "Unsubscribed",
     "Will",
@@ -157,11 +170,18 @@ _PLACES = {
     "Connect": "mqttcore.codec",
     "Secret": "mqttcore.settings",
     "Will": "mqttcore.codec",
+    "BatchTap": "mqttcore.batches",
     "Broker": "mqttcore.broker",
+    "EventStream": "mqttcore.observers",
+    "Handler": "mqttcore.engine.handler",
+    "RepeatingCall": "mqttcore.repeating",
+    "Section": "mqttcore.sections",
+    "SubscriptionInfo": "mqttcore.services",
     "Client": "mqttcore.client",
     "ClientInfo": "mqttcore.broker",
     "Config": "mqttcore.config",
     "Limits": "mqttcore.config",
+    "Authorization": "mqttcore.config",
     "Listener": "mqttcore.config",
     "Message": "mqttcore.engine.message",
     "MessageStream": "mqttcore.subscription",

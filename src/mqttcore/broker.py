@@ -25,6 +25,7 @@ from mqttcore.net.stream import StreamConnection, WebSocketStream
 from mqttcore.net.tls import ServerTls, describe
 from mqttcore.persistence import Persistence, PluginData
 from mqttcore.plugins.manager import Plugins
+from mqttcore.services import Services
 from mqttcore.store.contract import SessionStore
 from mqttcore.store.memory import MemoryStore
 from mqttcore.subscription import MessageStream
@@ -90,7 +91,7 @@ class ClientInfo:
     proxy: ProxyInfo | None
 
 
-class Broker:
+class Broker(Services):
     """An MQTT broker in the running event loop.
 
         async with Broker() as broker:
@@ -108,6 +109,7 @@ class Broker:
         self, config: Config | None = None, *, plugins: Iterable[object] = (), store: SessionStore | None = None
     ) -> None:
         self.config = config if config is not None else Config()
+        super().__init__(events_queued_maximum=self.config.events_queued_maximum)
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
         self._given_store = store
@@ -174,6 +176,7 @@ class Broker:
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
         engine.set_wall_clock(time.time_ns() // 1_000_000)
+        self._observers.attach(engine, self._loop)
         try:
             engine.set_wake(self._wake)
             await self._open_store(engine, plugins)
@@ -297,10 +300,12 @@ class Broker:
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
+        await self._observers.finish(self.config.plugin_timeout_s)
         try:
             if self._plugins is not None:
                 await self._plugins.stop(self)
         finally:
+            self._end_services()
             for server in self._servers:
                 await server.wait_closed()
             for http_server in self._http_servers:
@@ -395,7 +400,7 @@ class Broker:
     @property
     def alarms(self) -> dict[str, str]:
         """What an operator must see now: stable name of the alarm -> what is wrong."""
-        return dict(self._plugins.failures.alarms) if self._plugins is not None else {}
+        return (self._plugins.failures.alarms if self._plugins is not None else {}) | self._alarms
 
     def provide(self, name: str, service: object) -> None:
         """Offer an object to other plugins and the application, until the broker stops.
@@ -514,7 +519,7 @@ class Broker:
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        values = self._running().metrics() | listener_metrics(self._listeners)
+        values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:
@@ -675,7 +680,8 @@ class Broker:
         now_s = time.monotonic()
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
-            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s):
+            sections = {section.name: dict(section.values()) for section in self._sections.values()}
+            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s, sections):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 

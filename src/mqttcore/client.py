@@ -74,6 +74,7 @@ async def open_client(
     local_host: str | None = None,
     tls: ssl.SSLContext | None = None,
     server_name: str | None = None,
+    websocket_path: str | None = None,
     timeout_s: float = 10.0,
     in_flight_maximum: int = 20,
     queue_maximum: int = 1000,
@@ -81,15 +82,29 @@ async def open_client(
     """Open a connection, send *connect* and return the client once the server has accepted it.
 
     unix_path: a Unix socket instead of host and port. local_host: address to connect from. tls: speak TLS, with
-    server_name, or else the host, as the name that the server's certificate must have. timeout_s: for everything up to
-    CONNACK. Raises ConnectionRefused, or ClientError when there is no connection or no CONNACK in time.
+    server_name, or else the host, as the name that the server's certificate must have. websocket_path: speak MQTT in
+    WebSocket, at that path. timeout_s: for everything up to CONNACK. Raises ConnectionRefused, or ClientError when
+    there is no connection or no CONNACK in time.
     """
     client = Client(connect, in_flight_maximum=in_flight_maximum, queue_maximum=queue_maximum)
     loop = asyncio.get_running_loop()
     place = unix_path or f"{host}:{port}"
     try:
         async with asyncio.timeout(timeout_s):
-            if unix_path is not None:
+            if websocket_path is not None:
+                from mqttcore.client_websocket import connect_websocket  # aiohttp, which few want
+
+                await connect_websocket(
+                    client._wire,
+                    host=host,
+                    port=port,
+                    path=websocket_path,
+                    unix_path=unix_path,
+                    local_host=local_host,
+                    tls=tls,
+                    server_name=server_name,
+                )
+            elif unix_path is not None:
                 # asyncio insists on a name where TLS checks one.
                 await loop.create_unix_connection(
                     lambda: client._wire, unix_path, ssl=tls, server_hostname=(server_name or host) if tls else None
@@ -113,6 +128,11 @@ async def open_client(
         raise ClientError(f"cannot connect to {place}: {_os_error_text(error)}") from error
     except OSError as error:
         raise ClientError(f"cannot connect to {place}: {_os_error_text(error)}") from error
+    except ClientError as error:
+        client.abort()
+        if websocket_path is None or isinstance(error, ConnectionRefused | ConnectionLost):
+            raise
+        raise ClientError(f"cannot connect to {place}: {error}") from error
     except BaseException:
         client.abort()
         raise

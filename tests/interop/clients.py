@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -58,6 +58,7 @@ class Client:
     can: frozenset[str]
     needs: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+    is_websocket: bool = False
 
     def missing(self) -> str | None:
         """Return why this client cannot run here, None when it can."""
@@ -89,6 +90,12 @@ def _java(name: str, main: str, versions: tuple[int, ...], cannot: set[str]) -> 
     return Client(name, command, versions, ALL - cannot, ("java", str(jar)))
 
 
+def _in_websocket(client: Client) -> Client:
+    """Return the client whose driver speaks MQTT in WebSocket, at the path /mqtt."""
+    variables = (*client.variables, ("MQTTCORE_INTEROP_WEBSOCKET", "/mqtt"))
+    return replace(client, name=f"{client.name}_ws", variables=variables, is_websocket=True)
+
+
 V5_ONLY = {
     PUBLISH_REASON,
     SUBSCRIBE_OPTIONS,
@@ -99,7 +106,7 @@ V5_ONLY = {
     SERVER_REASON,
 }
 
-CLIENTS = (
+_CLIENTS = (
     _python(
         "paho1",
         "drive_paho.py",
@@ -170,3 +177,6 @@ CLIENTS = (
     # HiveMQ's client chooses subscription identifiers and topic aliases itself
     _java("hivemq", "HiveMq", (4, 5), {SUBSCRIPTION_ID, TOPIC_ALIAS}),
 )
+
+# Those that speak WebSocket, too, do it as clients of their own.
+CLIENTS = (*_CLIENTS, *(_in_websocket(one) for one in _CLIENTS if one.name in ("paho2", "aiomqtt", "mqttjs")))

@@ -25,8 +25,8 @@ have() { # have WHAT TOOL...: true when all tools are there
 echo "interop: paho-mqtt 1.x"
 "$python" -m pip install --quiet --no-deps --upgrade --target "$build/paho1" 'paho-mqtt<2'
 
-if have MQTT.js node npm; then
-    echo "interop: MQTT.js"
+if have "MQTT.js, Paho JavaScript" node npm; then
+    echo "interop: MQTT.js, Paho JavaScript"
     mkdir -p "$build/node"
     cp "$drivers/node/package.json" "$build/node/"
     npm install --prefix "$build/node" --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null

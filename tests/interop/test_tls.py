@@ -13,8 +13,12 @@ from interop.clients import Client
 from interop.driver import Driver, Failed, Message
 from interop.wire import Wire, for_clients
 
+# Clients that speak WebSocket come to the second listener.
+NAMES = (("tls", "mqtt"), ("wss", "http"))
 CONFIG = """\
 [[listeners]]
+name = "{name}"
+protocol = "{protocol}"
 host = "127.0.0.1"
 port = 0
 [listeners.tls]
@@ -26,6 +30,10 @@ client_ca_file = "{authority.file}"
 client_certificate = "required"
 identity_is_user_name = true
 """
+
+
+def config_of(server: Issued, further: str = "") -> str:
+    return "".join(CONFIG.format(name=name, protocol=protocol, server=server) + further for name, protocol in NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +48,14 @@ def own(authority: Authority) -> Issued:
 
 @pytest.fixture(scope="module")
 def tls_broker(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    config = CONFIG.format(server=authority.server())
+    config = config_of(authority.server())
     with running_broker(tmp_path_factory.mktemp("tls"), config, kind="mqttcore") as broker:
         yield broker
 
 
 @pytest.fixture(scope="module")
 def mutual_broker(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    config = CONFIG.format(server=authority.server(file="mutual")) + MUTUAL.format(authority=authority)
+    config = config_of(authority.server(file="mutual"), MUTUAL.format(authority=authority))
     with running_broker(tmp_path_factory.mktemp("mutual"), config, kind="mqttcore") as broker:
         yield broker
 

@@ -56,8 +56,8 @@ class Wire:
             "will": will,
             "properties": properties,
         }
-        address = (self.broker.host, self.broker.port)
-        connection = Connection(self.driver, f"n{next(_numbers)}", address, command, self.tls)
+        port = self.broker.websocket_port if self.driver.client.is_websocket else self.broker.port
+        connection = Connection(self.driver, f"n{next(_numbers)}", (self.broker.host, port), command, self.tls)
         self.connections.append(connection)
         return connection
 

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from mqttcore import Broker, Listener
+from mqttcore import Broker, Listener, MqttCoreError
 from mqttcore.http import make_app
 from websocket_wire import RawWebSocket
 
@@ -87,6 +87,16 @@ async def test_errors_are_problems_and_name_no_version(sent, status, title):
         assert problem["title"] == title
         if status == 405:
             assert answer.headers["allow"] == "GET,HEAD"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/mqtt", "/twice"])
+async def test_route_that_is_there_already_is_an_error(path: str):
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response()
+
+    routes = [web.get("/twice", handler), web.get("/other", handler), web.get(path, handler)]
+    with pytest.raises(MqttCoreError, match="route cannot be added"):
+        make_app(Broker(quiet_config()), http(), routes=routes)
 
 
 async def test_failing_handler_is_an_error_of_ours_and_the_next_request_is_answered(caplog):

@@ -37,10 +37,26 @@ _NEVER = 0xFFFFFFFF
 
 _OPTIONS = [
     click.option("-h", "--host", default="localhost", show_default=True, help="Server."),
-    click.option("-p", "--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883, with TLS 8883]"),
+    click.option(
+        "-p",
+        "--port",
+        type=click.IntRange(1, 65535),
+        help="Its port.  [default: 1883, with TLS 8883; of ws:// 80, wss:// 443]",
+    ),
     click.option("--unix", "unix_path", metavar="PATH", help="Unix socket, instead of host and port."),
     click.option(
-        "-L", "--url", metavar="URL", help="mqtt://[user[:password]@]host[:port]/topic, mqtts://…, or unix:///path."
+        "-L",
+        "--url",
+        metavar="URL",
+        help="mqtt://[user[:password]@]host[:port]/topic, mqtts://…, ws://host[:port]/path, wss://…, or unix:///path.",
+    ),
+    click.option(
+        "--websocket",
+        "websocket_path",
+        metavar="[PATH]",
+        is_flag=False,
+        flag_value="/mqtt",
+        help="MQTT in WebSocket, at PATH; without one at /mqtt. ws:// and wss:// imply it.",
     ),
     click.option("-A", "--bind", "local_host", metavar="ADDRESS", help="Local address to connect from."),
     click.option("-i", "--id", "client_id", help="Client identifier; by default a random one."),
@@ -91,6 +107,7 @@ class Connection:
         port: int | None,
         unix_path: str | None,
         url: str | None,
+        websocket_path: str | None,
         local_host: str | None,
         client_id: str | None,
         id_prefix: str | None,
@@ -118,9 +135,20 @@ class Connection:
         if url is not None and url.startswith("unix://"):
             unix_path = _unix_path(url)
         elif url is not None:
-            is_tls = is_tls or url.startswith("mqtts://")
-            host, port, username, password, self.url_topic = _split_url(url, username, password)
+            is_tls = is_tls or url.startswith(("mqtts://", "wss://"))
+            host, port, username, password, rest = _split_url(url, username, password)
+            if url.startswith(("ws://", "wss://")):
+                port = port or (443 if is_tls else 80)
+                websocket_path = f"/{rest}" if rest else websocket_path or "/mqtt"
+            else:
+                self.url_topic = unquote(rest) or None
         self.tls = client_context(is_tls=is_tls, cafile=cafile, certificate=certificate, key=key, insecure=insecure)
+        if websocket_path is not None:
+            if not websocket_path.startswith("/"):
+                raise click.UsageError("--websocket: a path begins with /")
+            if self.tls is not None:
+                self.tls.set_alpn_protocols(["http/1.1"])
+        self.websocket_path = websocket_path
         self.host = host
         self.port = port or (1883 if self.tls is None else 8883)
         self.unix_path = unix_path
@@ -171,6 +199,7 @@ class Connection:
             unix_path=self.unix_path,
             local_host=self.local_host,
             tls=self.tls,
+            websocket_path=self.websocket_path,
             in_flight_maximum=in_flight_maximum,
         )
 
@@ -271,13 +300,14 @@ def _unix_path(url: str) -> str:
 
 def _split_url(
     url: str, username: str | None, password: str | None
-) -> tuple[str, int | None, str | None, str | None, str | None]:
+) -> tuple[str, int | None, str | None, str | None, str]:
+    """Return host, port, user name, password, and what follows the host's slash as it is written."""
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError as error:
         raise click.UsageError(f"-L: {error}") from error
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+    if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
         raise click.UsageError("-L: not like mqtt://host/topic")
     if parts.username is not None:
         username = unquote(parts.username)
@@ -285,4 +315,4 @@ def _split_url(
         password = unquote(parts.password)
     # `#` and `?` are topic characters here, not a URL's fragment and query.
     after_host = url.split("://", 1)[1].partition("/")[2]
-    return parts.hostname, port, username, password, unquote(after_host) or None
+    return parts.hostname, port, username, password, after_host

@@ -22,7 +22,6 @@ cdef class Subscribing:
 
 cdef class Authorizer(Core):
     cdef readonly bint sys_for_anonymous
-    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
 
     cdef int read_authorization(self, object authorization) except -1
     # What an identity gives a client that is being accepted, before its session is looked at. Raises ProtocolError with
@@ -31,7 +30,7 @@ cdef class Authorizer(Core):
     cdef Rights admit_identity(self, Connection conn, object identity, object packet, str user_name,
                                Rights previous)
     # Whether a session may be had by an identity of that name (None: anonymous).
-    cdef bint owns(self, Session session, object identity) noexcept
+    cdef bint owns(self, Session session, object identity) except -1
     # Gives a session an identity and its rights; what they do not allow any more goes.
     cdef int take_identity(self, Session session, object identity, Rights rights) except -1
     # Engine clock at which an identity expires, 0: never. ValueError for what is no time.

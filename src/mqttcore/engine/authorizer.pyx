@@ -18,6 +18,7 @@ from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport change_message
 from mqttcore.engine.connection cimport PAUSE_SUBSCRIBE, STATE_CONNECTED
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUSE, OWNER_REPLACE
+from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE
@@ -87,7 +88,7 @@ cdef class Authorizer(Core):
             raise ValueError("an identity's expires_at_s is no number")
         if at_s > FOREVER_S:
             return 0
-        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.wall_offset_ms, 1)
+        return max(<int64_t>(max(at_s, 0.0) * 1000) - self.birth.wall_offset_ms, 1)
 
     cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous):
         cdef Rights rights
@@ -120,7 +121,7 @@ cdef class Authorizer(Core):
                 raise ProtocolError(refused, "§3.1.2.5", "not authorized to publish the will")
         return rights
 
-    cdef bint owns(self, Session session, object identity) noexcept:
+    cdef bint owns(self, Session session, object identity) except -1:
         # A session that nobody authenticated for is whose who does so first.
         return session.owner is None or (identity is not None and identity.name == session.owner)
 
@@ -185,6 +186,10 @@ cdef class Authorizer(Core):
         self.take_identity(session, identity, rights)
         if session.link is not None:
             self.bind_identity(session)
+            if self.events.mask & EVENT_CLIENT_AUTHENTICATED and session.link is not None:
+                self.events.authenticated(
+                    self.wall_ms(), ClientView.of(<Connection>session.link), identity
+                )
         self.wake()
         return True
 
@@ -309,12 +314,12 @@ cdef class Authorizer(Core):
         cdef Subscribing subscribing = Subscribing.__new__(Subscribing)
         subscribing.packet = packet
         subscribing.decisions = []
-        conn.subscribing = subscribing
+        conn.connect = subscribing
         return self.go_on_subscribing(conn)
 
     cdef int go_on_subscribing(self, Connection conn) except -1:
         # Decides filter by filter; nothing is subscribed before all are. Stops where the hook answers later.
-        cdef Subscribing subscribing = <Subscribing>conn.subscribing
+        cdef Subscribing subscribing = <Subscribing>conn.connect
         cdef object subscription, answer
         cdef list subscriptions = subscribing.packet.subscriptions
         cdef bytes topic_filter
@@ -339,7 +344,7 @@ cdef class Authorizer(Core):
                 answer = RC_UNSPECIFIED_ERROR
             finally:
                 subscribing.is_asking = False
-            if conn.subscribing is not subscribing:
+            if conn.connect is not subscribing:
                 return 0              # the client is gone
             if len(subscribing.decisions) > place:
                 continue              # answered from within
@@ -352,7 +357,7 @@ cdef class Authorizer(Core):
             asked = subscribing.decisions[i]
             if decided > 2 or asked <= 2 and decided < asked:
                 subscribing.decisions[i] = decided
-        conn.subscribing = None
+        conn.connect = None
         for decided in subscribing.decisions:
             self.counters.subscriptions_refused += decided == RC_NOT_AUTHORIZED
         if self.limits.refused_subscribe_disconnects and RC_NOT_AUTHORIZED in subscribing.decisions:
@@ -380,9 +385,9 @@ cdef class Authorizer(Core):
         """
         cdef Connection conn = ClientView.connection_of(client)
         cdef Subscribing subscribing
-        if conn is None or conn.subscribing is None:
+        if conn is None or conn.state != STATE_CONNECTED or conn.connect is None:
             return
-        subscribing = <Subscribing>conn.subscribing
+        subscribing = <Subscribing>conn.connect
         self.decide(conn, subscribing, answer)
         if not subscribing.is_asking:
             self.go_on_subscribing(conn)

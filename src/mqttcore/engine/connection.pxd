@@ -40,8 +40,8 @@ cdef class Connection(Outlet):
     cdef readonly object listener     # what the driver gave: has name and allow_anonymous
     cdef object given_peer            # address of the client, as the driver gave it; None: unknown
     cdef readonly str client_id       # None until a CONNECT was decoded
-    cdef object connect               # the CONNECT while it is being admitted
-    cdef object subscribing           # Subscribing: a SUBSCRIBE that a plugin decides later; None: none
+    # The CONNECT while it is being admitted; once accepted, the authorizer's Subscribing while a SUBSCRIBE is being decided.
+    cdef object connect
     cdef rates_t* rates               # NULL: it may send as fast as it can
     cdef object client                # ClientView, once a hook or handler wanted it; None so far
     cdef readonly str authentication_method       # of the CONNECT, or None
@@ -60,6 +60,7 @@ cdef class Connection(Outlet):
     cdef uint8_t is_reauthenticating
     cdef uint8_t wants_problem_information        # Request Problem Information of the CONNECT
     cdef readonly int16_t close_reason            # reason code with which we closed, -1: the peer did or it was lost
+    cdef uint8_t was_reset            # drivers say so before lost(): by an error, not by the peer's orderly close
     cdef readonly bint is_paused      # the driver shall not read
     cdef readonly str certified_name  # a client certificate is authentication enough: its user name; empty: it names nobody
     cdef uint32_t packet_maximum      # bytes of a packet on this connection, where the listener takes less than the limits
@@ -90,8 +91,6 @@ cdef class Connection(Outlet):
     cdef int drain(self) except -1
     # Address of the client: (host, port), a path, or None; drivers may override.
     cdef object address(self)
-    # What is known of the TLS connection, or None; drivers may override.
-    cdef object tls(self)
     cdef int fail(self, int status) except -1
     cdef int fail_with(self, object error) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -126,8 +125,10 @@ cdef class Connection(Outlet):
     cdef bint answer_fits(self, Py_ssize_t count) except -1
     cdef int on_unsubscribe(self, object packet) except -1
     cdef int on_disconnect(self, object packet) except -1
-    cdef int end(self, bint publish_will) except -1
+    # reason: our words for it when it was not us who closed; detail: more of them.
+    cdef int end(self, bint publish_will, str reason=*, str detail=*) except -1
     cdef int drop_rest(self, Py_ssize_t used) except -1
+    cdef int note_refusal(self, uint8_t reason_code, str reason) except -1
     cdef int refuse_connect(self, object error) except -1
     # CONNACK with an error; the reason only when the client takes packets of that size.
     cdef int send_refusal(self, uint8_t reason_code, str reason) except -1

@@ -43,6 +43,7 @@ from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
+from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REFUSED, EVENT_CONNECTION_CLOSED, EVENT_MESSAGE_DROPPED
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
@@ -167,7 +168,13 @@ cdef class Connection(Outlet):
         self.core.counters.connects_refused += 1
         self.send_refusal(reason_code, reason if self.wants_problem_information else None)
         self.close_reason = reason_code
+        self.note_refusal(reason_code, reason)
         self.end(False)
+
+    cdef int note_refusal(self, uint8_t reason_code, str reason) except -1:
+        if self.core.events.mask & EVENT_CONNECT_REFUSED:
+            self.core.events.refused(self.core.wall_ms(), self.core.view_of(self), reason_code, reason)
+        return 0
 
     @property
     def is_closed(self) -> bool:
@@ -181,9 +188,6 @@ cdef class Connection(Outlet):
 
     cdef object address(self):
         return self.given_peer
-
-    cdef object tls(self):
-        return None
 
     @property
     def tls(self) -> object:
@@ -373,6 +377,7 @@ cdef class Connection(Outlet):
                 self.maximum_packet_size = error.maximum_packet_size
             self.send_refusal(error.reason_code, error.text)
         self.close_reason = error.reason_code
+        self.note_refusal(error.reason_code, error.text)
         return self.end(False)
 
     cdef int connected(self, Session session, uint16_t keep_alive_s) except -1:
@@ -588,8 +593,8 @@ cdef class Connection(Outlet):
         cdef Core core = self.core
         cdef Rights rights = self.session.rights
         cdef int refused
-        if route[0].handler_count:
-            if core.handle(self, pub, route[0], True, reason_code):
+        if route[0].early_count:
+            if core.handle(self, pub, route[0], 0, route[0].early_count, reason_code):
                 return True
             route[0] = core.topics.route(pub.topic, pub.topic_size)
         if rights is not None and rights.has_rules and not verdict_permits(
@@ -606,8 +611,8 @@ cdef class Connection(Outlet):
             if refused or self.state != STATE_CONNECTED:
                 return True
             route[0] = core.topics.route(pub.topic, pub.topic_size)
-        if route[0].handler_count:
-            if core.handle(self, pub, route[0], False, reason_code):
+        if route[0].handler_count > route[0].early_count:
+            if core.handle(self, pub, route[0], route[0].early_count, route[0].handler_count, reason_code):
                 return True
             route[0] = core.topics.route(pub.topic, pub.topic_size)
         if is_for_handlers_only:
@@ -668,6 +673,8 @@ cdef class Connection(Outlet):
             reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
         )
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
+        if self.core.events.mask & EVENT_MESSAGE_DROPPED:
+            self.core.events.count_drop(self.client_id, DROP_NOT_AUTHORIZED)
         if view.qos == 2 and (can_tell or closes):
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
         if closes:
@@ -932,8 +939,10 @@ cdef class Connection(Outlet):
                 ))
             self.session.session_expiry_s = min(expiry, self.core.limits.session_expiry_maximum_s)
         self.session.is_clean = self.session.session_expiry_s == 0
+        if self.core.events.mask & EVENT_CLIENT_DISCONNECTED:
+            self.core.events.disconnected(self.core.wall_ms(), self.core.view_of(self), packet.reason_code)
         # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
-        return self.end(packet.reason_code != RC_SUCCESS)
+        return self.end(packet.reason_code != RC_SUCCESS, "disconnected by client")
 
     # --- bytes out --------------------------------------------------------------------------------------------------
 
@@ -988,18 +997,20 @@ cdef class Connection(Outlet):
             if PyBytes_GET_SIZE(packet) > self.maximum_packet_size:
                 packet = Disconnect(reason_code, {}).encode(5)
             self.send_bytes(packet)
-        return self.end(publish_will)
+        return self.end(publish_will, None, reason)
 
     cdef int lost(self) except -1:
-        return self.end(True)
+        return self.end(True, "connection lost" if self.was_reset else "closed by client")
 
-    cdef int end(self, bint publish_will) except -1:
+    cdef int end(self, bint publish_will, str reason=None, str detail=None) except -1:
         cdef Session session = self.session
         if self.state == STATE_CLOSED:
             return 0
+        if session is not None and self.core.events.mask & EVENT_CONNECTION_CLOSED:
+            self.core.events.closed(self.core.wall_ms(), self.core.view_of(self), self.close_reason, reason, detail)
         self.state = STATE_CLOSED
         self.session = None
-        self.connect = self.subscribing = None
+        self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)
         if self.rates != NULL:
             timer_disarm(&self.core.wheel, &self.rates.timer)

@@ -5,6 +5,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mqttcore.engine.events cimport EventLog
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t
@@ -126,6 +127,7 @@ cdef class Core:
     cdef readonly HookTable hooks
     cdef readonly Rulebook rulebook
     cdef uint32_t hook_mask           # of hooks
+    cdef readonly EventLog events
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
@@ -134,14 +136,16 @@ cdef class Core:
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
     cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
     cdef uint64_t ids_given
-    cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
+    cdef PyObject* congested          # Session or Tap whose queue just ran full, borrowed; the publisher is paused for it
 
+    # Milliseconds since 1970 (UTC).
+    cdef int64_t wall_ms(self) noexcept
     # Delivers to a route and keeps a retained message; the number of targets.
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1
-    # Asks the handlers of the message's route, those that authorise by themselves or the others. 1: it was taken, with the
-    # reason code for its publisher, 0x80 and above refuse it; 0: go on, with the topic's route asked for anew.
-    # client: a Connection, or the ClientView of one that is gone. When Python ran, *pub* points into its kept form.
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    # Asks the handlers first to last - 1 of the message's route. 1: one took it, with the reason code for its publisher,
+    # 0x80 and above refuse it; 0: go on, with the topic's route asked for anew, as a handler may have changed it.
+    # client: a Connection, or the Session of one that is gone. When Python ran, *pub* points into its kept form.
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1
     # A CONNECT that passed the standard's checks: authenticate, then connected() or refused().
     cdef int admit(self, object connection, object packet) except -1
@@ -161,6 +165,8 @@ cdef class Core:
     cdef int begin_subscribe(self, object connection, object packet) except -1
     # 32 hexadecimal digits: eight random bytes of this engine, and a count.
     cdef str new_connection_id(self)
+    # The ClientView of a connection, or of the client whose Session it is, its connection being gone.
+    cdef object view_of(self, object client)
     # The connection that has a ClientView is closed.
     cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.

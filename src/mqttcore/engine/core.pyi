@@ -1,5 +1,6 @@
 from typing_extensions import disjoint_base
 
+from mqttcore.engine.events import EventLog
 from mqttcore.engine.hooks import HookTable
 from mqttcore.engine.permissions import Rulebook
 from mqttcore.engine.retained import RetainedTree
@@ -9,6 +10,8 @@ from mqttcore.engine.topics import TopicTree
 class Core:
     @property
     def topics(self) -> TopicTree: ...
+    @property
+    def events(self) -> EventLog: ...
     @property
     def retained(self) -> RetainedTree: ...
     @property

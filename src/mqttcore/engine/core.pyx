@@ -9,8 +9,14 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
+        raise NotImplementedError
+
+    cdef int64_t wall_ms(self) noexcept:
+        return self.now_ms + self.birth.wall_offset_ms
+
+    cdef object view_of(self, object client):
         raise NotImplementedError
 
     cdef int admit(self, object connection, object packet) except -1:

@@ -22,7 +22,7 @@ cdef class Engine(Authorizer):
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
     cdef dict handlers                    # Handler -> filter
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
-    cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
+    cdef list held_publishers             # (Connection, Session or Tap, due_ms, acked then): read again when there is room
     cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
     cdef bint is_retained_full            # the last retained message was refused for a limit
@@ -49,11 +49,9 @@ cdef class Engine(Authorizer):
     cdef int raise_refusal(self, uint8_t reason_code) except -1
     cdef void bury(self, object subscriber) noexcept
     cdef int publish_will(self, Session session) except -1
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
-    cdef object view_of(self, object client)
-    cdef int publish_will(self, Session session) except -1
     cdef Session make_session(self, str client_id)
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.

@@ -57,6 +57,10 @@ from mqttcore.engine.core cimport (
     DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL, OWNER_IGNORE,
     OWNER_REFUSE,
 )
+from mqttcore.engine.events cimport (
+    EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
+    drop_names,
+)
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
 from mqttcore.engine.message cimport (
@@ -68,13 +72,9 @@ from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
 from mqttcore.engine.subscriber cimport (
-    KIND_SESSION,
-    recipients_ref,
-    recipients_unref,
-    subids_add,
-    subids_unref,
-    target_init,
+    KIND_SESSION, KIND_TAP, recipients_ref, recipients_unref, subids_add, subids_unref, target_init,
 )
+from mqttcore.engine.tap cimport Tap
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_NO_LOCAL,
@@ -149,6 +149,7 @@ cdef class Engine(Authorizer):
         self.hooks = hooks if hooks is not None else HookTable()
         self.hook_mask = self.hooks.mask
         self.now_ms = now_ms
+        self.birth.now_ms = &self.now_ms
         self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
         wheel_init(&self.wheel, now_ms)
         self.read_limits(limits)
@@ -164,6 +165,7 @@ cdef class Engine(Authorizer):
         )
         self.id_prefix = secrets.token_hex(8)
         self.clients = {}
+        self.events = EventLog()
         self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
         self.handlers = {}
@@ -258,10 +260,14 @@ cdef class Engine(Authorizer):
         """Have *callback* called when output appears outside a driver's turn (by publish(), timers, disconnect())."""
         self.on_wake = callback
 
+    @property
+    def wall_clock_ms(self) -> int:
+        """Milliseconds since 1970 (UTC), at `clock_ms`."""
+        return self.wall_ms()
+
     def set_wall_clock(self, wall_ms: int) -> None:
         """Say what time it is, in milliseconds since 1970 (UTC), at `clock_ms`; from there on it goes with that clock."""
-        self.wall_offset_ms = wall_ms - self.now_ms
-        self.birth.wall_ms = wall_ms
+        self.birth.wall_offset_ms = wall_ms - self.now_ms
 
     def advance(self, now_ms: int) -> None:
         """Set the clock and do what became due: keep-alive, wills, expiry, held publishers."""
@@ -269,7 +275,6 @@ cdef class Engine(Authorizer):
 
     cdef int turn(self, int64_t now_ms) except -1:
         self.now_ms = now_ms
-        self.birth.wall_ms = now_ms + self.wall_offset_ms
         self.expired = 0
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
@@ -502,15 +507,15 @@ cdef class Engine(Authorizer):
         try:
             if origin != NULL:
                 client = <Session>origin
-                if route.handler_count and self.handle(client, &pub, route, True, &ignored):
+                if route.early_count and self.handle(client, &pub, route, 0, route.early_count, &ignored):
                     return 0
                 # Its rights may have been replaced since the CONNECT.
                 if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
                     self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
-                if route.handler_count:
-                    if self.handle(client, &pub, route, False, &ignored):
+                if route.handler_count > route.early_count:
+                    if self.handle(client, &pub, route, route.early_count, route.handler_count, &ignored):
                         return 0
                     route = self.topics.route(m.data, m.topic_size)
             self.publish(&pub, route)
@@ -521,55 +526,87 @@ cdef class Engine(Authorizer):
 
     # --- topic handlers ---------------------------------------------------------------------------------------------
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
         cdef uint32_t i
         cdef Handler handler
         cdef recipients_t* recipients
         cdef object answer
+        if route.recipients != NULL and route.recipients_at == first and recipients_stand(
+            route.recipients, self.client_changes
+        ):
+            reason_code[0] = self.deliver_to(pub, route.recipients)
+            return True
         route_ref(route)              # a handler may subscribe
         try:
-            for i in range(route.handler_count):
+            for i in range(first, last):
                 handler = <Handler>route.handlers[i]
-                if handler.is_authorized_by_itself != authorize_themselves:
-                    continue
                 if route.recipients != NULL and route.recipients_at == i and recipients_stand(
                     route.recipients, self.client_changes
                 ):
-                    recipients = recipients_ref(route.recipients)
-                else:
-                    self.counters.handler_calls += 1
-                    answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
-                    if answer is None:
-                        continue
-                    if isinstance(answer, Consumed):
-                        reason_code[0] = answer.reason_code
-                        self.counters.handler_failures += answer is REFUSED
-                        self.counters.handled += answer.reason_code < 0x80
-                        return True
-                    try:
-                        recipients = recipients_find(answer, self.clients, self.client_changes)
-                    except Exception as error:
-                        handler.failed(error)
-                        self.counters.handler_failures += 1
-                        reason_code[0] = RC_UNSPECIFIED_ERROR
-                        return True
+                    reason_code[0] = self.deliver_to(pub, route.recipients)
+                    return True
+                self.counters.handler_calls += 1
+                answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
+                if answer is None:
+                    continue
+                if isinstance(answer, Consumed):
+                    reason_code[0] = answer.reason_code
+                    self.counters.handler_failures += answer is REFUSED
+                    self.counters.handled += answer.reason_code < 0x80
+                    return True
+                try:
+                    recipients = recipients_find(answer, self.clients, self.client_changes)
+                except Exception as error:
+                    handler.failed(error)
+                    self.counters.handler_failures += 1
+                    reason_code[0] = RC_UNSPECIFIED_ERROR
+                    return True
+                try:
                     if answer.is_fixed:
                         self.topics.remember(route, recipients, i)
-                if self.is_refusing:
-                    reason_code[0] = self.refusal_of(pub, recipients.targets, recipients.count)
-                    if reason_code[0]:
-                        recipients_unref(recipients)
-                        return True
-                try:
-                    reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
+                    reason_code[0] = self.deliver_to(pub, recipients)
                 finally:
                     recipients_unref(recipients)
-                self.counters.handled += 1
                 return True
         finally:
             route_unref(route)
         return False
+
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF:
+        # The reason code for the publisher: whether anybody got it, by connection or by queue.
+        cdef pub_t renamed
+        cdef target_t* target
+        cdef uint32_t i
+        cdef uint8_t reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        if self.is_refusing:
+            reason_code = self.refusal_of(pub, recipients.targets, recipients.count)
+            if reason_code:
+                return reason_code
+            reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        recipients_ref(recipients)    # a hook of the delivery may let the route go
+        self.delivering += 1
+        if recipients.topic_size:
+            renamed = pub[0]
+            renamed.kept = NULL
+            renamed.topic = recipients.topic
+            renamed.topic_size = recipients.topic_size
+            pub = &renamed
+        try:
+            for i in range(recipients.count):
+                target = &recipients.targets[i]
+                if (<Subscriber>target.subscriber).is_online or (
+                    recipients.stores_offline and pub.qos and target.qos
+                ):
+                    (<Session>target.subscriber).deliver(pub, target)
+                    reason_code = RC_SUCCESS
+        finally:
+            self.delivering -= 1
+            if recipients.topic_size:
+                pub_done(&renamed)
+            recipients_unref(recipients)
+        self.counters.handled += 1
+        return reason_code
 
     cdef object view_of(self, object client):
         if isinstance(client, Session):       # its connection is gone
@@ -578,46 +615,20 @@ cdef class Engine(Authorizer):
             return ClientView.of(<Connection>client)
         return client
 
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1:
-        # The number of recipients reached: by connection, or by their queue.
-        cdef pub_t renamed
-        cdef target_t* target
-        cdef uint32_t i
-        cdef Py_ssize_t reached = 0
-        if recipients.topic_size:
-            renamed = pub[0]
-            renamed.kept = NULL
-            renamed.topic = recipients.topic
-            renamed.topic_size = recipients.topic_size
-            pub = &renamed
-        self.delivering += 1
-        try:
-            for i in range(recipients.count):
-                target = &recipients.targets[i]
-                if (<Subscriber>target.subscriber).is_online or (
-                    recipients.stores_offline and pub.qos and target.qos
-                ):
-                    (<Session>target.subscriber).deliver(pub, target)
-                    reached += 1
-        finally:
-            self.delivering -= 1
-            if recipients.topic_size:
-                pub_done(&renamed)
-        return reached
-
     def add_handler(
         self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
-        owner: str = ""
+        owner: str = "", on_failure: object = None
     ) -> Handler:
         """Hang a topic handler on the trie: *function(client, message)* is asked before a client's message is routed.
 
         It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
         Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
         by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
-        owner: whose it is, for logs. ValueError when the filter is none, or a shared one.
+        owner: whose it is, for logs; on_failure: takes what went wrong, instead of the log. ValueError when the filter is
+        none, or a shared one.
         """
         cdef Handler handler = Handler(
-            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner
+            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner, on_failure=on_failure
         )
         self.check_filter(topic_filter)
         if topic_filter.startswith(b"$share/"):
@@ -736,37 +747,50 @@ cdef class Engine(Authorizer):
 
     cdef int pause_publisher(self, object connection) except -1:
         cdef Connection publisher = <Connection>connection
-        cdef Session session = <Session>self.congested
+        cdef Subscriber receiver = <Subscriber>self.congested
+        cdef int64_t due_ms = 0               # a tap holds until it has room
+        cdef uint64_t acked = 0
         self.congested = NULL
-        if (
-            self.limits.publisher_pause_ms == 0 or publisher.session is session
-            or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED
-        ):
+        if publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED:
             return 0
+        if receiver.kind == KIND_SESSION:
+            if self.limits.publisher_pause_ms == 0:
+                return 0
+            due_ms = self.now_ms + self.limits.publisher_pause_ms
+            acked = (<Session>receiver).acked
         self.counters.publishers_paused += 1
         publisher.pause(PAUSE_CONGESTED)
-        self.held_publishers.append(
-            (publisher, session, self.now_ms + self.limits.publisher_pause_ms, session.acked)
-        )
+        self.held_publishers.append((publisher, receiver, due_ms, acked))
         return 0
 
     cdef int release_publishers(self) except -1:
-        # Held at most publisher_pause_ms, and for a reader that acknowledged nothing meanwhile not again: one that hangs
-        # must not slow the others down.
+        # A session holds at most publisher_pause_ms, and one that acknowledged nothing meanwhile not again: a reader that
+        # hangs must not slow the others down.
         cdef list still = []
         cdef Connection publisher
-        cdef Session session
+        cdef Subscriber receiver
         cdef list held = self.held_publishers
         self.held_publishers = []
-        for publisher, session, due_ms, acked in held:
-            if due_ms > self.now_ms and session.link is not None and session.is_congested(2):
-                still.append((publisher, session, due_ms, acked))
+        for publisher, receiver, due_ms, acked in held:
+            if receiver.kind == KIND_TAP:
+                if (<Tap>receiver).is_congested(2) and publisher.state == STATE_CONNECTED:
+                    still.append((publisher, receiver, due_ms, acked))
+                else:
+                    publisher.resume(PAUSE_CONGESTED)
+            elif due_ms > self.now_ms and (<Session>receiver).link is not None and (<Session>receiver).is_congested(2):
+                still.append((publisher, receiver, due_ms, acked))
             else:
-                if due_ms <= self.now_ms and session.acked == acked:
-                    session.is_stalled = True
+                if due_ms <= self.now_ms and (<Session>receiver).acked == acked:
+                    (<Session>receiver).is_stalled = True
                 publisher.resume(PAUSE_CONGESTED)
         self.held_publishers.extend(still)
         return 0
+
+    def release_held(self) -> None:
+        """Read publishers again that waited for a tap, where it has room now."""
+        if self.held_publishers:
+            self.release_publishers()
+            self.wake()
 
     # --- CONNECT ----------------------------------------------------------------------------------------------------
 
@@ -820,6 +844,7 @@ cdef class Engine(Authorizer):
             conn.refuse(reason_code)
             return 0
         self.counters.connects_refused += 1
+        conn.note_refusal(reason_code, None)
         return conn.close_with(reason_code, False)
 
     cdef int take_answer(self, Connection conn, object answer) except -1:
@@ -894,6 +919,8 @@ cdef class Engine(Authorizer):
         self.bind_identity(session)
         if conn.state != STATE_CONNECTED:
             return 0
+        if self.events.mask & EVENT_CLIENT_AUTHENTICATED:
+            self.events.authenticated(self.wall_ms(), ClientView.of(conn), identity)
         conn.is_reauthenticating = False
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
@@ -1088,6 +1115,8 @@ cdef class Engine(Authorizer):
                 conn.cork_output()
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
+        if self.events.mask & EVENT_CLIENT_CONNECTED:
+            self.events.connected(self.wall_ms(), ClientView.of(conn), session, present, keep_alive_s)
         conn.connected(session, keep_alive_s)
         self.bind_identity(session)
         session.pump()
@@ -1196,6 +1225,8 @@ cdef class Engine(Authorizer):
                 self.topics.unsubscribe(<const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session)
             self.counters.subscriptions -= len(session.subscriptions)
             session.subscriptions = None
+        if self.events.mask & EVENT_SESSION_ENDED:
+            self.events.session_ended(self.wall_ms(), session.client_id)
         if session.number and self.journal is not None:
             if session.key:
                 self.journal.delete(session.key)
@@ -1252,6 +1283,10 @@ cdef class Engine(Authorizer):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
+        if self.events.mask & EVENT_SUBSCRIBED:
+            self.events.subscribed(
+                self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
+            )
         session.keep_subscription(topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
@@ -1282,6 +1317,8 @@ cdef class Engine(Authorizer):
             self.journal.delete(session.subscription_keys.pop(topic_filter))
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
         session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
+        if self.events.mask & EVENT_UNSUBSCRIBED:
+            self.events.unsubscribed(self.wall_ms(), session.client_id, topic_filter)
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
@@ -1303,7 +1340,92 @@ cdef class Engine(Authorizer):
         """Take a subscriber off again; without effect when it is not there."""
         if self.taps.pop((id(subscriber), topic_filter), None) is not None:
             self.topics.unsubscribe(topic_filter, len(topic_filter), subscriber)
+            if self.congested == <PyObject*>subscriber:
+                self.congested = NULL
             self.bury(subscriber)
+
+    def subscribe_client(self, client_id: str, topic_filter: bytes, options: int, subscription_id: int) -> int | None:
+        """Subscribe a session; the reason code of SUBACK, None without such a session. options: the byte of SUBSCRIBE."""
+        cdef Session session = self.clients.get(client_id)
+        cdef int code
+        if session is None:
+            return None
+        if topic_filter.startswith(b"$share/") and options & OPT_NO_LOCAL:
+            return RC_PROTOCOL_ERROR                              # [MQTT-3.8.3-4]
+        code = self.subscribe(session, topic_filter, options, subscription_id)
+        if session.link is not None:
+            session.pump()            # retained messages
+        self.wake()
+        return code
+
+    def unsubscribe_client(self, client_id: str, topic_filter: bytes) -> int | None:
+        """Unsubscribe a session; the reason code of UNSUBACK, None without such a session."""
+        cdef Session session = self.clients.get(client_id)
+        return None if session is None else self.unsubscribe(session, topic_filter)
+
+    def subscriptions_of(self, client_id: str) -> list:
+        """Return the subscriptions of a session as (filter, options, subscription id); empty without such a session."""
+        cdef Session session = self.clients.get(client_id)
+        if session is None or session.subscriptions is None:
+            return []
+        return [(f.decode(), value & 0xFF, value >> 8) for f, value in session.subscriptions.items()]
+
+    def subscribers_of(self, topic_filter: bytes) -> list:
+        """Return the sessions that subscribed to exactly this filter as (client id, options, subscription id)."""
+        cdef list found = []
+        cdef uint64_t value
+        for subscriber in self.topics.subscribers(topic_filter):
+            if (<Subscriber>subscriber).kind == KIND_SESSION:
+                value = (<Session>subscriber).subscriptions[topic_filter]
+                found.append(((<Session>subscriber).client_id, value & 0xFF, value >> 8))
+        return found
+
+    def set_ordering_key(self, client_id: str, key: str | None) -> bool:
+        """Give what a client publishes from now on an ordering key, until its connection ends; False when it has none."""
+        cdef Session session = self.clients.get(client_id)
+        if session is None or session.link is None:
+            return False
+        session.ordering_key = key
+        session.publisher = None
+        return True
+
+    def retained_message(self, topic: bytes) -> Message | None:
+        """Return the retained message of a topic, or None."""
+        cdef msg_t* m = self.retained.find(topic, len(topic))
+        return None if m == NULL or (m.expires_ms and m.expires_ms <= self.now_ms) else Message.new(m)
+
+    def set_retained(self, topic: bytes, payload: bytes, qos: int = 0, properties: dict | None = None) -> None:
+        """Keep a retained message without publishing it. Arguments are checked as by publish_bytes(); payload not empty.
+
+        Raises QuotaExceeded when it cannot be retained.
+        """
+        cdef pub_t pub
+        cdef msg_t* m
+        cdef bint is_kept
+        if not payload:
+            raise ValueError("a retained message has a payload; delete_retained() removes it")
+        m = self.own_message(topic, payload, qos, True, properties)
+        try:
+            msg_view(m, &pub)
+            is_kept = self.keep_retained(&pub)
+        finally:
+            msg_unref(m)
+        if not is_kept:
+            raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
+
+    def delete_retained(self, topic: bytes) -> bool:
+        """Remove the retained message of a topic; False when there was none."""
+        cdef pub_t pub
+        cdef msg_t* m
+        if self.retained.find(topic, len(topic)) == NULL:
+            return False
+        m = self.own_message(topic, b"", 0, True, None)
+        try:
+            msg_view(m, &pub)
+            self.keep_retained(&pub)
+        finally:
+            msg_unref(m)
+        return True
 
     def retained_messages(self, topic_filter: bytes) -> list:
         """Return the retained messages that *topic_filter* matches, as `Message`."""
@@ -1405,10 +1527,9 @@ cdef class Engine(Authorizer):
         for i in range(3):
             found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
             found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
-        reasons = ("queue_full", "slow_reader", "expired", "too_large", "not_authorized", "session_ended",
-                   "total_full", "quota", "tap_full", "lost")
+        names = drop_names()
         for i in range(DROP_REASONS):
-            found[f"messages_dropped_{reasons[i]}"] = self.counters.dropped[i]
+            found[f"messages_dropped_{names[i]}"] = self.counters.dropped[i]
         found.update(
             bytes_received=self.counters.bytes_in,
             bytes_sent=self.counters.bytes_out,
@@ -1419,6 +1540,7 @@ cdef class Engine(Authorizer):
             handler_calls=self.counters.handler_calls,
             handler_failures=self.counters.handler_failures,
             handlers=self.topics.handlers,
+            events_dropped=self.events.dropped,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
             connects_shed=self.counters.connects_shed,

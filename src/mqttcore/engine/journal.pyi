@@ -1,10 +1,12 @@
-from typing import final
+from typing import Never, final
 
 __pyx_capi__: dict[str, object]
 
 @final
 class Journal:
-    def __init__(self, *, wall_offset_ms: int = 0, bytes_maximum: int = ..., keeps_retained: bool = True) -> None: ...
+    def __init__(
+        self, *args: Never, wall_offset_ms: int = 0, bytes_maximum: int = ..., keeps_retained: bool = True
+    ) -> None: ...
     @property
     def number(self) -> int: ...
     @property

@@ -33,7 +33,8 @@ cdef class Publisher:
 cdef struct birth_t:
     uint64_t node_epoch       # node << 32 | epoch: who numbers (a broker process, and its start)
     uint64_t number           # the last one given
-    int64_t wall_ms           # milliseconds since 1970 (UTC), as of the engine's clock
+    int64_t wall_offset_ms    # of the wall clock (milliseconds since 1970, UTC) before the engine's
+    const int64_t* now_ms     # the engine's clock
 
 
 cdef struct stored_t

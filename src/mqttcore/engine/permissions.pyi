@@ -3,6 +3,7 @@ from typing import Never, Self, final
 from mqttcore.identity import Identity
 
 NO_BYTES: int
+NO_COUNT: int
 
 @final
 class Rulebook:

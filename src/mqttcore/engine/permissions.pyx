@@ -19,8 +19,8 @@ from mqttcore.identity import Permission, Quotas
 cdef enum:
     RULES_MAXIMUM = 10_000            # of one identity: they are gone through one after another
     FILTER_MAXIMUM = 65535            # bytes [MQTT-4.7.3-3]
-    NO_COUNT = 0xFFFFFFFF
 
+NO_COUNT = 2**32 - 1
 NO_BYTES = 2**63 - 1
 NO_QUOTAS = Quotas()
 PLACES = re.compile("(%[cu])")

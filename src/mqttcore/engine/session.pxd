@@ -77,10 +77,10 @@ cdef class Session(Subscriber):
     cdef readonly uint64_t epoch      # counts takeovers: (client id, epoch) names an owner (DESIGN §7)
     cdef readonly uint64_t dropped    # messages dropped for this session
     cdef uint64_t acked               # packet ids that became free
-    cdef readonly bint is_clean       # ends with its connection
-    cdef readonly bint has_ended
-    cdef bint is_paging               # asked for messages of its queue
-    cdef bint is_ranked               # stands in Engine.ranking
+    cdef uint8_t is_clean             # ends with its connection
+    cdef uint8_t has_ended
+    cdef uint8_t is_paging            # asked for messages of its queue
+    cdef uint8_t is_ranked            # stands in Engine.ranking
     cdef uint8_t has_acked            # a packet id became free since the last pump()
     cdef uint8_t is_stalled           # publishers waited for it in vain: no more until it acknowledges something
     cdef uint8_t guards               # GUARD_*: what stands between it and its messages
@@ -162,5 +162,5 @@ cdef class Session(Subscriber):
     cdef int pump_asked(self, queue_t* queue) except -1
     cdef slot_t* ask_again(self, slot_t* slot) except? NULL
     cdef bint is_too_old(self, entry_t* entry) noexcept
-    cdef void count_drop(self, int reason) noexcept
+    cdef void count_drop(self, int reason, int64_t count=*) noexcept
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept

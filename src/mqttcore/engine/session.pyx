@@ -14,29 +14,15 @@ from mqttcore.engine.core cimport (
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
+from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport (
-    Message,
-    Publisher,
-    msg_bytes,
-    msg_ref,
-    msg_unref,
-    msg_view,
-    pub_keep,
-    stored_ref,
-    stored_unref,
+    Message, Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep, stored_ref, stored_unref,
 )
 from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport (
-    entry_t,
-    queue_at,
-    queue_clear,
-    queue_head,
-    queue_page_in,
-    queue_page_out,
-    queue_pop,
-    queue_push,
+    entry_t, queue_at, queue_clear, queue_head, queue_page_in, queue_page_out, queue_pop, queue_push,
 )
 from mqttcore.engine.share cimport ShareGroup
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
@@ -98,6 +84,16 @@ cdef class Session(Subscriber):
             if self.number:
                 stored_unref(self.will.stored)
             msg_unref(self.will)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it ends with its connection."""
+        return self.is_clean != 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over: no client table knows it."""
+        return self.has_ended != 0
 
     @property
     def is_connected(self) -> bool:
@@ -425,8 +421,8 @@ cdef class Session(Subscriber):
                 before_bytes = self.queue.bytes + self.queue_qos0.bytes
                 before_count = <int64_t>self.queue.count + self.queue_qos0.count
                 if self.is_too_old(entry):
-                    self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
                     self.forget(entry.key, entry.stored)
+                    self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
                 elif not is_allowed:
                     self.forget(entry.key, entry.stored)
                 else:
@@ -553,9 +549,14 @@ cdef class Session(Subscriber):
             and self.core.now_ms - entry.since_ms >= self.core.limits.queued_age_maximum_ms
         )
 
-    cdef void count_drop(self, int reason) noexcept:
-        self.dropped += 1
-        self.core.counters.dropped[reason] += 1
+    cdef void count_drop(self, int reason, int64_t count=1) noexcept:
+        self.dropped += count
+        self.core.counters.dropped[reason] += count
+        if self.core.events.mask & EVENT_MESSAGE_DROPPED:
+            try:
+                self.core.events.count_drop(self.client_id, reason, count)
+            except MemoryError:
+                self.core.events.dropped += 1
 
     # --- resuming -----------------------------------------------------------------------------------------------
 
@@ -589,8 +590,7 @@ cdef class Session(Subscriber):
         if self.queue_qos0.count and not self.core.limits.queue_qos0_offline:
             self.core.counters.queued -= self.queue_qos0.count
             self.core.counters.queued_bytes -= self.queue_qos0.bytes
-            self.core.counters.dropped[DROP_SLOW_READER] += self.queue_qos0.count
-            self.dropped += self.queue_qos0.count
+            self.count_drop(DROP_SLOW_READER, self.queue_qos0.count)
             queue_clear(&self.queue_qos0)
 
     cdef int pump_resends(self) except -1:
@@ -922,7 +922,7 @@ cdef class Session(Subscriber):
             # with this client [MQTT-4.8.2-4] [MQTT-4.8.2-5].
             for i in range(count):
                 slot = window_find(&self.sent, ids[i])
-                if slot.group != NULL and slot.state == AWAIT_PUBACK:
+                if slot.group != NULL and slot.state == AWAIT_PUBACK and slot.message != NULL:
                     m = msg_ref(slot.message)
                     group = <object>slot.group
                     try:
@@ -930,7 +930,8 @@ cdef class Session(Subscriber):
                     finally:
                         msg_unref(m)
                 else:
-                    self.core.counters.dropped[DROP_SESSION_ENDED] += slot.message != NULL
+                    if slot.message != NULL:
+                        self.count_drop(DROP_SESSION_ENDED)
                 slot = window_find(&self.sent, ids[i])
                 self.forget(slot.key, slot.stored)
                 window_let_go(&self.sent, slot)
@@ -941,7 +942,7 @@ cdef class Session(Subscriber):
                 if entry.group != NULL and entry.message != NULL:
                     self.core.redistribute(entry.message, <object>entry.group, self)
                 else:
-                    self.core.counters.dropped[DROP_SESSION_ENDED] += 1
+                    self.count_drop(DROP_SESSION_ENDED)
                 self.forget(entry.key, entry.stored)
                 self.core.counters.queued -= 1
                 self.core.counters.queued_bytes -= self.queue.bytes

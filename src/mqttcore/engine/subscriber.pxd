@@ -59,6 +59,7 @@ cdef struct route_t:
     uint32_t count                  # of targets
     uint32_t group_count
     uint32_t handler_count
+    uint32_t early_count            # of those that authorise by themselves; they come first
     uint32_t recipients_at          # index of the handler that named recipients
     PyObject** groups               # ShareGroup, a reference each; in the same allocation
     PyObject** handlers             # Handler, a reference each, in the order they are asked; in the same allocation

@@ -89,6 +89,7 @@ cdef void add_handler(route_t* route, PyObject* handler) noexcept:
         at -= 1
     route.handlers[at] = handler
     route.handler_count += 1
+    route.early_count += (<Handler>handler).is_authorized_by_itself
 
 
 @cython.final
@@ -556,6 +557,29 @@ cdef class TopicTree:
         self._unlink(entry)
         tree_prune(&self.tree, node)
         return True
+
+    def subscribers(self, bytes topic_filter not None) -> list:
+        """Return who subscribed to exactly this filter, members of a shared group with `$share/name/filter`."""
+        cdef const uint8_t* text = <const uint8_t*><const char*>topic_filter
+        cdef Py_ssize_t size = len(topic_filter)
+        cdef Py_ssize_t name_size = share_name_size(text, size)
+        cdef Py_ssize_t skipped = SHARE_PREFIX + name_size + 1 if name_size else 0
+        cdef node_t* node = tree_find(&self.tree, text + skipped, size - skipped)
+        cdef entry_t* entry = NULL
+        cdef uint8_t kind = ENTRY_ORDINARY
+        cdef list found = []
+        if node != NULL and name_size:
+            entry = self._find_group(node, text + SHARE_PREFIX, name_size)
+            if entry != NULL:
+                entry = (<ShareGroup>entry.subscriber).first
+                kind = ENTRY_MEMBER
+        elif node != NULL:
+            entry = <entry_t*>node.value
+        while entry != NULL:
+            if entry.link.flags == kind:
+                found.append(<object>entry.subscriber)
+            entry = entry.next
+        return found
 
     def clear(self) -> None:
         """Remove all subscriptions and cached routes."""

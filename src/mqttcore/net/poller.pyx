@@ -1,5 +1,6 @@
 """Sockets on an epoll of our own; poller.pxd says why."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -143,6 +144,7 @@ cdef class SocketConnection(Connection):
             return self.feed(self.poller.buffer, n)
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -168,6 +170,7 @@ cdef class SocketConnection(Connection):
             return 0
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -209,6 +212,7 @@ cdef class SocketConnection(Connection):
                 break
         if n < 0:
             if errno != EAGAIN:
+                self.was_reset = True
                 self.drop()
                 return -1
             n = 0
@@ -447,19 +451,13 @@ cdef class Poller:
         is_counted: its address has been admitted.
         """
         cdef WebSocketConnection connection = WebSocketConnection(self.engine, listener)
-        cdef const uint8_t[::1] view = received
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t part
+        cdef bytearray unmasked = bytearray(received)     # not the poller's buffer: a read may be under way
         ws_init(&connection.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
         connection.is_counted = is_counted
         if not self.enroll_socket(connection, sock):
             return
         self.engine.now_ms = monotonic_ms()
-        while at < view.shape[0]:
-            part = min(view.shape[0] - at, <Py_ssize_t>READ_SIZE)
-            memcpy(self.buffer, &view[at], part)
-            ws_receive(&connection.ws, connection, self.buffer, part)
-            at += part
+        ws_receive(&connection.ws, connection, <uint8_t*>PyByteArray_AS_STRING(unmasked), len(unmasked))
         connection.mark_dirty()
         self.engine.wake()
 
@@ -564,6 +562,8 @@ cdef class Poller:
         cdef int limit = listener.max_connections
         cdef bint is_gated = listener.is_gated
         cdef bint is_rated = listener.admission is not None and listener.admission.settings.connection_rate
+        if is_gated and most > HANDSHAKE_STEPS:
+            most = HANDSHAKE_STEPS    # to begin a TLS session takes time as well
         for _ in range(most):
             if is_gated and not self.has_room(listener):
                 return self.suspend(fd, listener)
@@ -646,6 +646,7 @@ cdef class Poller:
                     if events[i].events & <uint32_t>EPOLLIN and connection.reads:
                         connection.readable()
                     elif events[i].events & (<uint32_t>EPOLLERR | <uint32_t>EPOLLHUP):
+                        connection.was_reset = True
                         connection.drop()
                 except Exception:
                     log.exception("serving client %s at %s: closed", connection.client_id, connection.peer)

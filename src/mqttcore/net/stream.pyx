@@ -1,6 +1,7 @@
 """The asyncio face of a connection: a Protocol around the same state machine that the poller drives."""
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
@@ -149,6 +150,7 @@ cdef class StreamConnection(Connection):
 
     def connection_lost(self, error: Exception | None = None) -> None:
         """Asyncio: the transport is gone."""
+        self.was_reset = error is not None
         if self.transport is not None and self.listener is not None:
             self.listener.connections -= 1
         if self.is_counted:
@@ -237,10 +239,6 @@ cdef class StreamConnection(Connection):
         return 0
 
 
-# What a WebSocketStream unmasks: bytes objects may not be written to. Nothing borrows it beyond feed().
-cdef uint8_t unmasked[UNMASK_SIZE]
-
-
 cdef class WebSocketStream(StreamConnection):
     """MQTT in WebSocket frames on an asyncio transport whose HTTP request has been read.
 
@@ -285,13 +283,20 @@ cdef class WebSocketStream(StreamConnection):
         return True                   # whoever read the request has looked at it already
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        # Unmasks a copy: bytes objects may not be written to. Its own, because what is fed may lead here again.
         cdef Py_ssize_t part
-        while size:
-            part = min(size, <Py_ssize_t>UNMASK_SIZE)
-            memcpy(unmasked, data, part)
-            ws_receive(&self.ws, self, unmasked, part)
-            data += part
-            size -= part
+        cdef uint8_t* copy = <uint8_t*>malloc(min(size, <Py_ssize_t>UNMASK_SIZE))
+        if copy == NULL:
+            raise MemoryError
+        try:
+            while size:
+                part = min(size, <Py_ssize_t>UNMASK_SIZE)
+                memcpy(copy, data, part)
+                ws_receive(&self.ws, self, copy, part)
+                data += part
+                size -= part
+        finally:
+            free(copy)
         return 0
 
     cdef bytes due(self):

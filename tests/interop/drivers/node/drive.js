@@ -61,7 +61,8 @@ function connect(command) {
   const options = {
     host: command.host,
     port: command.port,
-    protocol: command.tls === null ? "mqtt" : "mqtts",
+    protocol: (process.env.MQTTCORE_INTEROP_WEBSOCKET ? "ws" : "mqtt") + (command.tls === null ? "" : "s"),
+    path: process.env.MQTTCORE_INTEROP_WEBSOCKET,
     protocolId: command.version === 3 ? "MQIsdp" : "MQTT",
     protocolVersion: command.version,
     clientId: command.client_id,
