@@ -29,6 +29,7 @@ from mqttcore.errors import (
 if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
+    from mqttcore.codec import Auth, Connect, require_topic_filter, require_topic_name
     from mqttcore.config import Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.message import Message
@@ -49,12 +50,14 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.private_file import read_private_file, write_private_file
     from mqttcore.subscription import MessageStream
 
 __all__ = [
     "CONSUMED",
     "Action",
     "AlarmChanged",
+    "Auth",
     "Broker",
     "Challenge",
     "Client",
@@ -66,6 +69,7 @@ __all__ = [
     "ClientView",
     "Config",
     "ConfigError",
+    "Connect",
     "ConnectRefused",
     "ConnectReturnCode",
     "ConnectionClosed",
@@ -106,10 +110,20 @@ __all__ = [
     "hookimpl",
     "load",
     "open_client",
+    "read_private_file",
+    "require_topic_filter",
+    "require_topic_name",
+    "write_private_file",
 ]
 
 # Imported when they are first asked for: a tool that wants the codec or the client must not pay for the broker.
 _PLACES = {
+    "write_private_file": "mqttcore.private_file",
+    "read_private_file": "mqttcore.private_file",
+    "require_topic_name": "mqttcore.codec",
+    "require_topic_filter": "mqttcore.codec",
+    "Auth": "mqttcore.codec",
+    "Connect": "mqttcore.codec",
     "Unsubscribed": "mqttcore.events",
     "Subscribed": "mqttcore.events",
     "SessionEnded": "mqttcore.events",

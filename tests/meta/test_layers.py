@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "mqttcore"
 LAYERS = (
     ("_version",),
     ("constants",),
-    ("errors",),
+    ("errors", "private_file"),
     ("codec",),
     ("config", "events", "handlers", "hookspecs", "identity", "store"),
     ("engine",),
