@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.permission_rules import parse_permissions
     from mqttcore.private_file import read_private_file, write_private_file
     from mqttcore.subscription import MessageStream
 
@@ -110,6 +111,7 @@ __all__ = [
     "hookimpl",
     "load",
     "open_client",
+    "parse_permissions",
     "read_private_file",
     "require_topic_filter",
     "require_topic_name",
@@ -118,6 +120,7 @@ __all__ = [
 
 # Imported when they are first asked for: a tool that wants the codec or the client must not pay for the broker.
 _PLACES = {
+    "parse_permissions": "mqttcore.permission_rules",
     "write_private_file": "mqttcore.private_file",
     "read_private_file": "mqttcore.private_file",
     "require_topic_name": "mqttcore.codec",

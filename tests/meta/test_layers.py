@@ -17,7 +17,7 @@ LAYERS = (
     ("constants",),
     ("errors", "private_file"),
     ("codec",),
-    ("config", "events", "handlers", "hookspecs", "identity", "store"),
+    ("config", "events", "handlers", "hookspecs", "identity", "permission_rules", "store"),
     ("engine",),
     ("net",),
     ("subscription", "sys_topics", "client"),
