@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
     from mqttcore.permission_rules import parse_permissions
     from mqttcore.private_file import read_private_file, write_private_file
+    from mqttcore.sinks import EventRecord, MessageRecord, Sink, SinkConfig, SinkRecord, SinkRejected, as_json
     from mqttcore.subscription import MessageStream
 
 __all__ = [
@@ -78,12 +79,14 @@ __all__ = [
     "ConnectionRefused",
     "Consumed",
     "Event",
+    "EventRecord",
     "Identity",
     "Limits",
     "Listener",
     "MalformedPacket",
     "Message",
     "MessageDropped",
+    "MessageRecord",
     "MessageStream",
     "MqttCoreError",
     "PacketTooLarge",
@@ -103,11 +106,16 @@ __all__ = [
     "Refusal",
     "RetainHandling",
     "SessionEnded",
+    "Sink",
+    "SinkConfig",
+    "SinkRecord",
+    "SinkRejected",
     "StoreError",
     "Subscribed",
     "TopicHandler",
     "Unsubscribed",
     "__version__",
+    "as_json",
     "hookimpl",
     "load",
     "open_client",
@@ -120,6 +128,13 @@ __all__ = [
 
 # Imported when they are first asked for: a tool that wants the codec or the client must not pay for the broker.
 _PLACES = {
+    "as_json": "mqttcore.sinks",
+    "EventRecord": "mqttcore.sinks",
+    "MessageRecord": "mqttcore.sinks",
+    "SinkRecord": "mqttcore.sinks",
+    "SinkRejected": "mqttcore.sinks",
+    "SinkConfig": "mqttcore.sinks",
+    "Sink": "mqttcore.sinks",
     "parse_permissions": "mqttcore.permission_rules",
     "write_private_file": "mqttcore.private_file",
     "read_private_file": "mqttcore.private_file",

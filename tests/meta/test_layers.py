@@ -20,7 +20,7 @@ LAYERS = (
     ("config", "events", "handlers", "hookspecs", "identity", "permission_rules", "store"),
     ("engine",),
     ("net",),
-    ("subscription", "sys_topics", "client"),
+    ("sinks", "subscription", "sys_topics", "client"),
     ("broker",),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
