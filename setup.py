@@ -48,7 +48,10 @@ def extensions() -> list[Extension]:
 setup(
     package_dir={"": "src", "mqttcore_plugins": "plugins"},
     packages=[".".join(path.parent.relative_to("src").parts) for path in sorted(Path("src").rglob("__init__.py"))]
-    + ["mqttcore_plugins"],
+    + [
+        ".".join(("mqttcore_plugins", *path.parent.relative_to("plugins").parts))
+        for path in sorted(Path("plugins").rglob("__init__.py"))
+    ],
     package_data={"": ["py.typed", "*.pyi", "*.pxd"]},
     exclude_package_data={"": ["*.c"]},
     options={"build_ext": {"parallel": os.cpu_count() or 1}},

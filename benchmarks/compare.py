@@ -156,7 +156,7 @@ def measure(
     """Start *peer* afresh, run the scenario once, return what it cost. Failures become part of the sample."""
     seen: list[tuple[float, int]] = []
     try:
-        with peer.running(core) as (pid, port):
+        with peer.running(core, is_websocket=SCENARIOS[name].is_websocket) as (pid, port):
 
             def look() -> None:
                 seen.append((cpu_seconds(pid), rss_bytes(pid)))
@@ -207,7 +207,7 @@ def count_syscalls(peer: Peer, name: str, seconds: float, core: int | None) -> s
     """Run the scenario once more under a tracer and return a line of calls per message, commonest first."""
     calls: Counter[str] = Counter()
     try:
-        with peer.running(core) as (pid, port):
+        with peer.running(core, is_websocket=SCENARIOS[name].is_websocket) as (pid, port):
             counter = SyscallCount(pid)
             if counter.tool is None:
                 return f"{name}: system calls not counted, neither perf nor strace is installed"

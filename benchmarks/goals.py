@@ -25,6 +25,7 @@ GOALS = {
     "ingest_q1": Goal(0.11),
     "pairs_q2": Goal(0.30),
     "pairs_v5": Goal(0.42),
+    "pairs_ws": Goal(0.55),
     "wild": Goal(0.18),
     "retain": Goal(0.35),
     "idle": Goal(3500, "bytes", is_ratio=False),

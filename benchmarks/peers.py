@@ -59,6 +59,20 @@ COMMANDS = {
 }
 
 
+# Command and config of brokers that shall speak MQTT in WebSocket, at the path /mqtt.
+WEBSOCKET = {
+    OURS: (
+        f"{shlex.quote(sys.executable)} -m mqttcore serve --config {{config}}",
+        '[[listeners]]\nport = {port}\nprotocol = "http"\n',
+    ),
+    "mosquitto": (
+        "mosquitto -c {config}",
+        # 2.0.11 does not start without a listener that is none for WebSocket
+        CONFIGS["mosquitto"].replace("127.0.0.1\n", "127.0.0.1\nprotocol websockets\nlistener {other} 127.0.0.1\n", 1),
+    ),
+}
+
+
 class PeerError(Exception):
     """A broker that did not start."""
 
@@ -76,7 +90,7 @@ class Peer:
     place: tuple[int, int] | None = None
 
     @contextmanager
-    def running(self, core: int | None) -> Iterator[tuple[int, int]]:
+    def running(self, core: int | None, *, is_websocket: bool = False) -> Iterator[tuple[int, int]]:
         """Start it, pinned to *core*; yield (pid, port); stop it, whatever happened."""
         if self.place is not None:
             yield self.place
@@ -84,10 +98,15 @@ class Peer:
         with tempfile.TemporaryDirectory(prefix="mqttcore-compare-") as folder:
             port = _free_port()
             config = Path(folder, f"{self.name}.conf")
-            config.write_text(CONFIGS.get(Path(shlex.split(self.command)[0]).name, "").format(port=port))
-            words = shlex.split(self.command.format(port=port, config=shlex.quote(str(config))))
+            command, text = self.command, CONFIGS.get(Path(shlex.split(self.command)[0]).name, "")
+            if is_websocket:
+                if self.name not in WEBSOCKET:
+                    raise PeerError("we know no way to make it speak WebSocket")
+                command, text = WEBSOCKET[self.name]
+            config.write_text(text.format(port=port, other=_free_port()))
+            words = shlex.split(command.format(port=port, config=shlex.quote(str(config))))
             words[0] = _find(words[0]) or words[0]
-            is_told = "{port}" in self.command or "{config}" in self.command
+            is_told = "{port}" in command or "{config}" in command
             log = Path(folder, "log")
             with log.open("wb") as out, _pinned(core):
                 process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=_environment())

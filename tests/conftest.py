@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from broker_process import BrokerProcess, running_broker
+from mqttcore.plugins.discovery import open_source_tree
+
+open_source_tree()  # `mqttcore_plugins` from the tree, installed or not
 
 
 @pytest.fixture

@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import functools
 import logging
+import pkgutil
+import secrets
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from mqttcore.config import Config, Limits, check_exposure, is_loopback
+from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, QuotaExceeded
-from mqttcore.net.listeners import BoundListener, bind
-from mqttcore.net.stream import StreamConnection
+from mqttcore.net.channel import TlsPipes
+from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
+from mqttcore.net.overload import OverloadWatch
+from mqttcore.net.stream import StreamConnection, WebSocketStream
+from mqttcore.net.tls import ServerTls, describe
+from mqttcore.plugins.manager import Plugins
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 
@@ -24,26 +30,41 @@ if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from socket import socket
     from types import TracebackType
 
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
+    from mqttcore.net.proxy import ProxyInfo
+    from mqttcore.net.tls import TlsInfo
+
+    class HttpServer(Protocol):
+        """What `_HTTP_SERVER` is, as far as it matters here."""
+
+        async def start(self) -> None: ...
+        def close(self) -> None: ...
+        async def stop(self) -> None: ...
+        async def wait_closed(self) -> None: ...
+
 
 __all__ = ["Broker", "ClientInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
+# The layer above: named here, imported when a listener wants it.
+_HTTP_SERVER = "mqttcore.http.server:HttpServer"
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
+_LOOK_TICKS = 30  # how often certificate files are looked at
 
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
     """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
 
-    address: (host, port), a path, or None. session_expiry_s 4294967295: never.
+    address: (host, port), a path, or None; what a PROXY header said, if there was one.
+    session_expiry_s 4294967295: never.
     """
 
     client_id: str
@@ -60,6 +81,8 @@ class ClientInfo:
     queued: int
     queued_bytes: int
     dropped: int
+    tls: TlsInfo | None
+    proxy: ProxyInfo | None
 
 
 class Broker:
@@ -68,28 +91,36 @@ class Broker:
         async with Broker() as broker:
             await broker.publish("greeting", b"hello", retain=True)
 
-    config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. Several brokers can run in one
-    process and loop. Methods are to be called from the loop's thread.
+    config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
+    those of the configuration. Several brokers can run in one process and loop. Methods are to be called from the
+    loop's thread.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, plugins: Iterable[object] = ()) -> None:
         self.config = config if config is not None else Config()
+        self._given_plugins = tuple(plugins)
+        self._plugins: Plugins | None = None
+        self._provided: dict[str, object] = {}
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
         self._listeners: list[BoundListener] = []
         self._servers: list[asyncio.Server] = []
+        self._http_servers: list[HttpServer] = []
         self._streams: set[StreamConnection] = set()
         self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._flush_handle: asyncio.Handle | None = None
         self._ticks = 0
+        self._pipes = TlsPipes()
+        self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
-        self._stopping = asyncio.Lock()
+        self._changing = asyncio.Lock()  # held while it starts or stops
+        self._is_stopping = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -106,52 +137,59 @@ class Broker:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen. Raises ConfigError when the configuration is not safe, OSError for an address that cannot be had."""
-        if self._engine is not None:
-            raise MqttCoreError("the broker is running")
-        check_exposure(self.config, has_authentication=False)
-        loop = asyncio.get_running_loop()
+        """Start plugins and listen.
+
+        Raises ConfigError when the configuration is not safe or names a plugin that is not installed, PluginError for a
+        plugin that cannot be used or does not start, OSError for an address that cannot be had.
+        """
+        async with self._changing:
+            if self._engine is not None:
+                raise MqttCoreError("the broker is running")
+            await self._start()
+
+    async def _start(self) -> None:
+        plugins = Plugins(self.config, self._given_plugins)
+        check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
+            plugins.hook_table(),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            node=secrets.randbits(32),
+            epoch=int(time.time()),
         )
-        bound: list[BoundListener] = []
+        plugins.decisions.serve(engine)
+        self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
         try:
-            for listener in self.config.listeners:
-                allowed = self.config.allow_anonymous
-                bound.append(
-                    bind(
-                        listener.name,
-                        listener.host,
-                        listener.port,
-                        backlog=listener.backlog,
-                        allow_anonymous=is_loopback(listener.host) if allowed is None else allowed,
-                        max_connections=listener.max_connections,
-                        accept_per_turn=listener.accept_per_turn,
-                    )
-                )
-            self._engine, self._loop, self._listeners = engine, loop, bound
             engine.set_wake(self._wake)
+            await plugins.start(self)
+            for listener in self.config.listeners:
+                self._listeners.append(_bind(self.config, listener, plugins.authenticates))
             await self._accept()
         except BaseException:
+            for listening in self._listeners:
+                listening.close()
             for server in self._servers:
                 server.close()
-            for opened in bound:
-                opened.close()
-            if self._poller is not None:
-                self._poller.close()
-            self._servers.clear()
-            self._poller = self._engine = self._loop = None
-            self._listeners = []
+            for http_server in self._http_servers:
+                await http_server.stop()
+            await self._close(engine)
             raise
         self._started_s = time.monotonic()
+        self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._tick()
 
     async def _accept(self) -> None:
         assert self._loop is not None
         assert self._engine is not None
+        mqtt_listeners = []
+        for listener, settings in zip(self._listeners, self.config.listeners, strict=True):
+            if settings.protocol == "http":
+                await self._serve_http(listener, settings)
+            else:
+                mqtt_listeners.append(listener)
         if self._uses_poller:
             try:
                 self._poller = Poller(self._engine, self._loop, gather_us=self.config.gather_us)
@@ -159,29 +197,43 @@ class Broker:
                 log.info("the event loop watches no descriptors: sockets go through its transports")
             else:
                 self._poller.set_drained(self._drained.set)
-                for listener in self._listeners:
+                for listener in mqtt_listeners:
                     for sock in listener.sockets:
                         self._poller.add_listener(sock, listener)
                 return
-        for listener in self._listeners:
+        for listener in mqtt_listeners:
             for sock in listener.sockets:
                 protocol_factory = functools.partial(self._new_protocol, listener)
-                server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                if listener.path:
+                    server = await self._loop.create_unix_server(protocol_factory, sock=sock, backlog=listener.backlog)
+                else:
+                    server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
                 self._servers.append(server)
+
+    async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
+        server: HttpServer = pkgutil.resolve_name(_HTTP_SERVER)(
+            self, listener, settings, shutdown_timeout_s=self.config.shutdown_timeout_s
+        )
+        self._http_servers.append(server)
+        await server.start()
 
     async def stop(self) -> None:
         """Stop: no new connections, DISCONNECT 0x8B to all, at most `shutdown_timeout_s` for their last bytes."""
-        async with self._stopping:  # whoever calls it a second time waits for the first
+        async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
+            self._is_stopping = True
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
+                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
             server.close()
+        for http_server in self._http_servers:
+            http_server.close()
         for listener in self._listeners:
             if self._poller is not None:
                 for sock in listener.sockets:
@@ -192,6 +244,9 @@ class Broker:
             if not connection.is_closed:  # no session yet: there is nothing to say to it
                 connection.abort()
         self._flush()
+        await asyncio.gather(self._await_last_bytes(), *(server.stop() for server in self._http_servers))
+
+    async def _await_last_bytes(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.shutdown_timeout_s):
                 while self._streams or (self._poller is not None and self._poller.lingering_count):
@@ -214,25 +269,38 @@ class Broker:
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
-        for server in self._servers:
-            await server.wait_closed()
-        engine.close()
-        self._servers.clear()
-        self._listeners = []
-        self._engine = self._loop = None
+        try:
+            if self._plugins is not None:
+                await self._plugins.stop(self)
+        finally:
+            for server in self._servers:
+                await server.wait_closed()
+            for http_server in self._http_servers:
+                await http_server.wait_closed()
+            engine.close()
+            self._servers.clear()
+            self._http_servers.clear()
+            self._listeners = []
+            self._provided.clear()
+            self._engine = self._loop = self._plugins = None
 
     async def reload(self, config: Config) -> list[str]:
         """Take over what can change while running; returns the key paths that need a restart.
 
-        Raises ConfigError, and changes nothing, when the new configuration is not safe.
+        Raises ConfigError, and changes nothing, when the new configuration is not safe; PluginError when a plugin does
+        not take it.
         """
-        check_exposure(config, has_authentication=False)
+        async with self._changing:
+            return await self._reload(config)
+
+    async def _reload(self, config: Config) -> list[str]:
         engine = self._running()
-        need_restart = [
-            path
-            for path in ("listeners", "loop", "plugins", "gather_us")
-            if getattr(config, path) != getattr(self.config, path)
-        ]
+        assert self._plugins is not None
+        check_exposure(config, has_authentication=self._plugins.authenticates)
+        need_restart = [path for path in ("loop", "gather_us") if getattr(config, path) != getattr(self.config, path)]
+        if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
+            need_restart.append("listeners")
+        need_restart += await self._plugins.reload(config)
         frozen = (
             "topic_levels_maximum",
             "routes_cached_maximum",
@@ -249,9 +317,11 @@ class Broker:
         engine.set_limits(limits)
         for listener in self._listeners:
             for given in config.listeners:
-                if given.name == listener.name:
-                    listener.max_connections = given.max_connections
-                    listener.accept_per_turn = given.accept_per_turn
+                if given.name == listener.name and (given.tls is None) == (listener.tls is None):
+                    if listener.tls is not None:
+                        listener.tls.reload(given.tls)
+                    listener.configure(given, listener.tls)
+        self._overload.lag_ms = config.overload_lag_ms
         self.config = config
         return need_restart
 
@@ -263,9 +333,40 @@ class Broker:
         return self._engine is not None
 
     @property
+    def is_ready(self) -> bool:
+        """Whether clients are taken: it runs, and is not about to stop."""
+        return self._engine is not None and not self._is_stopping
+
+    @property
     def addresses(self) -> list[tuple[str, str, int]]:
         """Listener name, host and real port of every listening socket."""
         return [(listener.name, host, port) for listener in self._listeners for host, port in listener.addresses]
+
+    @property
+    def plugins(self) -> Mapping[str, object]:
+        """Loaded plugins by name, in the order in which they are asked; empty unless running."""
+        return self._plugins.by_name if self._plugins is not None else {}
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What an operator must see now: stable name of the alarm -> what is wrong."""
+        return dict(self._plugins.failures.alarms) if self._plugins is not None else {}
+
+    def provide(self, name: str, service: object) -> None:
+        """Offer an object to other plugins and the application, until the broker stops.
+
+        name: begins with the plugin's name and a dot. For `startup`: those after it in the order find it there.
+        """
+        if name in self._provided:
+            raise MqttCoreError(f"the service {name} is provided already")
+        self._provided[name] = service
+
+    def service(self, name: str) -> Any:
+        """Return what was provided under *name*; MqttCoreError, with the names that there are, when nothing was."""
+        if name not in self._provided:
+            there = ", ".join(sorted(self._provided)) or "none"
+            raise MqttCoreError(f"no plugin provides {name}; provided: {there}")
+        return self._provided[name]
 
     async def publish(
         self,
@@ -336,7 +437,10 @@ class Broker:
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        return self._running().metrics()
+        values = self._running().metrics() | listener_metrics(self._listeners)
+        if self._plugins is not None:
+            values |= self._plugins.metrics()
+        return values
 
     async def attach(
         self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached"
@@ -362,6 +466,57 @@ class Broker:
             raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
         self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1, 1))
 
+    def attach_websocket(
+        self,
+        transport: asyncio.Transport,
+        *,
+        upgraded: bytes,
+        received: bytes = b"",
+        settings: Listener | None = None,
+        allow_anonymous: bool = False,
+        name: str = "attached",
+        listener: BoundListener | None = None,
+        is_counted: bool = False,
+    ) -> None:
+        """Serve MQTT in WebSocket on a transport whose request to upgrade was read; from now on it is the broker's.
+
+        `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
+        agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
+        count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
+        listener's limits per address have it already.
+        """
+        engine = self._running()
+        if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
+            transport.abort()
+            return
+        listener = listener or BoundListener(name, allow_anonymous, 0, 1, 1)
+        chosen = settings or Listener()
+        framing: dict[str, Any] = {
+            "upgraded": upgraded,
+            "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
+            "pings_per_s_maximum": chosen.websocket_pings_per_s_maximum,
+        }
+        if self._poller is not None and (sock := _socket_of(transport)) is not None:
+            self._poller.adopt_websocket(sock, listener, received=received, is_counted=is_counted, **framing)
+            transport.abort()  # closes its own descriptor only
+            return
+        session = transport.get_extra_info("ssl_object")
+        identity = listener.tls.settings.identity if listener.tls is not None else "cn"
+        connection = WebSocketStream(
+            engine,
+            listener,
+            tls_info=None if session is None else describe(session, None, identity),
+            is_counted=is_counted,
+            when_closed=self._stream_closed,
+            **framing,
+        )
+        self._streams.add(connection)
+        transport.set_protocol(cast("asyncio.BaseProtocol", connection))
+        connection.connection_made(transport)
+        if received:
+            connection.data_received(received)
+        transport.resume_reading()
+
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def _running(self) -> Engine:
@@ -370,7 +525,9 @@ class Broker:
         return self._engine
 
     def _new_protocol(self, listener: BoundListener) -> asyncio.BaseProtocol:
-        connection = StreamConnection(self._running(), listener, when_closed=self._stream_closed)
+        connection = StreamConnection(
+            self._running(), listener, when_closed=self._stream_closed, pipes=self._pipes if listener.is_gated else None
+        )
         self._streams.add(connection)
         return cast("asyncio.BaseProtocol", connection)
 
@@ -401,20 +558,75 @@ class Broker:
         engine = self._running()
         self._tick_handle = self._loop.call_later(_TICK_S, self._tick)
         self._ticks += 1
+        if self._overload.is_overloaded(time.monotonic()) != engine.is_overloaded:
+            engine.set_overloaded(not engine.is_overloaded)
         if self._poller is not None:
             self._poller.turn()
         else:
             engine.advance(time.monotonic_ns() // 1_000_000)
             self._flush()
+        engine.set_wall_clock(time.time_ns() // 1_000_000)
+        if self._plugins is not None:
+            self._plugins.look()
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
+        if self._ticks % _LOOK_TICKS == 0:
+            for listener in self._listeners:
+                if listener.tls is not None:
+                    listener.tls.look()
         interval_s = self.config.sys_interval_s
         now_s = time.monotonic()
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
-            for topic, payload in self._sys.messages(engine.metrics(), now_s - self._started_s, interval_s):
+            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
+
+
+def _bind(config: Config, listener: Listener, has_authentication: bool) -> BoundListener:
+    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
+    anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
+    # Before the address is taken: whoever waits for it to answer must not find one that cannot.
+    alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
+    tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)
+    shared = {
+        "backlog": listener.backlog,
+        "max_connections": listener.max_connections,
+        "accept_per_turn": listener.accept_per_turn,
+    }
+    if listener.path:
+        bound = bind_path(listener.name, listener.path, int(listener.path_mode, 8), allow_anonymous=anonymous, **shared)
+    else:
+        bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
+    bound.configure(listener, tls)
+    return bound
+
+
+def _fixed(listener: Listener) -> tuple[object, ...]:
+    """Return what of a listener cannot change while it listens."""
+    return (
+        listener.name,
+        listener.host,
+        listener.port,
+        listener.path,
+        listener.path_mode,
+        listener.backlog,
+        listener.protocol,
+        listener.allow_anonymous,
+        listener.tls is None,
+    )
+
+
+def _socket_of(transport: asyncio.Transport) -> socket | None:
+    """Return a second descriptor of the transport's connection; None when its bytes need the transport."""
+    given = transport.get_extra_info("socket")
+    if given is None or transport.get_extra_info("sslcontext") is not None or transport.get_write_buffer_size():
+        return None
+    try:
+        return cast("socket", given.dup())
+    except OSError as error:  # out of descriptors: the transport has its own
+        log.error("WebSocket connection stays with the event loop: %s", error)
+        return None
 
 
 def _client_info(session: Session) -> ClientInfo:
@@ -434,4 +646,6 @@ def _client_info(session: Session) -> ClientInfo:
         queued=session.queued,
         queued_bytes=session.queued_bytes_held,
         dropped=session.dropped,
+        tls=connection.tls if connection is not None else None,
+        proxy=connection.proxy if connection is not None else None,
     )

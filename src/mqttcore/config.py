@@ -7,23 +7,85 @@ The constructors do not check what they are given (msgspec checks what it conver
 
 import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, inspect
+from msgspec import Meta
 
 from mqttcore.errors import ConfigError
+from mqttcore.settings import HIDDEN, convert
 
-__all__ = ["Config", "Limits", "Listener", "LogLevel", "check_exposure", "from_mapping", "is_loopback", "load"]
+__all__ = [
+    "Config",
+    "KeyPair",
+    "Limits",
+    "Listener",
+    "LogLevel",
+    "Tls",
+    "check_exposure",
+    "from_mapping",
+    "is_local",
+    "is_loopback",
+    "load",
+]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _COUNT_MAXIMUM = 2**31 - 1
 _BYTES_MAXIMUM = 2**53 - 1
+
+
+class KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A further certificate, for the names it is made out to; a `[[listeners.tls.certificates]]` table."""
+
+    certificate_file: Annotated[
+        str, Meta(min_length=1, max_length=4096, description="Certificate chain, PEM, the server's own first.")
+    ]
+    key_file: Annotated[str, Meta(min_length=1, max_length=4096, description="Its private key, PEM, not encrypted.")]
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """TLS of one listener. The files are looked at every few seconds and at SIGHUP; `[listeners.tls]` in its table."""
+
+    certificate_file: Annotated[
+        str, Meta(min_length=1, max_length=4096, description="Certificate chain, PEM, the server's own first.")
+    ]
+    key_file: Annotated[
+        str,
+        Meta(
+            min_length=1, max_length=4096, description="Its private key, PEM, not encrypted; others should not read it."
+        ),
+    ]
+    certificates: Annotated[
+        list[KeyPair], Meta(max_length=1024, description="Further certificates, chosen by the name asked for (SNI).")
+    ] = []
+    minimum_version: Annotated[Literal["1.2", "1.3"], Meta(description="Oldest version of TLS that is spoken.")] = "1.2"
+    ciphers: Annotated[
+        str,
+        Meta(max_length=4096, description="Ciphers of TLS 1.2 in OpenSSL's notation; empty: OpenSSL's secure ones."),
+    ] = ""
+    client_ca_file: Annotated[
+        str,
+        Meta(max_length=4096, description="Certificates, PEM, that client certificates must come from; empty: none."),
+    ] = ""
+    client_certificate: Annotated[
+        Literal["none", "optional", "required"],
+        Meta(description="Whether clients show a certificate; one that is shown must be good."),
+    ] = "none"
+    crl_file: Annotated[
+        str, Meta(max_length=4096, description="Revoked client certificates, PEM; empty: none are.")
+    ] = ""
+    identity: Annotated[
+        Literal["cn", "dn", "dns", "email", "uri"],
+        Meta(description="What of the client's certificate names it: common name, whole subject, or first such SAN."),
+    ] = "cn"
+    identity_is_user_name: Annotated[
+        bool,
+        Meta(description="A good client certificate is authentication enough, and its identity the user name."),
+    ] = False
 
 
 class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,7 +110,111 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     accept_per_turn: Annotated[
         int, Meta(ge=1, le=65535, description="Connections accepted in one turn of the event loop.")
     ] = 64
-    protocol: Annotated[Literal["mqtt"], Meta(description="What is spoken on the connection.")] = "mqtt"
+    protocol: Annotated[
+        Literal["mqtt", "http"],
+        Meta(description="What is spoken: MQTT, or HTTP and in it WebSocket."),
+    ] = "mqtt"
+    websocket_path: Annotated[
+        str,
+        Meta(
+            pattern=r"^(/[A-Za-z0-9._~/-]{0,255})?$",
+            description="HTTP: path at which MQTT is spoken in WebSocket; empty: nowhere.",
+        ),
+    ] = "/mqtt"
+    websocket_subprotocol_required: Annotated[
+        bool, Meta(description="HTTP: refuse WebSocket clients that offer no sub-protocol; `mqtt` is the standard's.")
+    ] = False
+    websocket_origins: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=255)]],
+        Meta(
+            max_length=1024,
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all.",
+        ),
+    ] = []
+    websocket_message_bytes_maximum: Annotated[
+        int, Meta(ge=125, le=_BYTES_MAXIMUM, description="HTTP: largest WebSocket message taken; 1009 beyond.")
+    ] = 16_777_216
+    websocket_pings_per_s_maximum: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="HTTP: WebSocket control frames taken in a second; 1008 beyond.")
+    ] = 50
+    http_header_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="HTTP: time a request's line and headers may take to arrive.")
+    ] = 10.0
+    http_request_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="HTTP: time from a request's headers to its answer.")
+    ] = 30.0
+    http_keep_alive_s: Annotated[
+        float, Meta(ge=0, le=3600, description="HTTP: time a connection is kept for its next request; 0: none.")
+    ] = 75.0
+    http_line_bytes_maximum: Annotated[
+        int, Meta(ge=128, le=65536, description="HTTP: longest request line and longest header.")
+    ] = 8190
+    http_headers_maximum: Annotated[int, Meta(ge=8, le=1024, description="HTTP: headers of a request.")] = 64
+    http_body_bytes_maximum: Annotated[
+        int, Meta(ge=0, le=_COUNT_MAXIMUM, description="HTTP: largest body of a request; 413 beyond.")
+    ] = 1_048_576
+    path: Annotated[
+        str, Meta(max_length=107, description="Unix socket to listen on, instead of host and port; empty: none.")
+    ] = ""
+    path_mode: Annotated[
+        str, Meta(pattern=r"^0?[0-7]{3}$", description="Who may connect to the Unix socket: permissions in octal.")
+    ] = "0600"
+    tls: Annotated[Tls | None, Meta(description="TLS, see below; not set: none.")] = None
+    allow_anonymous: Annotated[
+        bool | None, Meta(description="Clients without authentication here; not set: as at the top level.")
+    ] = None
+    connect_timeout_s: Annotated[
+        Annotated[float, Meta(ge=0.01, le=3600)] | None,
+        Meta(description="Time until CONNECT is complete; not set: as in `[limits]`."),
+    ] = None
+    maximum_packet_size_bytes: Annotated[
+        Annotated[int, Meta(ge=16, le=268_435_460)] | None,
+        Meta(description="Largest packet taken here; not set, or larger: as in `[limits]`."),
+    ] = None
+    plugins: Annotated[
+        list[str] | None,
+        Meta(description="Plugins that may authenticate clients here; not set: all that do."),
+    ] = None
+    handshake_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Time for the PROXY header, and again for the TLS handshake.")
+    ] = 10.0
+    handshakes_maximum: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_COUNT_MAXIMUM,
+            description="PROXY headers and TLS handshakes under way at a time; more wait, or replace silent ones.",
+        ),
+    ] = 1000
+    connection_rate: Annotated[
+        int,
+        Meta(ge=0, le=_COUNT_MAXIMUM, description="New connections a second; more are closed at once; 0: no limit."),
+    ] = 0
+    connection_rate_per_address: Annotated[
+        int, Meta(ge=0, le=_COUNT_MAXIMUM, description="The same for one client address (IPv6: /64); 0: no limit.")
+    ] = 0
+    connections_per_address: Annotated[
+        int, Meta(ge=0, le=_COUNT_MAXIMUM, description="Connections at a time of one client address; 0: no limit.")
+    ] = 0
+    addresses_remembered: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Client addresses that the two limits above keep count of.")
+    ] = 65_536
+    proxy_protocol: Annotated[
+        Literal["none", "v1", "v2", "any"], Meta(description="PROXY protocol header expected before all else.")
+    ] = "none"
+    proxy_trusted: Annotated[
+        list[Annotated[str, Meta(max_length=64)]],
+        Meta(
+            max_length=1024,
+            description="Networks (`10.0.0.0/8`, or `unix`) whose PROXY headers are believed; others are closed.",
+        ),
+    ] = []
+    proxy_identity_is_user_name: Annotated[
+        bool,
+        Meta(
+            description="A client certificate that the proxy found good is authentication enough; its CN the user name."
+        ),
+    ] = False
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -168,7 +334,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         list[Listener], Meta(min_length=1, max_length=1024, description="Where connections are accepted.")
     ] = msgspec.field(default_factory=lambda: [Listener()])
     allow_anonymous: Annotated[
-        bool | None, Meta(description="Clients without authentication; not set: on loopback addresses only.")
+        bool | None,
+        Meta(
+            description="Clients without authentication; "
+            "not set: on loopback addresses only, and nowhere once a plugin authenticates."
+        ),
     ] = None
     sys_for_anonymous: Annotated[
         bool, Meta(description="Whether clients without authentication may subscribe to `$SYS/`.")
@@ -178,6 +348,29 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),
     ] = {}
+    authentication_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=3600,
+            description="Time that plugins have to answer a CONNECT, AUTH or SUBSCRIBE; late is refused (0x88, 0x83).",
+        ),
+    ] = 5.0
+    authentications_maximum: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_COUNT_MAXIMUM,
+            description="Clients that wait for a plugin's answer at a time; more are refused (0x89, 0x97).",
+        ),
+    ] = 1000
+    plugin_timeout_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Time that a plugin has to start, to stop, or to take over a reload.")
+    ] = 30.0
+    events_queued_maximum: Annotated[
+        int,
+        Meta(ge=1, le=_COUNT_MAXIMUM, description="Events that wait for one plugin that observes; more are dropped."),
+    ] = 10_000
     sys_interval_s: Annotated[
         int, Meta(ge=0, le=86_400, description="Time between two rounds of `$SYS` messages; 0: none.")
     ] = 10
@@ -191,6 +384,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shutdown_timeout_s: Annotated[
         float, Meta(ge=0, le=3600, description="Time that connections have to drain when the broker stops.")
     ] = 5.0
+    overload_lag_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="Lasting lag of the event loop from which on new clients hear Server busy; 0: never.",
+        ),
+    ] = 250
     gather_us: Annotated[
         int,
         Meta(
@@ -202,6 +403,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], Meta(description="Event loop; auto: uvloop when it can be imported.")
     ] = "auto"
+
+    def __repr__(self) -> str:
+        """Show everything but what plugins are told: it may be secret."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["plugins"] = dict.fromkeys(self.plugins, HIDDEN)
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -233,11 +440,7 @@ def from_mapping(mapping: Mapping[str, Any], source: str | None = None) -> Confi
     of one name or on one address.
     """
     _check_plugin_tables(mapping, source)
-    try:
-        config = msgspec.convert(mapping, Config)
-    except msgspec.ValidationError as error:
-        path, reason = _locate(str(error))
-        raise ConfigError(path, reason, source) from error
+    config = convert(mapping, Config, "", source)
     _check_listeners(config, source)
     return config
 
@@ -252,15 +455,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_local(listener: Listener) -> bool:
+    """Say whether only this machine reaches *listener*: a loopback address, or a Unix socket."""
+    return bool(listener.path) or is_loopback(listener.host)
+
+
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:
     """Refuse a listener that would let strangers in by mistake.
 
     Raises ConfigError for a listener beyond loopback when no plugin authenticates and `allow_anonymous` is not true.
     """
-    if has_authentication or config.allow_anonymous:
+    if has_authentication:
         return
     for index, listener in enumerate(config.listeners):
-        if not is_loopback(listener.host):
+        given = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
+        by_certificate = (
+            listener.tls is not None
+            and listener.tls.identity_is_user_name
+            and listener.tls.client_certificate == "required"
+        )
+        if not (given or by_certificate or is_local(listener)):
             reason = (
                 f"{listener.host} can be reached by others, and no plugin authenticates clients: "
                 "enable one, listen on 127.0.0.1, or write allow_anonymous = true"
@@ -285,37 +499,39 @@ def _check_listeners(config: Config, source: str | None) -> None:
         first = names.setdefault(listener.name, index)
         if first != index:
             raise ConfigError(f"listeners[{index}].name", f"`{listener.name}` is listeners[{first}] already", source)
-        first = addresses.setdefault((listener.host, listener.port), index)
-        if listener.port and first != index:
-            raise ConfigError(
-                f"listeners[{index}].port", f"{listener.host}:{listener.port} is listeners[{first}] already", source
-            )
+        place = (listener.path, 1) if listener.path else (listener.host, listener.port)
+        first = addresses.setdefault(place, index)
+        if place[1] and first != index:
+            key = "path" if listener.path else "port"
+            shown = listener.path or f"{listener.host}:{listener.port}"
+            raise ConfigError(f"listeners[{index}].{key}", f"{shown} is listeners[{first}] already", source)
+        _check_tls(listener, f"listeners[{index}]", source)
+        _check_proxy(listener, f"listeners[{index}]", source)
 
 
-_AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.DOTALL)
-_FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
+def _check_tls(listener: Listener, path: str, source: str | None) -> None:
+    tls = listener.tls
+    if tls is None:
+        return
+    if tls.client_certificate != "none" and not tls.client_ca_file:
+        raise ConfigError(f"{path}.tls.client_ca_file", "is needed where client certificates are asked for", source)
+    if tls.client_certificate == "none":
+        for key, value in (("crl_file", tls.crl_file), ("identity_is_user_name", tls.identity_is_user_name)):
+            if value:
+                raise ConfigError(f"{path}.tls.{key}", "without client certificates has nothing to work on", source)
 
 
-def _locate(message: str) -> tuple[str, str]:
-    """Split msgspec's message into our key path and the reason; an unknown key is part of the path."""
-    at = _AT.match(message)
-    assert at is not None  # every part of the pattern is optional
-    path, reason = at["path"] or "", at["reason"]
-    if field := _FIELD.match(reason):
-        path = f"{path}.{field['field']}" if path else field["field"]
-        reason = "unknown key" if field["what"] == "contains unknown" else "missing"
-    elif reason.startswith("Invalid enum value"):
-        reason += f", not one of {', '.join(_choices(path))}"
-    return path, reason.replace("`object`", "a table")  # TOML's word
-
-
-def _choices(path: str) -> list[str]:
-    """Return the words that the key at *path* may have."""
-    described: inspect.Type = inspect.type_info(Config)
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
-        assert isinstance(described, inspect.StructType)  # msgspec found its way here, too
-        described = next(field.type for field in described.fields if field.name == name)
-        while isinstance(described, inspect.Metadata | inspect.ListType):
-            described = described.type if isinstance(described, inspect.Metadata) else described.item_type
-    assert isinstance(described, inspect.LiteralType)
-    return [str(value) for value in described.values]
+def _check_proxy(listener: Listener, path: str, source: str | None) -> None:
+    if listener.protocol == "http" and listener.proxy_protocol != "none":
+        raise ConfigError(f"{path}.proxy_protocol", "is not read before HTTP; let the proxy speak HTTP", source)
+    if (listener.proxy_protocol == "none") != (not listener.proxy_trusted):
+        raise ConfigError(
+            f"{path}.proxy_trusted", "belongs to proxy_protocol: both, or neither; whom to believe must be said", source
+        )
+    for number, network in enumerate(listener.proxy_trusted):
+        if network == "unix":
+            continue
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(f"{path}.proxy_trusted[{number}]", str(error), source) from error

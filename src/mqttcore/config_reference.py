@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
-from mqttcore.config import Config, Limits, Listener
+from mqttcore.config import Config, KeyPair, Limits, Listener, Tls
 
 __all__ = ["reference"]
 
@@ -34,7 +34,13 @@ maximum_packet_size_bytes = 262144
 ```
 """
 
-_PLACES: dict[type[msgspec.Struct], str] = {Config: "Top level", Listener: "`[[listeners]]`", Limits: "`[limits]`"}
+_PLACES: dict[type[msgspec.Struct], str] = {
+    Config: "Top level",
+    Listener: "`[[listeners]]`",
+    Tls: "`[listeners.tls]`",
+    KeyPair: "`[[listeners.tls.certificates]]`",
+    Limits: "`[limits]`",
+}
 
 
 def reference() -> str:
@@ -71,14 +77,22 @@ def _value(described: inspect.Type) -> str:
             return f"{described.ge:g}…{described.le:g}"
         case inspect.StrType():
             return "text"
+        case inspect.Metadata():
+            return _value(described.type)
         case inspect.ListType():
-            return "tables, see below"
+            if isinstance(described.item_type, inspect.StructType):
+                return "tables, see below"
+            return "list of texts"
         case inspect.StructType() | inspect.DictType():
             return "table, see below" if isinstance(described, inspect.StructType) else "tables"
     raise TypeError(f"{described!r} has no place in the reference")
 
 
 def _default(field: inspect.Field) -> str:
+    if field.default_factory is not msgspec.NODEFAULT and isinstance(made := field.default_factory(), list):
+        return "" if any(isinstance(one, msgspec.Struct) for one in made) else msgspec.json.encode(made).decode()
+    if field.required:
+        return "must be set"
     if field.default is msgspec.NODEFAULT or isinstance(field.default, msgspec.Struct | dict):
         return ""
     if field.default is None:

@@ -13,6 +13,8 @@ MqttCoreError
       └── QuotaExceeded      a limit of ours was reached (0x97)
 """
 
+from typing import Literal
+
 from mqttcore.constants import ReasonCode
 
 __all__ = [
@@ -27,7 +29,10 @@ __all__ = [
     "ProtocolError",
     "QuotaExceeded",
     "StoreError",
+    "StoreErrorKind",
 ]
+
+StoreErrorKind = Literal["full", "io", "corrupt", "version", "closed"]
 
 
 class MqttCoreError(Exception):
@@ -59,7 +64,16 @@ class PluginError(MqttCoreError):
 
 
 class StoreError(MqttCoreError):
-    """A store that could not keep or give what it was asked for."""
+    """A store that could not keep or give what it was asked for.
+
+    kind: `full` (no space, a quota), `io` (reading or writing failed, or may have), `corrupt` (what is there is no data
+    of ours, or damaged), `version` (data of a newer version), `closed` (closed, or given up after an earlier failure).
+    """
+
+    def __init__(self, kind: StoreErrorKind, reason: str) -> None:
+        self.kind = kind
+        self.reason = reason
+        super().__init__(f"store: {reason} ({kind})")
 
 
 class ClientError(MqttCoreError):

@@ -28,16 +28,15 @@ CONSUMED: Final = Consumed()
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """The message goes to these clients, whatever they subscribed to, and to nobody else.
+    """The message goes to these clients, whatever they subscribed to, and to nobody else; it is not retained.
 
-    qos_maximum: delivered at the message's QoS, at most this. stores_offline: kept for a recipient that has a
-    session but
-    no connection (QoS 1 and 2), and for one whose session is durable; else only connected recipients get it.
-    is_fixed: the
-    answer depends on the topic alone; the engine then remembers it with the topic's route, and the next message to that
-    topic costs no Python call until a client of that name comes or goes. topic: delivered under this name, None: its
-    own.
-    Clients that do not exist are passed over; with none left the message is acknowledged all the same (0x10 in MQTT 5).
+    qos_maximum: delivered at the message's QoS, at most this. stores_offline: a recipient that has a session but no
+    connection gets it later, if it is to be delivered at QoS 1 or 2; else only connected recipients get it.
+    is_fixed: the answer depends on the topic alone. The engine then remembers it with the topic's route, and the next
+    message to that topic costs no Python call until a session of such a client id is made or ends.
+    topic: delivered under this name, None: its own.
+    Clients that have no session are passed over; with nobody reached the message is acknowledged all the same (0x10 in
+    MQTT 5). The publisher itself may be among them.
     """
 
     client_ids: Sequence[str]
@@ -51,9 +50,13 @@ class Recipients:
 class TopicHandler:
     """A function for the messages of clients to the topics of a filter.
 
-    topic_filter: a Topic Filter; unlike a subscription's, a leading wildcard is meant as written and `$` topics are
-    matched only by a filter that begins with their first level [MQTT-4.7.2-1]. is_authorized_by_itself: the handler
-    decides who may publish there (`$SYS/uploadToken`), the identity's permissions are not asked first.
+    Asked for each PUBLISH of a client and for its will, after a Topic Alias was resolved, before the message is routed
+    or retained; not for the broker's own messages. The function runs on the packet path: it must not wait.
+
+    topic_filter: a Topic Filter without `$share`; a leading wildcard matches no `$` topics [MQTT-4.7.2-1]. Clients may
+    publish to a `$SYS/` topic if a handler takes the message, else not.
+    is_authorized_by_itself: the handler decides who may publish there (`$SYS/uploadToken`): it is asked before the
+    client's permissions and before all handlers that are not.
     """
 
     topic_filter: str

@@ -3,19 +3,47 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, field
 
 import pytest
 from click.testing import CliRunner
 
+from mqttcore import Secret, hookimpl
 from mqttcore._version import __version__
 from mqttcore.cli import main
+from mqttcore.plugins import loading
+from mqttcore.plugins.discovery import InstalledPlugin
 
 
 def invoke(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_good_file_is_summarised(config_file):
+class Audit:
+    @hookimpl
+    def observe(self, events): ...
+
+
+class Passwords:
+    @dataclass(frozen=True)
+    class Config:
+        key: Secret = field(default_factory=lambda: Secret("hunter2"))
+
+    def __init__(self, config: Config) -> None:
+        raise AssertionError("checking makes no plugin")
+
+    @hookimpl
+    def authenticate(self, client, connect): ...
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    places = {"audit": f"{__name__}:Audit", "passwords": f"{__name__}:Passwords", "half": "mqttcore_is_not_here:Half"}
+    found = {name: [InstalledPlugin(name, place, "tests 1")] for name, place in places.items()}
+    monkeypatch.setattr(loading, "installed", lambda: found)
+
+
+def test_good_file_is_summarised(config_file, offered):
     path = config_file('[[listeners]]\nname = "lan"\nport = 1884\n[plugins.audit]\n')
     result = invoke("check", path)
     assert result.exit_code == 0
@@ -47,8 +75,24 @@ def test_mistake_is_named_with_exit_code_2(config_file, text, error):
     assert result.stderr.startswith(f"{path}: {error}")
 
 
-def test_exposed_listener_with_plugins_is_left_to_serve(config_file):
-    assert invoke("check", config_file('[[listeners]]\nhost = "0.0.0.0"\n[plugins.passwords]\n')).exit_code == 0
+def test_exposed_listener_needs_a_plugin_that_authenticates(config_file, offered):
+    exposed = '[[listeners]]\nhost = "0.0.0.0"\n'
+    assert invoke("check", config_file(f"{exposed}[plugins.passwords]\n")).exit_code == 0
+    result = invoke("check", config_file(f"{exposed}[plugins.audit]\n"))
+    assert result.exit_code == 2
+    assert "no plugin authenticates clients" in result.stderr
+
+
+def test_plugin_tables_are_checked_and_their_secrets_hidden(config_file, offered):
+    path = config_file("[plugins.passwords]\nkye = 1\n")
+    result = invoke("check", path)
+    assert (result.exit_code, result.stderr) == (2, f"{path}: plugins.passwords.kye: unknown key\n")
+    path = config_file("[plugins.half]\n")
+    result = invoke("check", path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{path}: plugin half: cannot be imported: No module named 'mqttcore_is_not_here'")
+    result = invoke("check", config_file('[plugins.passwords]\nkey = "hunter2"\n'), "--show")
+    assert json.loads(result.stdout)["plugins"] == {"passwords": {"key": "(secret)"}}
 
 
 def test_version():

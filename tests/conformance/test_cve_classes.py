@@ -22,6 +22,7 @@ from mqttcore.engine.hooks import HookTable
 from mqttcore.identity import Challenge
 from vectors import FAULTY, VALID
 
+from .authentication import ACCEPT
 from .hardening_bytes import assert_says, connect, packet, publish, subscribe, text, u16, unsubscribe, versions
 
 TESTS = Path(__file__).parent.parent
@@ -226,7 +227,7 @@ class World:
             hooks = HookTable(authenticate=lambda connection, packet: PENDING)
         elif state in ("challenged", "re-authenticating"):
             hooks = HookTable(
-                authenticate=lambda connection, packet: Challenge(b"?") if state == "challenged" else True,
+                authenticate=lambda connection, packet: Challenge(b"?") if state == "challenged" else ACCEPT,
                 continue_authentication=lambda connection, packet: Challenge(b"?"),
             )
         self.engine = Engine(Limits(), hooks)

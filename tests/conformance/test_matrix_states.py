@@ -11,7 +11,7 @@ from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
 from mqttcore.identity import Challenge
 
-from .authentication import answering
+from .authentication import ACCEPT, answering
 from .peers import expect_bytes, read_until_closed
 
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "riddle"}
@@ -160,7 +160,7 @@ async def test_after_a_protocol_error(start: Start, name: str):
 
 @EACH
 async def test_while_challenged(start_clocked: Start, name: str):
-    world = await start_clocked(hooks=answering(Challenge(b"?"), True))
+    world = await start_clocked(hooks=answering(Challenge(b"?"), ACCEPT))
     peer = await world.open()
     await peer.send(Connect("a", keep_alive_s=0, properties=METHOD))
     assert isinstance(await peer.receive(), Auth)
@@ -189,7 +189,7 @@ async def test_while_the_answer_is_pending(start_clocked: Start, version: int, n
     await peer.send(Connect("a", protocol_version=version, keep_alive_s=0), packets(version)[name])
     assert await peer._read() is None  # neither answered nor closed
     if not is_accepted:
-        asked[0].refuse(ReasonCode.NOT_AUTHORIZED)
+        world.engine.refuse(asked[0], ReasonCode.NOT_AUTHORIZED)
         answer = await read_until_closed(peer)
         assert (answer[0], answer[3], len(answer)) == (0x20, 0x87 if version == 5 else 5, 2 + answer[1])
         assert world.metrics["protocol_errors"] == 0
@@ -208,7 +208,7 @@ async def test_while_the_answer_is_pending(start_clocked: Start, version: int, n
 
 @EACH
 async def test_while_reauthenticating(start_clocked: Start, name: str):
-    world = await start_clocked(hooks=answering(True, Challenge(b"?"), True))
+    world = await start_clocked(hooks=answering(ACCEPT, Challenge(b"?"), ACCEPT))
     peer = await world.connect("a", properties=METHOD)
     await peer.send(Auth(0x19, METHOD))
     assert (await peer.receive()).reason_code == ReasonCode.CONTINUE_AUTHENTICATION

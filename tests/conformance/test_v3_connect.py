@@ -8,6 +8,7 @@ from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
 from mqttcore.identity import Refusal
 
+from .authentication import ACCEPT
 from .v3_wire import (
     ACCEPTED,
     CLEAN,
@@ -212,7 +213,7 @@ async def test_fields_of_connect_are_read_in_their_order(start_clocked: Start):
 
     def authenticate(connection, packet):
         seen.append((packet.client_id, packet.will.topic, packet.will.payload, packet.user_name, packet.password))
-        return True
+        return ACCEPT
 
     world = await start_clocked(hooks=HookTable(authenticate=authenticate))
     flags = CLEAN | WILL | USER_NAME | PASSWORD
@@ -615,7 +616,7 @@ async def test_what_follows_a_connect_waits_until_it_is_decided(start_clocked: S
 
     def authenticate(connection, packet):
         if packet.client_id != "c":
-            return True
+            return ACCEPT
         waiting.append(connection)
         return PENDING
 
@@ -626,7 +627,7 @@ async def test_what_follows_a_connect_waits_until_it_is_decided(start_clocked: S
     await wire.send(connect("c") + publish("t", b"1") + PINGREQ)
     assert await wire.peer._read() is None
     await watcher.expect_nothing()
-    waiting[0].refuse(0x87)
+    world.engine.refuse(waiting[0], 0x87)
     world.engine.flush()
     await wire.expect(b"\x20\x02\x00\x05")
     await wire.expect_closed()
@@ -648,7 +649,7 @@ async def test_connect_cut_short_by_its_own_length_closes_without_connack(start:
 )
 async def test_refusal_is_said_with_its_return_code_and_closes(start_clocked: Start, reason_code, return_code):
     def authenticate(connection, packet):
-        return Refusal(reason_code) if packet.password == b"wrong" else True
+        return Refusal(reason_code) if packet.password == b"wrong" else ACCEPT
 
     world = await start_clocked(hooks=HookTable(authenticate=authenticate))
     await (await client(world, "c", flags=0)).disconnect()  # leaves a session

@@ -5,6 +5,7 @@ import pytest
 from conversations.conftest import Start
 from mqttcore.engine.hooks import HookTable
 
+from .authentication import ACCEPT
 from .v3_wire import (
     CLEAN,
     DUP,
@@ -419,7 +420,7 @@ async def test_error_of_ours_at_connect_closes_and_leaves_others_alone(start_clo
     def authenticate(connection, packet):
         if packet.client_id == "c":
             raise OSError("the backend is away")
-        return True
+        return ACCEPT
 
     world = await start_clocked(hooks=HookTable(authenticate=authenticate))
     other = await client(world, "other", "will", b"", flags=CLEAN | WILL)

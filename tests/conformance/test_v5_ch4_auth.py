@@ -11,7 +11,7 @@ from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
 from mqttcore.identity import Challenge, Refusal
 
-from .authentication import answering
+from .authentication import ACCEPT, answering
 from .peers import read_until_closed
 
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "riddle"}
@@ -40,7 +40,7 @@ async def test_method_that_the_authenticator_does_not_support_closes(start_clock
 
 @pytest.mark.mqtt5("4.12.0-2", "4.12.0-5")
 async def test_every_challenge_continues_and_everything_names_the_method(start_clocked: Start):
-    world = await start_clocked(hooks=answering(Challenge(b"1?"), Challenge(), Challenge(b"3?"), True))
+    world = await start_clocked(hooks=answering(Challenge(b"1?"), Challenge(), Challenge(b"3?"), ACCEPT))
     peer = await world.open()
     await peer.send(Connect("a", properties=with_data(b"hello")))
     for challenge in (with_data(b"1?"), METHOD, with_data(b"3?")):
@@ -67,7 +67,7 @@ async def test_every_challenge_continues_and_everything_names_the_method(start_c
     ids=["success", "re-authenticate", "other method", "empty", "code only", "no properties", "data only"],
 )
 async def test_answer_that_does_not_continue_with_the_method_closes(start_clocked: Start, packet: Any):
-    world = await start_clocked(hooks=answering(Challenge(b"?"), True))
+    world = await start_clocked(hooks=answering(Challenge(b"?"), ACCEPT))
     peer = await world.open()
     await peer.send(Connect("a", properties=METHOD))
     await peer.expect(Auth(ReasonCode.CONTINUE_AUTHENTICATION, with_data(b"?")))
@@ -114,7 +114,7 @@ async def test_client_without_a_method_is_never_sent_auth(start_clocked: Start, 
 
 @pytest.mark.mqtt5("4.12.0-6")
 async def test_connack_names_no_method_to_a_client_that_named_none(start_clocked: Start):
-    world = await start_clocked(hooks=answering(True))
+    world = await start_clocked(hooks=answering(ACCEPT))
     peer = await world.connect("a", user_name="me", password=b"secret")
     assert PropertyId.AUTHENTICATION_METHOD not in peer.connack.properties
     assert PropertyId.AUTHENTICATION_DATA not in peer.connack.properties
@@ -124,9 +124,9 @@ async def test_connack_names_no_method_to_a_client_that_named_none(start_clocked
 async def test_no_auth_out_of_the_blue(start_clocked: Start):
     asked: list[Any] = []
 
-    def authenticate(connection: Any, connect: Any) -> bool:
+    def authenticate(connection: Any, connect: Any) -> Any:
         asked.append(connection)
-        return True
+        return ACCEPT
 
     world = await start_clocked(hooks=HookTable(authenticate=authenticate))
     without, named = await world.connect("a"), await world.connect("b", properties=METHOD)
@@ -138,7 +138,7 @@ async def test_no_auth_out_of_the_blue(start_clocked: Start):
 
 @pytest.mark.parametrize("reason_code", [0x00, 0x18, 0x19], ids=hex)
 async def test_auth_of_a_client_without_a_method_closes(start_clocked: Start, reason_code: int):
-    world = await start_clocked(hooks=answering(True, True))
+    world = await start_clocked(hooks=answering(ACCEPT, ACCEPT))
     peer = await world.connect("a")
     await peer.send(Auth(reason_code, METHOD))
     await peer.expect_closed(ReasonCode.PROTOCOL_ERROR)
@@ -146,7 +146,7 @@ async def test_auth_of_a_client_without_a_method_closes(start_clocked: Start, re
 
 @pytest.mark.mqtt5("4.12.0-2", "4.12.0-5")
 async def test_reauthentication_with_the_same_method(start_clocked: Start):
-    world = await start_clocked(hooks=answering(True, True, Challenge(b"?"), True))
+    world = await start_clocked(hooks=answering(ACCEPT, ACCEPT, Challenge(b"?"), ACCEPT))
     peer = await world.connect("a", properties=METHOD)
     await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, with_data(b"again")))
     await peer.expect(Auth(ReasonCode.SUCCESS, METHOD))
@@ -159,7 +159,7 @@ async def test_reauthentication_with_the_same_method(start_clocked: Start):
 
 @pytest.mark.mqtt5("4.12.0-5")
 async def test_reauthentication_with_another_method_closes(start_clocked: Start):
-    world = await start_clocked(hooks=answering(True, True))
+    world = await start_clocked(hooks=answering(ACCEPT, ACCEPT))
     peer = await world.connect("a", properties=METHOD)
     await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, OTHER))
     await peer.expect_closed(ReasonCode.PROTOCOL_ERROR)
@@ -169,7 +169,7 @@ async def test_reauthentication_with_another_method_closes(start_clocked: Start)
 @pytest.mark.parametrize("rounds", [0, 2])
 async def test_failed_reauthentication_closes(start_clocked: Start, rounds: int):
     world = await start_clocked(
-        hooks=answering(True, *[Challenge(b"?")] * rounds, Refusal(ReasonCode.NOT_AUTHORIZED, "no longer"))
+        hooks=answering(ACCEPT, *[Challenge(b"?")] * rounds, Refusal(ReasonCode.NOT_AUTHORIZED, "no longer"))
     )
     peer = await world.connect("a", properties=METHOD)
     await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, METHOD))
@@ -183,7 +183,7 @@ async def test_failed_reauthentication_closes(start_clocked: Start, rounds: int)
 @pytest.mark.mqtt5("4.12.1-2")
 @pytest.mark.parametrize("reason_code", [0x86, 0x8A, 0x93, 0x00, 0x18, 0xFF, -1, 1000])
 async def test_refusal_with_a_code_of_another_packet_closes_as_well(start_clocked: Start, reason_code: Any):
-    world = await start_clocked(hooks=answering(True, Refusal(reason_code), Refusal(reason_code)))
+    world = await start_clocked(hooks=answering(ACCEPT, Refusal(reason_code), Refusal(reason_code)))
     peer = await world.connect("a", properties=METHOD)
     await peer.send(Auth(ReasonCode.RE_AUTHENTICATE, METHOD))
     in_disconnect = ReasonCode.RECEIVE_MAXIMUM_EXCEEDED
@@ -195,7 +195,7 @@ async def test_refusal_with_a_code_of_another_packet_closes_as_well(start_clocke
 
 @pytest.mark.parametrize("connected", [False, True], ids=["connecting", "re-authenticating"])
 async def test_challenge_that_the_client_cannot_take_is_a_refusal(start_clocked: Start, connected: bool):
-    answers = [True, Challenge(bytes(100))] if connected else [Challenge(bytes(100))]
+    answers = [ACCEPT, Challenge(bytes(100))] if connected else [Challenge(bytes(100))]
     world = await start_clocked(hooks=answering(*answers))
     limit = {**METHOD, PropertyId.MAXIMUM_PACKET_SIZE: 100}
     if not connected:

@@ -9,7 +9,7 @@ from mqttcore.codec import Connect, Publish, Will
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.identity import Refusal
 
-from .authentication import answering
+from .authentication import ACCEPT, answering
 from .peers import lasting, read_until_closed
 
 MALFORMED, ERROR = ReasonCode.MALFORMED_PACKET, ReasonCode.PROTOCOL_ERROR
@@ -97,7 +97,7 @@ async def test_faulty_connect_is_answered_with_connack_and_closes(start: Start, 
 @pytest.mark.mqtt5("4.13.2-1")
 @pytest.mark.parametrize("reason_code", [0x80, 0x83, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x97, 0x9C, 0x9F], ids=hex)
 async def test_connack_with_an_error_is_followed_by_closing(start_clocked: Start, reason_code: int):
-    world = await start_clocked(hooks=answering(True, Refusal(reason_code)))
+    world = await start_clocked(hooks=answering(ACCEPT, Refusal(reason_code)))
     other = await world.connect("a")
     peer = await world.connect("a", expect=reason_code)
     assert await read_until_closed(peer) == b""

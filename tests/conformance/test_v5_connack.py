@@ -12,6 +12,7 @@ from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
 from mqttcore.identity import Challenge, Refusal
 
+from .authentication import ACCEPT
 from .v5_wire import (
     ack,
     block,
@@ -65,7 +66,7 @@ async def test_connack_comes_before_what_waits_for_the_client(start: Start):
 @pytest.mark.mqtt5("3.2.0-1")
 @pytest.mark.parametrize("answer", [PENDING, Challenge(b"who")], ids=["pending", "challenge"])
 async def test_nothing_but_auth_is_sent_before_connack(start_clocked: Start, answer: Any):
-    world = await start_clocked(hooks=HookTable(authenticate=lambda _, packet: answer if packet.properties else True))
+    world = await start_clocked(hooks=HookTable(authenticate=lambda _, packet: answer if packet.properties else ACCEPT))
     before = await world.connect("c", clean_start=False)
     await before.subscribe("t")
     writer = await world.connect("w")
@@ -93,7 +94,7 @@ async def test_one_connack_per_connection(start_clocked: Start):
     await peer.send(connect())
     world.engine.accept(asked[0])
     world.engine.accept(asked[0])  # a second answer is without effect
-    asked[0].refuse(ReasonCode.NOT_AUTHORIZED)
+    world.engine.refuse(asked[0], ReasonCode.NOT_AUTHORIZED)
     assert isinstance(await peer.receive(), ConnAck)
     await peer.expect_nothing()
     await peer.send(connect())

@@ -26,6 +26,7 @@ from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.hooks import HookTable
 from mqttcore.identity import Challenge, Refusal
 
+from .authentication import ACCEPT
 from .v5_wire import (
     ack,
     block,
@@ -281,9 +282,9 @@ async def test_announced_field_that_is_missing_is_malformed(start: Start):
 async def test_user_name_and_password_are_there_as_the_flags_say(start_clocked: Start, flags, fields, expected):
     asked = []
 
-    def authenticate(_connection: Any, packet: Connect) -> bool:
+    def authenticate(_client: Any, packet: Connect) -> Any:
         asked.append((packet.user_name, packet.password))
-        return True
+        return ACCEPT
 
     world = await start_clocked(hooks=HookTable(authenticate=authenticate))
     peer = await world.open()
@@ -295,7 +296,7 @@ async def test_user_name_and_password_are_there_as_the_flags_say(start_clocked: 
 @pytest.mark.mqtt5("3.1.3-1")
 async def test_payload_fields_are_read_in_their_order(start_clocked: Start):
     seen: list[Connect] = []
-    world = await start_clocked(hooks=HookTable(authenticate=lambda _, packet: seen.append(packet) or True))
+    world = await start_clocked(hooks=HookTable(authenticate=lambda _, packet: seen.append(packet) or ACCEPT))
     peer = await world.open()
     fields = [text("id"), block(b"\x18\x00\x00\x00\x07"), text("topic"), text("payload"), text("user"), text("word")]
     await peer.send(connect(*fields, flags=0xC6))
@@ -778,8 +779,8 @@ async def test_without_request_for_problem_information_acknowledgements_have_non
 )
 async def test_while_authenticating_only_auth_and_disconnect_are_taken(start_clocked: Start, data: bytes):
     hooks = HookTable(
-        authenticate=lambda _, packet: Challenge(b"who") if packet.properties else True,
-        continue_authentication=lambda *_: True,
+        authenticate=lambda _, packet: Challenge(b"who") if packet.properties else ACCEPT,
+        continue_authentication=lambda *_: ACCEPT,
     )
     world = await start_clocked(hooks=hooks)
     reader = await world.connect("r")

@@ -9,7 +9,7 @@ from mqttcore.codec import Auth, Connect, Disconnect, PingReq, PubAck, Publish, 
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.identity import Challenge, Refusal
 
-from .authentication import answering
+from .authentication import ACCEPT, answering
 from .peers import expect_bytes, lasting, read_until_closed
 
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "riddle"}
@@ -222,7 +222,7 @@ async def test_disconnect_may_not_raise_the_session_expiry_from_zero(start: Star
 @pytest.mark.mqtt5("3.15.1-1")
 @pytest.mark.parametrize("flags", range(1, 16))
 async def test_auth_with_flags_is_malformed(start_clocked: Start, flags: int):
-    world = await start_clocked(hooks=answering(True, True))
+    world = await start_clocked(hooks=answering(ACCEPT, ACCEPT))
     peer = await world.connect("a", properties=METHOD)
     again = Auth(0x19, METHOD).encode(5)
     await peer.send(bytes([0xF0 | flags]) + again[1:])
@@ -231,7 +231,7 @@ async def test_auth_with_flags_is_malformed(start_clocked: Start, flags: int):
 
 @pytest.mark.mqtt5("3.15.2-1", "3.15.2-2", "3.15.2-3")
 async def test_auth_of_the_server_has_its_codes_method_and_data_only(start_clocked: Start):
-    world = await start_clocked(hooks=answering(Challenge(b"?"), True, Challenge(), True))
+    world = await start_clocked(hooks=answering(Challenge(b"?"), ACCEPT, Challenge(), ACCEPT))
     peer = await world.open()
     await peer.send(Connect("a", properties=METHOD))
     method = b"\x15\x00\x06riddle"
@@ -247,7 +247,7 @@ async def test_auth_of_the_server_has_its_codes_method_and_data_only(start_clock
 @pytest.mark.mqtt5("3.15.2-1")
 @pytest.mark.parametrize("reason_code", [0x00, 0x01, 0x04, 0x18, 0x80, 0x87, 0xFF], ids=hex)
 async def test_auth_with_another_code_than_reauthenticate_closes(start_clocked: Start, reason_code: int):
-    world = await start_clocked(hooks=answering(True, True))
+    world = await start_clocked(hooks=answering(ACCEPT, ACCEPT))
     peer = await world.connect("a", properties=METHOD)
     await peer.send(b"\xf0\x0b" + bytes([reason_code]) + b"\x09\x15\x00\x06riddle")
     await peer.expect_closed(ReasonCode.PROTOCOL_ERROR)
@@ -256,7 +256,7 @@ async def test_auth_with_another_code_than_reauthenticate_closes(start_clocked: 
 @pytest.mark.mqtt5("3.15.2-2")
 async def test_reason_of_a_refused_reauthentication_fits(start_clocked: Start):
     refusal = Refusal(ReasonCode.NOT_AUTHORIZED, "a long story about what happened")
-    world = await start_clocked(hooks=answering(True, refusal, True, refusal))
+    world = await start_clocked(hooks=answering(ACCEPT, refusal, ACCEPT, refusal))
     limit = {PropertyId.MAXIMUM_PACKET_SIZE: 30}
     for said, expected in (({}, {PropertyId.REASON_STRING: refusal.reason}), (limit, {})):
         peer = await world.connect("a", properties=METHOD | said)
@@ -265,7 +265,7 @@ async def test_reason_of_a_refused_reauthentication_fits(start_clocked: Start):
 
 
 async def test_messages_flow_while_reauthenticating(start_clocked: Start):
-    world = await start_clocked(hooks=answering(True, Challenge(b"?"), True))
+    world = await start_clocked(hooks=answering(ACCEPT, Challenge(b"?"), ACCEPT))
     peer = await world.connect("a", properties=METHOD)
     await peer.subscribe("t")
     await peer.send(Auth(0x19, METHOD))

@@ -8,10 +8,11 @@ from mqttcore.codec import Auth, Connect, PingReq, PingResp, Publish
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.engine import PENDING
 from mqttcore.engine.hooks import HookTable
-from mqttcore.identity import Challenge, Refusal
+from mqttcore.identity import Challenge, Identity, Refusal
 
 from .conftest import Start
 
+ACCEPT = Identity("tester")
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "riddle"}
 
 
@@ -25,11 +26,11 @@ class Riddle:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.asked: list[Any] = []
-        self.connection: Any = None
+        self.client: Any = None
         self.hooks = HookTable(authenticate=self.ask, continue_authentication=self.ask)
 
-    def ask(self, connection: Any, packet: Any) -> Any:
-        self.connection = connection
+    def ask(self, client: Any, packet: Any) -> Any:
+        self.client = client
         self.asked.append(packet)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -38,7 +39,7 @@ class Riddle:
 
 
 async def test_accepted_at_once(start_clocked: Start, any_version: int):
-    riddle = Riddle(True)
+    riddle = Riddle(ACCEPT)
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.connect("a", any_version, user_name="me", password=b"secret")
     assert (riddle.asked[0].user_name, riddle.asked[0].password) == ("me", b"secret")
@@ -62,7 +63,7 @@ async def test_reason_string_of_a_refusal_only_when_wanted_and_when_it_fits(star
     assert small.connack.properties == {}
 
 
-@pytest.mark.parametrize("answer", [RuntimeError("broken"), "yes", 1, None])
+@pytest.mark.parametrize("answer", [RuntimeError("broken"), "yes", 1, True])
 async def test_what_is_no_answer_refuses(start_clocked: Start, answer: Any):
     world = await start_clocked(hooks=Riddle(answer).hooks)
     peer = await world.connect("a", expect=ReasonCode.UNSPECIFIED_ERROR)
@@ -71,7 +72,7 @@ async def test_what_is_no_answer_refuses(start_clocked: Start, answer: Any):
 
 
 async def test_existing_session_is_not_touched_before_authentication(start_clocked: Start):
-    world = await start_clocked(hooks=Riddle(True, Refusal(ReasonCode.NOT_AUTHORIZED)).hooks)
+    world = await start_clocked(hooks=Riddle(ACCEPT, Refusal(ReasonCode.NOT_AUTHORIZED)).hooks)
     first = await world.connect("a")
     await first.subscribe("t")
     stranger = await world.connect("a", expect=ReasonCode.NOT_AUTHORIZED)
@@ -85,17 +86,17 @@ async def test_pending_keeps_what_comes_behind_connect(start_clocked: Start, ver
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.open(version)
     await peer.send(Connect("a", protocol_version=version), Publish("t", b"kept", qos=1, packet_id=1), PingReq())
-    assert riddle.connection.is_paused
+    assert peer.connection.is_paused
     assert world.metrics["messages_received_qos1"] == 0
     await peer.send(b"\xc0")
-    world.engine.accept(riddle.connection, "identity")
+    world.engine.accept(riddle.client, Identity("me"))
     assert (await peer.receive()).reason_code == 0
     assert (await peer.receive()).packet_id == 1
     await peer.expect(PingResp())
     await peer.send(b"\x00")
     await peer.expect(PingResp())
-    assert not riddle.connection.is_paused
-    assert world.engine.session("a").identity == "identity"
+    assert not peer.connection.is_paused
+    assert world.engine.session("a").identity.name == "me"
 
 
 async def test_pending_then_refused(start_clocked: Start, version: int):
@@ -103,10 +104,10 @@ async def test_pending_then_refused(start_clocked: Start, version: int):
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.open(version)
     await peer.send(Connect("a", protocol_version=version), Publish("t", b"lost"))
-    riddle.connection.refuse(ReasonCode.NOT_AUTHORIZED)
+    world.engine.refuse(riddle.client, ReasonCode.NOT_AUTHORIZED)
     assert (await peer.receive()).reason_code == ReasonCode.NOT_AUTHORIZED
     await peer.expect_closed()
-    world.engine.accept(riddle.connection)  # too late: without effect
+    world.engine.accept(riddle.client)  # too late: without effect
     assert world.metrics["messages_received_qos0"] == 0
     assert world.metrics["sessions"] == 0
 
@@ -118,16 +119,16 @@ async def test_pending_is_bounded_by_the_connect_timeout(start_clocked: Start):
     await peer.send(Connect("a"))
     world.advance(10_100)
     await peer.expect_closed()
-    world.engine.accept(riddle.connection)
-    world.engine.challenge(riddle.connection, b"?")
+    world.engine.accept(riddle.client)
+    world.engine.challenge(riddle.client, b"?")
     await peer.expect_closed()
 
 
 async def test_answer_given_from_within_the_hook(start_clocked: Start):
     world: Any = None
 
-    def authenticate(connection: Any, connect: Any) -> Any:
-        world.engine.accept(connection, "cached")
+    def authenticate(client: Any, connect: Any) -> Any:
+        world.engine.accept(client, Identity("cached"))
         return PENDING
 
     world = await start_clocked(hooks=HookTable(authenticate=authenticate))
@@ -144,13 +145,13 @@ async def test_challenge_without_a_method_refuses(start_clocked: Start, any_vers
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.open(any_version)
     await peer.send(Connect("a", protocol_version=any_version))
-    world.engine.challenge(riddle.connection, b"?")
+    world.engine.challenge(riddle.client, b"?")
     assert (await peer.receive()).reason_code == refused
     await peer.expect_closed()
 
 
 async def test_challenge_and_response(start_clocked: Start):
-    riddle = Riddle(Challenge(b"1?"), Challenge(b"2?"), True)
+    riddle = Riddle(Challenge(b"1?"), Challenge(b"2?"), ACCEPT)
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.open()
     await peer.send(Connect("a", properties={**METHOD, PropertyId.AUTHENTICATION_DATA: b"hello"}))
@@ -170,11 +171,11 @@ async def test_challenge_given_later_and_answer_pending(start_clocked: Start):
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.open()
     await peer.send(Connect("a", properties=METHOD))
-    world.engine.challenge(riddle.connection, b"?")
+    world.engine.challenge(riddle.client, b"?")
     await peer.expect(auth(0x18, b"?"))
     await peer.send(auth(0x18, b"!"), PingReq())
-    assert riddle.connection.is_paused
-    world.engine.accept(riddle.connection)
+    assert peer.connection.is_paused
+    world.engine.accept(riddle.client, ACCEPT)
     assert (await peer.receive()).reason_code == 0
     await peer.expect(PingResp())
 
@@ -247,7 +248,7 @@ async def test_packet_type_15_is_reserved_below_5(start: Start):
 
 
 async def test_reauthentication(start_clocked: Start):
-    riddle = Riddle(True, Challenge(b"?"), True, True)
+    riddle = Riddle(ACCEPT, Challenge(b"?"), ACCEPT, ACCEPT)
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(0x19, b"again"))
@@ -260,33 +261,33 @@ async def test_reauthentication(start_clocked: Start):
 
 
 async def test_reauthentication_answered_later(start_clocked: Start):
-    riddle = Riddle(True, PENDING, PENDING)
+    riddle = Riddle(ACCEPT, PENDING, PENDING)
     world = await start_clocked(hooks=riddle.hooks)
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(0x19))
     await peer.expect_nothing()
-    world.engine.accept(riddle.connection, "new")
+    world.engine.accept(riddle.client, Identity("new"))
     await peer.expect(auth(0x00))
-    assert world.engine.session("a").identity == "new"
-    world.engine.accept(riddle.connection, "stray")
+    assert world.engine.session("a").identity.name == "new"
+    world.engine.accept(riddle.client, Identity("stray"))
     await peer.expect_nothing()
     await peer.send(auth(0x19))
-    riddle.connection.refuse(ReasonCode.NOT_AUTHORIZED, "expired")
+    world.engine.refuse(riddle.client, ReasonCode.NOT_AUTHORIZED, "expired")
     said = await peer.expect_closed(ReasonCode.NOT_AUTHORIZED)
     assert said.properties == {PropertyId.REASON_STRING: "expired"}
 
 
-@pytest.mark.parametrize("answer", [Refusal(ReasonCode.NOT_AUTHORIZED), RuntimeError("broken"), None])
+@pytest.mark.parametrize("answer", [Refusal(ReasonCode.NOT_AUTHORIZED), RuntimeError("broken"), True, None])
 async def test_failed_reauthentication_closes(start_clocked: Start, answer: Any):
-    world = await start_clocked(hooks=Riddle(True, answer).hooks)
+    world = await start_clocked(hooks=Riddle(ACCEPT, answer).hooks)
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(0x19))
-    code = ReasonCode.NOT_AUTHORIZED if isinstance(answer, Refusal) else ReasonCode.UNSPECIFIED_ERROR
+    code = ReasonCode.NOT_AUTHORIZED if answer is None or isinstance(answer, Refusal) else ReasonCode.UNSPECIFIED_ERROR
     await peer.expect_closed(code)
 
 
 async def test_reauthentication_out_of_order(start_clocked: Start):
-    world = await start_clocked(hooks=Riddle(True, Challenge(), True).hooks)
+    world = await start_clocked(hooks=Riddle(ACCEPT, Challenge(), ACCEPT).hooks)
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(0x19))
     await peer.expect(auth(0x18))
@@ -299,7 +300,7 @@ async def test_reauthentication_out_of_order(start_clocked: Start):
 
 async def test_refused_reauthentication_says_what_disconnect_can_say(start_clocked: Start):
     # CONNACK has 0x86, DISCONNECT has not
-    world = await start_clocked(hooks=Riddle(True, Refusal(ReasonCode.BAD_USER_NAME_OR_PASSWORD)).hooks)
+    world = await start_clocked(hooks=Riddle(ACCEPT, Refusal(ReasonCode.BAD_USER_NAME_OR_PASSWORD)).hooks)
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(ReasonCode.RE_AUTHENTICATE))
     await peer.expect_closed(ReasonCode.NOT_AUTHORIZED)

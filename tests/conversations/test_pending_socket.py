@@ -20,8 +20,8 @@ TURNS = 200
 async def test_reading_stops_until_the_answer():
     asked = []
 
-    def authenticate(connection: object, connect: object) -> object:
-        asked.append(connection)
+    def authenticate(client: object, connect: object) -> object:
+        asked.append(client)
         return PENDING
 
     loop = asyncio.get_running_loop()

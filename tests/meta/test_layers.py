@@ -17,11 +17,11 @@ LAYERS = (
     ("constants",),
     ("errors", "private_file"),
     ("codec",),
-    ("config", "events", "handlers", "hookspecs", "identity", "permission_rules", "store"),
+    ("settings", "config", "events", "handlers", "hookspecs", "identity", "permission_rules", "store"),
     ("engine",),
     ("net",),
     ("sinks", "subscription", "sys_topics", "client"),
-    ("broker",),
+    ("broker", "plugins"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.

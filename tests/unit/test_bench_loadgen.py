@@ -184,4 +184,4 @@ def test_command_needs_linux(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_lists_scenarios() -> None:
     result = CliRunner().invoke(bench, ["list"])
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) == 17
+    assert len(result.output.splitlines()) == 18

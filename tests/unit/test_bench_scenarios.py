@@ -12,7 +12,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("the load generator is built on epoll", allow_module_level=True)
 
 from mqttcore.bench.accounting import cpu_seconds, process_tree, rss_bytes
-from mqttcore.bench.run import Options, run_scenario
+from mqttcore.bench.run import LoadError, Options, run_scenario
 from mqttcore.bench.scenarios import SCENARIOS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -26,6 +26,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
+def websocket_broker() -> Iterator[tuple[int, int]]:
+    """The same of a mosquitto that speaks WebSocket."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.syspath_prepend(BENCHMARKS)
+        from peers import COMMANDS, Peer
+
+        yield stack.enter_context(Peer("mosquitto", COMMANDS["mosquitto"]).running(None, is_websocket=True))
+
+
+@pytest.fixture(scope="module")
 def broker() -> Iterator[tuple[int, int]]:
     """The process id and port of a mosquitto."""
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
@@ -36,8 +46,10 @@ def broker() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario_runs_and_nothing_is_lost(name: str, broker: tuple[int, int]) -> None:
-    pid, port = broker
+def test_scenario_runs_and_nothing_is_lost(
+    name: str, broker: tuple[int, int], websocket_broker: tuple[int, int]
+) -> None:
+    pid, port = websocket_broker if SCENARIOS[name].is_websocket else broker
     looks: list[float] = []
     is_counted = name not in ("idle", "latency")
     options = Options(
@@ -71,6 +83,20 @@ def test_version_qos_and_payload_can_be_chosen(version: int, qos: int, broker: t
     report = run_scenario("pairs", options)
     assert report.is_correct, report
     assert (report.version, report.qos, report.payload, report.messages) == (version, qos, 5000, 100)
+
+
+@pytest.mark.parametrize("payload", [24, 100, 70_000])
+def test_every_length_of_websocket_frames(payload: int, websocket_broker: tuple[int, int]) -> None:
+    options = Options("127.0.0.1", websocket_broker[1], qos=1, payload=payload, clients=2, count=200)
+    report = run_scenario("pairs_ws", options)
+    assert report.is_correct, report
+    assert report.messages == 200
+
+
+def test_broker_without_websocket_is_an_error(broker: tuple[int, int]) -> None:
+    options = Options("127.0.0.1", broker[1], clients=1, count=1, stall_s=5.0)
+    with pytest.raises(LoadError, match=r"closed the connection|reset by peer|did not agree"):
+        run_scenario("pairs_ws", options)
 
 
 def test_accounting_sees_the_process(broker: tuple[int, int]) -> None:

@@ -74,7 +74,7 @@ def test_values_arrive_in_their_fields(tmp_path: Path):
         ({"shutdown_timeout_s": math.inf}, "shutdown_timeout_s", "<= 3600"),
         ({"shutdown_timeout_s": math.nan}, "shutdown_timeout_s", ">= 0"),
         ({"log_level": "loud"}, "log_level", "'loud', not one of critical, debug, error, info, warning"),
-        ({"listeners": [{"protocol": "amqp"}]}, "listeners[0].protocol", "'amqp', not one of mqtt"),
+        ({"listeners": [{"protocol": "amqp"}]}, "listeners[0].protocol", "'amqp', not one of http, mqtt"),
     ],
 )
 def test_mistake_names_key_path_and_reason(mapping: dict, path: str, reason: str):

@@ -25,12 +25,13 @@ from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.engine import PENDING, Engine
 from mqttcore.engine.hooks import HookTable
-from mqttcore.identity import Challenge, Refusal
+from mqttcore.identity import Challenge, Identity, Refusal
 
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "m"}
 TOPICS = ["a", "a/b", "a/b/c", "$x/y", "$SYS/z", "/", "ü"]
 FILTERS = ["#", "+", "a/+", "a/#", "a/b", "$share/g/a/#", "$share/h/#", "$x/#", "a#", "$share//x"]
 
+ACCEPT = Identity("tester")
 LIMITS = Limits(
     in_flight_maximum=3,
     queued_messages_maximum=4,
@@ -174,7 +175,9 @@ steps = st.lists(
     ),
     max_size=40,
 )
-answers = st.lists(st.sampled_from([True, True, True, PENDING, Challenge(b"?"), Refusal(0x87)]), min_size=1, max_size=6)
+answers = st.lists(
+    st.sampled_from([ACCEPT, ACCEPT, None, PENDING, Challenge(b"?"), Refusal(0x87)]), min_size=1, max_size=6
+)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -182,7 +185,7 @@ answers = st.lists(st.sampled_from([True, True, True, PENDING, Challenge(b"?"), 
 def test_engine_withstands(steps: list[tuple[str, int, Any]], answers: list[Any]):
     asked = 0
 
-    def answer(connection: Any, packet: Any) -> Any:
+    def answer(client: Any, packet: Any) -> Any:
         nonlocal asked
         asked += 1
         return answers[asked % len(answers)]

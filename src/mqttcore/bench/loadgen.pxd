@@ -6,11 +6,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from mqttcore.bench cimport linux
 from mqttcore.bench.histogram cimport Histogram
 from mqttcore.bench.ledger cimport Ledger, flow_t
+from mqttcore.bench.websocket cimport incoming_t
 
 
 # What a client is doing.
 cdef enum:
-    CLIENT_CLOSED, CLIENT_CONNECTING, CLIENT_GREETING, CLIENT_READY
+    CLIENT_CLOSED, CLIENT_CONNECTING, CLIENT_UPGRADING, CLIENT_GREETING, CLIENT_READY
 
 # Where a message's own acknowledgement stands.
 cdef enum:
@@ -26,7 +27,7 @@ cdef enum:
 
 cdef enum:
     FAULT_NONE, FAULT_SYSTEM, FAULT_CLOSED, FAULT_REFUSED, FAULT_SUBACK, FAULT_ACK, FAULT_DISCONNECT, FAULT_MALFORMED
-    FAULT_MEMORY
+    FAULT_MEMORY, FAULT_UPGRADE, FAULT_FRAME
 
 
 cdef struct stamp_t:                # begins each payload
@@ -83,6 +84,9 @@ cdef struct client_t:
     int fd
     uint8_t state                   # CLIENT_*
     bint is_blocked                 # EAGAIN on write: waits for EPOLLOUT
+    bint is_framing                 # WebSocket: a frame begins at frame_at, HEAD_ROOM bytes in front of its payload
+    uint32_t frame_at
+    incoming_t ws
 
 
 @cython.final
@@ -121,6 +125,10 @@ cdef class LoadGenerator:
     cdef int fault
     cdef int fault_code
     cdef uint32_t fault_client
+    cdef uint8_t* upgrade           # owned; WebSocket: the HTTP request that each connection begins with
+    cdef uint32_t upgrade_size
+    cdef uint8_t mask[4]
+    cdef bint is_websocket
     cdef bint is_loopback
     cdef bint is_publishing
     cdef bint is_replay             # retained messages come: no slots, no latency
@@ -148,6 +156,9 @@ cdef class LoadGenerator:
     cdef int append(self, client_t* c, const uint8_t* data, uint32_t size) noexcept nogil
     cdef uint8_t* room(self, client_t* c, uint32_t size) noexcept nogil
     cdef void flush(self, uint32_t client) noexcept nogil
+    cdef void end_frame(self, client_t* c) noexcept nogil
+    # Takes the answer to the upgrade off what was read; bytes of payload behind it, -1: it is not whole, or a fault.
+    cdef Py_ssize_t on_upgraded(self, uint32_t client, uint8_t* data, Py_ssize_t size) noexcept nogil
     cdef void mark(self, uint32_t publisher) noexcept nogil
     cdef void send_dirty(self) noexcept nogil
     cdef void fill_window(self, uint32_t index) noexcept nogil
@@ -155,6 +166,7 @@ cdef class LoadGenerator:
     cdef void put_message(self, uint32_t index, int64_t sent_ns) noexcept nogil
     cdef void settle(self, uint32_t index, slot_t* slot) noexcept nogil
     cdef void on_readable(self, uint32_t client) noexcept nogil
+    cdef void hold(self, uint32_t client, const uint8_t* data, uint32_t size) noexcept nogil
     cdef int on_packet(self, uint32_t client, uint8_t first, const uint8_t* body, uint32_t size, int64_t now) noexcept nogil
     cdef int on_connack(self, uint32_t client, const uint8_t* body, uint32_t size) noexcept nogil
     cdef int on_publish(self, uint32_t client, uint8_t first, const uint8_t* body, uint32_t size, int64_t now) noexcept nogil

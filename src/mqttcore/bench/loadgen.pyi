@@ -44,6 +44,7 @@ class LoadGenerator:
         publishers: int,
         flows: int,
         stall_s: float,
+        upgrade: bytes = b"",
     ) -> LoadGenerator: ...
     def set_client(self, client: int, connect: bytes) -> None: ...
     def set_publisher(

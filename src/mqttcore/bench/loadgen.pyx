@@ -16,13 +16,14 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy, memmove
 from posix.unistd cimport close
 
 from mqttcore.bench cimport linux
 from mqttcore.bench.histogram cimport Histogram
 from mqttcore.bench.ledger cimport Ledger, flow_note
 from mqttcore.bench.linux cimport now_ns
+from mqttcore.bench.websocket cimport HEAD_ROOM, put_head, unframe
 
 import os
 import socket
@@ -46,6 +47,8 @@ cdef dict FAULT_TEXT = {
     FAULT_DISCONNECT: "the broker sent DISCONNECT with reason code 0x{:02X}",
     FAULT_MALFORMED: "the broker sent a packet that makes no sense here, first byte 0x{:02X}",
     FAULT_MEMORY: "out of memory",
+    FAULT_UPGRADE: "the broker did not agree to speak WebSocket",
+    FAULT_FRAME: "the broker sent a WebSocket frame that makes no sense here, first byte 0x{:02X}",
 }
 
 
@@ -85,10 +88,11 @@ cdef class LoadGenerator:
     version: 4 or 5, qos: of all messages both ways. payload_size: bytes, at least `STAMP_SIZE`.
     clients, publishers, flows: how many of each there are; they are described by the `set_…` methods.
     stall_s: seconds without any packet from the broker after which a wait raises LoadError.
+    upgrade: the HTTP request with which each connection turns to WebSocket; empty: plain TCP. One frame a write.
     """
 
     def __cinit__(self, str host, int port, *, int version, int qos, uint32_t payload_size, uint32_t clients,
-                  uint32_t publishers, uint32_t flows, double stall_s):
+                  uint32_t publishers, uint32_t flows, double stall_s, bytes upgrade=b""):
         cdef uint32_t i
         self.epoll = -1
         if version not in (4, 5) or qos not in (0, 1, 2):
@@ -105,6 +109,10 @@ cdef class LoadGenerator:
         self.payload_size = payload_size
         self.stall_ns = <int64_t>(stall_s * 1e9)
         self.run_id = int.from_bytes(os.urandom(4), "big")
+        self.upgrade = copied(upgrade)
+        self.upgrade_size = <uint32_t>len(upgrade)
+        self.is_websocket = self.upgrade_size > 0
+        memcpy(self.mask, &self.run_id, 4)
         self.ledger = Ledger(flows)
         self.flows = self.ledger.flows
         self.latency = Histogram()
@@ -135,6 +143,7 @@ cdef class LoadGenerator:
             free(self.publishers[i].ring)
             free(self.publishers[i].template)
             free(self.publishers[i].topics)
+        free(self.upgrade)
         free(self.clients)
         free(self.publishers)
         free(self.dirty)
@@ -445,8 +454,9 @@ cdef class LoadGenerator:
         cdef linux.epoll_event event
         cdef uint32_t host
         cdef int on = 1
-        c.held_size = c.out_at = c.out_size = 0
-        c.is_blocked = False
+        c.held_size = c.out_at = c.out_size = c.ws.head_size = 0
+        c.ws.left = 0
+        c.is_blocked = c.is_framing = False
         c.fd = linux.socket(linux.AF_INET, linux.SOCK_STREAM | linux.SOCK_NONBLOCK | linux.SOCK_CLOEXEC, 0)
         if c.fd < 0:
             self.fail(client, FAULT_SYSTEM, errno)
@@ -489,9 +499,12 @@ cdef class LoadGenerator:
         if error:
             self.fail(client, FAULT_SYSTEM, error)
             return
-        c.state = CLIENT_GREETING
+        c.state = CLIENT_UPGRADING if self.is_websocket else CLIENT_GREETING
         self.watch(client)
-        if self.append(c, c.connect, c.connect_size):
+        if self.is_websocket:
+            if self.append(c, self.upgrade, self.upgrade_size):
+                self.flush(client)
+        elif self.append(c, c.connect, c.connect_size):
             self.flush(client)
 
     cdef void hang_up(self, uint32_t client) noexcept nogil:
@@ -524,21 +537,40 @@ cdef class LoadGenerator:
         # Where *size* bytes may be put; the caller then adds to out_size what it used. NULL: a fault was kept.
         cdef uint32_t capacity
         cdef uint8_t* out
-        if c.out_size + size > c.out_capacity:
-            capacity = 2 * (c.out_size + size)
+        if c.out_size + size + HEAD_ROOM > c.out_capacity:
+            capacity = 2 * (c.out_size + size + HEAD_ROOM)
             out = <uint8_t*>realloc(c.out, capacity)
             if out == NULL:
                 self.fail(0, FAULT_MEMORY, 0)
                 return NULL
             c.out = out
             c.out_capacity = capacity
+        if self.is_websocket and not c.is_framing and c.state != CLIENT_UPGRADING:
+            c.is_framing = True
+            c.frame_at = c.out_size
+            c.out_size += HEAD_ROOM
         return c.out + c.out_size
+
+    cdef void end_frame(self, client_t* c) noexcept nogil:
+        # What was appended since the last write becomes one frame.
+        cdef uint8_t* payload = c.out + c.frame_at + HEAD_ROOM
+        cdef uint32_t size = c.out_size - c.frame_at - HEAD_ROOM
+        cdef uint32_t head_size = put_head(payload, size, self.mask)
+        cdef uint32_t gap = HEAD_ROOM - head_size
+        c.is_framing = False
+        if c.out_at == c.frame_at:
+            c.out_at += gap
+        else:                           # behind bytes that could not be written yet
+            memmove(c.out + c.frame_at, payload - head_size, head_size + size)
+            c.out_size -= gap
 
     cdef void flush(self, uint32_t client) noexcept nogil:
         # One write of everything that is there; the rest waits for EPOLLOUT.
         cdef client_t* c = &self.clients[client]
         cdef Py_ssize_t sent
         cdef bint was_blocked = c.is_blocked
+        if c.is_framing:
+            self.end_frame(c)
         if c.out_at == c.out_size:
             return
         sent = linux.send(c.fd, c.out + c.out_at, c.out_size - c.out_at, linux.MSG_NOSIGNAL)
@@ -663,10 +695,10 @@ cdef class LoadGenerator:
         cdef client_t* c = &self.clients[client]
         cdef uint8_t* at = self.input
         cdef uint8_t* end
-        cdef uint8_t* held
         cdef Py_ssize_t size
         cdef uint32_t remaining, used
         cdef int64_t now
+        cdef int kind
         if c.fd < 0:
             return                      # closed earlier in this turn
         if c.held_size:
@@ -679,6 +711,16 @@ cdef class LoadGenerator:
                 self.fail(client, FAULT_SYSTEM, errno)
             return
         self.heard_ns = now = now_ns()
+        if c.state == CLIENT_UPGRADING:
+            size = self.on_upgraded(client, at, c.held_size + size)
+            if size < 0:
+                return
+            c.held_size = 0
+        if self.is_websocket:
+            size = unframe(&c.ws, at + c.held_size, size, &kind)
+            if size < 0:
+                self.fail(client, FAULT_FRAME, kind)
+                return
         end = at + c.held_size + size
         c.held_size = 0
         while end - at >= 2:
@@ -694,18 +736,39 @@ cdef class LoadGenerator:
                 return
             at += 1 + used + remaining
         if at < end:
-            used = <uint32_t>(end - at)
-            if used > c.held_capacity:
-                held = <uint8_t*>realloc(c.held, used)
-                if held == NULL:
-                    self.fail(client, FAULT_MEMORY, 0)
-                    return
-                c.held = held
-                c.held_capacity = used
-            memcpy(c.held, at, used)
-            c.held_size = used
+            self.hold(client, at, <uint32_t>(end - at))
         if c.out_size and not c.is_blocked:
             self.flush(client)          # acknowledgements of everything that was read: one write
+
+    cdef void hold(self, uint32_t client, const uint8_t* data, uint32_t size) noexcept nogil:
+        # Keeps what is not whole yet.
+        cdef client_t* c = &self.clients[client]
+        cdef uint8_t* held
+        if size > c.held_capacity:
+            held = <uint8_t*>realloc(c.held, size)
+            if held == NULL:
+                self.fail(client, FAULT_MEMORY, 0)
+                return
+            c.held = held
+            c.held_capacity = size
+        memcpy(c.held, data, size)
+        c.held_size = size
+
+    cdef Py_ssize_t on_upgraded(self, uint32_t client, uint8_t* data, Py_ssize_t size) noexcept nogil:
+        cdef client_t* c = &self.clients[client]
+        cdef Py_ssize_t at
+        for at in range(size - 3):
+            if memcmp(data + at, b"\r\n\r\n", 4) == 0:
+                if memcmp(data, b"HTTP/1.1 101", 12):
+                    self.fail(client, FAULT_UPGRADE, 0)
+                    return -1
+                c.state = CLIENT_GREETING
+                if self.append(c, c.connect, c.connect_size):
+                    self.flush(client)
+                memmove(data, data + at + 4, size - at - 4)
+                return size - at - 4
+        self.hold(client, data, <uint32_t>size)
+        return -1
 
     cdef int on_packet(self, uint32_t client, uint8_t first, const uint8_t* body, uint32_t size,
                        int64_t now) noexcept nogil:

@@ -5,7 +5,7 @@ Bytes of both protocol versions; *version* is 4 for 3.1.1 and 5 for MQTT 5.
 
 from dataclasses import dataclass
 
-__all__ = ["PublishTemplate", "connect_packet", "publish_template", "subscribe_packet"]
+__all__ = ["PublishTemplate", "connect_packet", "publish_template", "subscribe_packet", "upgrade_request"]
 
 SAMPLE_PROPERTIES = (
     b"\x02\x00\x00\x0e\x10"  # Message Expiry Interval 3600 s
@@ -28,6 +28,15 @@ def text(value: str) -> bytes:
     """Return *value* as an MQTT UTF-8 string with its length."""
     encoded = value.encode()
     return len(encoded).to_bytes(2, "big") + encoded
+
+
+def upgrade_request(host: str, path: str) -> bytes:
+    """Return the HTTP request that turns a connection to WebSocket (RFC 6455 §4.1)."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: bXF0dGNvcmUgYmVuY2ghIQ==\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+    ).encode()
 
 
 def connect_packet(client_id: str, version: int) -> bytes:

@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass, field
 from time import monotonic
 
 from mqttcore.bench.loadgen import LoadError, LoadGenerator
-from mqttcore.bench.packets import SAMPLE_PROPERTIES, connect_packet, publish_template, subscribe_packet
+from mqttcore.bench.packets import (
+    SAMPLE_PROPERTIES,
+    connect_packet,
+    publish_template,
+    subscribe_packet,
+    upgrade_request,
+)
 from mqttcore.bench.scenarios import SCENARIOS, Scenario, Shape
 
 __all__ = ["LoadError", "Options", "Report", "run_scenario"]
@@ -24,6 +30,7 @@ class Options:
 
     version: 4 or 5. payload: bytes. count: messages (connections for `connect`) instead of a duration, without warm-up.
     rate: messages a second of an open loop. stall_s: how long a silent broker is waited for.
+    websocket_path: where MQTT is spoken in WebSocket; None: plain TCP, but for scenarios that are about WebSocket.
     """
 
     host: str
@@ -37,6 +44,7 @@ class Options:
     count: int | None = None
     rate: float = 5_000.0
     stall_s: float = 10.0
+    websocket_path: str | None = None
 
 
 @dataclass
@@ -106,6 +114,7 @@ class _Run:
 
     def generator(self, clients: int, publishers: int, flows: int) -> LoadGenerator:
         options = self.options
+        path = options.websocket_path or ("/mqtt" if self.scenario.is_websocket else None)
         self.load = load = LoadGenerator(
             options.host,
             options.port,
@@ -116,6 +125,7 @@ class _Run:
             publishers=publishers,
             flows=flows,
             stall_s=options.stall_s,
+            upgrade=upgrade_request(options.host, path) if path else b"",
         )
         for client in range(clients):
             load.set_client(client, connect_packet(f"bench-{client:05}", self.version))

@@ -35,6 +35,7 @@ class Scenario:
     qos: int = 0
     version: int = 4
     has_properties: bool = False
+    is_websocket: bool = False
     gather_s: float = 0.0  # see LoadGenerator.gather()
     counts: str = ""  # what `clients` replaces: "pairs", "publishers", "subscribers"; empty: nothing
 
@@ -86,6 +87,7 @@ SCENARIOS: dict[str, Scenario] = {
         _flow("ingest_q1", "ingest at QoS 1", 100, 0, batch=5, window=20, qos=1, counts="publishers"),
         _flow("pairs_q2", "pairs at QoS 2", 200, 200, qos=2, counts="pairs"),
         _flow("pairs_v5", "pairs at MQTT 5, with properties", 200, 200, version=5, has_properties=True, counts="pairs"),
+        _flow("pairs_ws", "pairs in WebSocket, a frame each write", 200, 200, is_websocket=True, counts="pairs"),
         _flow("wild", "1→101 clients holding 100,000 filters, 10 match each message", 1, 101, batch=8, window=64),
         Scenario(
             "retain", "100,000 retained messages, one # subscriber gets all", Shape.RETAIN, 1, 1, batch=100, window=1000

@@ -20,6 +20,7 @@ _COMMANDS = {
     "check": _Command("mqttcore.cli.check:check", "Validate a configuration file."),
     "pub": _Command("mqttcore.cli.pub:pub", "Publish messages."),
     "sub": _Command("mqttcore.cli.sub:sub", "Subscribe and print messages."),
+    "certs": _Command("mqttcore.cli.certs:certs", "Make certificates for trying out TLS."),
     "bench": _Command("mqttcore.cli.bench:bench", "Measure a broker."),
 }
 

@@ -20,6 +20,7 @@ __all__ = ["bench"]
 @click.option("--warm-up", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds before that.")
 @click.option("--count", type=click.IntRange(1), help="Messages to publish, instead of a duration.")
 @click.option("--rate", default=5000.0, show_default=True, type=click.FloatRange(1), help="`latency`: messages/s.")
+@click.option("--websocket", "websocket_path", metavar="PATH", help="In WebSocket at PATH, often /mqtt.")
 @click.option("--broker-pid", type=int, help="Also print the CPU time and memory of this process and its children.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
@@ -34,6 +35,7 @@ def bench(
     warm_up: float,
     count: int | None,
     rate: float,
+    websocket_path: str | None,
     broker_pid: int | None,
     as_json: bool,
 ) -> None:
@@ -64,6 +66,7 @@ def bench(
         warm_up_s=warm_up,
         count=count,
         rate=rate,
+        websocket_path=websocket_path,
     )
     seen: list[tuple[float, int]] = []
 

@@ -7,7 +7,9 @@ import click
 import msgspec
 
 from mqttcore.config import Config, check_exposure, load
-from mqttcore.errors import ConfigError
+from mqttcore.errors import ConfigError, PluginError
+from mqttcore.plugins.loading import EnabledPlugin, enabled
+from mqttcore.settings import visible
 
 __all__ = ["check"]
 
@@ -22,12 +24,23 @@ def check(file: Path, show: bool) -> None:
     """
     try:
         config = load(file)
-        if not config.plugins:  # with plugins, only they know whether they authenticate: `serve` asks them
-            check_exposure(config, has_authentication=False, source=str(file))
+        plugins = enabled(config, str(file))
+        authenticates = any("authenticate" in plugin.hooks for plugin in plugins)
+        check_exposure(config, has_authentication=authenticates, source=str(file))
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    click.echo(msgspec.json.format(msgspec.json.encode(config)).decode() if show else _summary(file, config))
+    except PluginError as error:
+        click.echo(f"{file}: {error}", err=True)
+        sys.exit(2)
+    click.echo(_everything(config, plugins) if show else _summary(file, config))
+
+
+def _everything(config: Config, plugins: list[EnabledPlugin]) -> str:
+    # Of plugins, what their tables mean with defaults and without secrets, not what they say.
+    settings = {plugin.name: {} if plugin.settings is None else visible(plugin.settings) for plugin in plugins}
+    shown = visible(msgspec.structs.replace(config, plugins=settings))
+    return msgspec.json.format(msgspec.json.encode(shown)).decode()
 
 
 def _summary(file: Path, config: Config) -> str:

@@ -1,6 +1,7 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -54,6 +55,7 @@ log = logging.getLogger("mqttcore.connection")
 
 cdef enum:
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
+    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
 
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
@@ -72,7 +74,8 @@ cdef int refusal_code(uint8_t packet_type, object reason_code) except -1:
 cdef class Connection(Outlet):
     """One network connection; drivers subclass it to read and write, tests drive it as it is.
 
-    listener: an object with `name` and `allow_anonymous`. peer: the client's address in whatever form the driver has.
+    listener: an object with `name` and `allow_anonymous`; `connect_timeout_ms` and `maximum_packet_size_bytes` where it has
+    its own. peer: the client's address in whatever form the driver has.
     """
 
     def __cinit__(self, Core core, object listener=None, object peer=None, **others):
@@ -83,10 +86,12 @@ cdef class Connection(Outlet):
         self.version = 4
         self.maximum_packet_size = PACKET_MAXIMUM
         self.close_reason = -1
+        self.packet_maximum = getattr(listener, "maximum_packet_size_bytes", None) or PACKET_MAXIMUM
         self.opened_ms = self.last_received_ms = core.now_ms
         self.timer.owner = <void*>self
         self.timer.fire = on_timer
-        timer_arm(&core.wheel, &self.timer, core.now_ms + core.limits.connect_timeout_ms)
+        timeout_ms = getattr(listener, "connect_timeout_ms", 0) or core.limits.connect_timeout_ms
+        timer_arm(&core.wheel, &self.timer, core.now_ms + <int64_t>timeout_ms)
         core.counters.connections += 1
         if core.counters.connections > core.counters.connections_peak:
             core.counters.connections_peak = core.counters.connections
@@ -154,6 +159,19 @@ cdef class Connection(Outlet):
 
     cdef object address(self):
         return self.given_peer
+
+    cdef object tls(self):
+        return None
+
+    @property
+    def tls(self) -> object:
+        """net.tls.TlsInfo: what TLS says of the client, ours or that of a proxy which told; None without."""
+        return None
+
+    @property
+    def proxy(self) -> object:
+        """net.proxy.ProxyInfo: what the PROXY header said; None without."""
+        return None
 
     @property
     def pending_bytes(self) -> int:
@@ -256,11 +274,12 @@ cdef class Connection(Outlet):
                     self.fail_with(MalformedPacket(0x81, "MQTT-1.5.5-1", "Remaining Length is not a minimal Variable Byte Integer"))
                     break
             total = 1 + n + <Py_ssize_t>remaining
-            if total > self.core.limits.maximum_packet_size_bytes:
+            if total > self.core.limits.maximum_packet_size_bytes or total > self.packet_maximum:
                 # [MQTT-3.2.2-15]; said before any of the body is kept.
                 self.fail_with(PacketTooLarge(
                     RC_PACKET_TOO_LARGE, "MQTT-3.2.2-15",
-                    f"packet of {total} bytes, maximum is {self.core.limits.maximum_packet_size_bytes}",
+                    f"packet of {total} bytes, maximum is "
+                    f"{min(self.core.limits.maximum_packet_size_bytes, self.packet_maximum)}",
                 ))
                 break
             if self.state == STATE_NEW and data[at] != PT_CONNECT << 4:
@@ -299,6 +318,7 @@ cdef class Connection(Outlet):
             return self.refuse_connect(error)
         self.version = packet.protocol_version
         self.client_id = packet.client_id
+        self.clean_start = packet.clean_start
         self.connect = packet
         self.state = STATE_ADMITTING
         return self.core.admit(self, packet)
@@ -336,12 +356,21 @@ cdef class Connection(Outlet):
         self.state = STATE_CONNECTED
         self.connect = None
         self.keep_alive_s = keep_alive_s
+        self.keep_alive_changed()
         if keep_alive_s:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + <int64_t>keep_alive_s * 1500)
         else:
             timer_disarm(&self.core.wheel, &self.timer)
         if self.is_paused:
             self.set_paused(False)
+        return 0
+
+    cdef int set_deadline(self, int64_t ms) except -1:
+        if self.state == STATE_NEW:
+            timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
+        return 0
+
+    cdef int keep_alive_changed(self) except -1:
         return 0
 
     cdef int set_paused(self, bint paused) except -1:
@@ -375,7 +404,7 @@ cdef class Connection(Outlet):
         cdef int64_t due
         try:
             if self.state == STATE_NEW or self.state == STATE_ADMITTING:
-                log.info("%s: no CONNECT answered within %d ms", self.peer, self.core.limits.connect_timeout_ms)
+                log.info("%s: no CONNECT answered within %d ms", self.peer, now_ms - self.opened_ms)
                 self.end(False)
                 return
             due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500
@@ -397,10 +426,12 @@ cdef class Connection(Outlet):
         cdef route_t* route
         cdef Core core = self.core
         cdef Session session = self.session
-        cdef Py_ssize_t targets
+        cdef Py_ssize_t targets = 0
         cdef uint8_t* props
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
+        cdef bint is_taken = False            # by a topic handler
+        cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
@@ -435,9 +466,12 @@ cdef class Connection(Outlet):
                 return self.fail(status)
             if view.topic_size > core.limits.topic_bytes_maximum:
                 return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
-            if view.topic_size >= 5 and view.topic[:5] == b"$SYS/":
+            is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
+            if is_for_handlers_only and not core.topics.handlers:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
             route = core.topics.route(view.topic, view.topic_size)
+            if is_for_handlers_only and not route.handler_count:
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
         pub.topic = view.topic
         pub.topic_size = view.topic_size
         pub.payload = view.payload
@@ -447,6 +481,8 @@ cdef class Connection(Outlet):
         pub.expiry_at = view.expiry_at
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
+        pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
         pub.retain = view.retain
@@ -463,11 +499,27 @@ cdef class Connection(Outlet):
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
         try:
-            targets = core.publish(&pub, route)
+            if route.handler_count:
+                is_taken = core.handle(self, &pub, route, True, &reason_code)
+                if not is_taken:
+                    # (whether the client may publish there is asked here: after who authorises by itself)
+                    route = core.topics.route(pub.topic, pub.topic_size)
+                    is_taken = core.handle(self, &pub, route, False, &reason_code)
+                    if not is_taken:
+                        route = core.topics.route(pub.topic, pub.topic_size)
+                        if is_for_handlers_only:
+                            is_taken = True
+                            reason_code = RC_NOT_AUTHORIZED
+            if not is_taken:
+                targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
-        if view.qos:
-            if targets == 0:
+        if is_taken and reason_code >= 0x80:
+            return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
+        if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
+            if is_taken:
+                pass
+            elif targets == 0:
                 reason_code = RC_NO_MATCHING_SUBSCRIBERS
             elif targets == -2:
                 reason_code = RC_QUOTA_EXCEEDED
@@ -643,6 +695,32 @@ cdef class Connection(Outlet):
         # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
         return self.end(packet.reason_code != RC_SUCCESS)
 
+    # --- bytes out --------------------------------------------------------------------------------------------------
+
+    cdef bint write_out(self) except -1:
+        return False                  # without a driver, output waits to be taken
+
+    cdef int finish(self) except -1:
+        return 0
+
+    cdef int drain(self) except -1:
+        cdef int rounds = 0
+        while self.write_out():
+            if self.state == STATE_CLOSED:
+                return self.finish()
+            if self.session is None or not self.session.has_backlog():
+                return 0
+            if rounds == PUMP_ROUNDS:
+                self.mark_dirty()     # goes on next turn: others wait too
+                return 0
+            rounds += 1
+            self.session.pump()
+            if not self.out.pending:
+                if self.session.has_paused():
+                    self.mark_dirty()
+                return 0              # the window is full: acknowledgements go on from here
+        return 0
+
     # --- the end ----------------------------------------------------------------------------------------------------
 
     cdef int fail(self, int status) except -1:
@@ -689,4 +767,6 @@ cdef class Connection(Outlet):
         self.mark_dirty()             # what is pending is written, then the driver closes
         if session is not None:
             self.core.connection_ended(self, session, publish_will)
+        if self.client is not None:
+            self.core.client_gone(self)
         return 0

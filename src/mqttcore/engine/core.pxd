@@ -5,8 +5,9 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.message cimport birth_t, msg_t, pub_t
 from mqttcore.engine.retained cimport RetainedTree
+from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport wheel_t
 from mqttcore.engine.topics cimport TopicTree, route_t
 
@@ -68,8 +69,12 @@ cdef struct counters_t:
     uint64_t message_bytes_out
     uint64_t dropped[DROP_REASONS]
     uint64_t unmatched                # messages that no subscription matched
+    uint64_t handled                  # messages that a topic handler consumed or gave to recipients
+    uint64_t handler_calls
+    uint64_t handler_failures         # of them
     uint64_t connects
     uint64_t connects_refused
+    uint64_t connects_shed            # of those, because of overload
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused
@@ -87,16 +92,25 @@ cdef class Core:
     cdef limits_t limits
     cdef counters_t counters
     cdef wheel_t wheel
+    cdef birth_t birth                # ids and times of messages
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
+    cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
+    cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
+    cdef uint64_t ids_given
     cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
 
     # Delivers to a route and keeps a retained message; the number of targets.
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1
+    # Asks the handlers of the message's route, those that authorise by themselves or the others. 1: it was taken, with the
+    # reason code for its publisher, 0x80 and above refuse it; 0: go on, with the topic's route asked for anew.
+    # client: a Connection, or the ClientView of one that is gone. When Python ran, *pub* points into its kept form.
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+                     uint8_t* reason_code) except -1
     # A CONNECT that passed the standard's checks: authenticate, then connected() or refused().
     cdef int admit(self, object connection, object packet) except -1
     # An AUTH packet of a connection that is authenticating or re-authenticating.
@@ -105,6 +119,10 @@ cdef class Core:
     cdef int open_session(self, object connection, object packet) except -1
     # The connection is gone; clean: by DISCONNECT without will.
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
+    # 32 hexadecimal digits: eight random bytes of this engine, and a count.
+    cdef str new_connection_id(self)
+    # The connection that has a ClientView is closed.
+    cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.
     cdef int end_session(self, object session) except -1
     # Gives messages that a leaving member of a shared subscription did not complete to another member.

@@ -9,6 +9,10 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+                     uint8_t* reason_code) except -1:
+        raise NotImplementedError
+
     cdef int admit(self, object connection, object packet) except -1:
         raise NotImplementedError
 
@@ -19,6 +23,13 @@ cdef class Core:
         raise NotImplementedError
 
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
+        raise NotImplementedError
+
+    cdef str new_connection_id(self):
+        self.ids_given += 1
+        return f"{self.id_prefix}{self.ids_given:016x}"
+
+    cdef int client_gone(self, object connection) except -1:
         raise NotImplementedError
 
     cdef int end_session(self, object session) except -1:

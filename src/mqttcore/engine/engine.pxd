@@ -7,7 +7,7 @@ from mqttcore.engine.core cimport Core
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.message cimport msg_t, pub_t
 from mqttcore.engine.session cimport Session
-from mqttcore.engine.topics cimport Subscriber
+from mqttcore.engine.topics cimport Subscriber, recipients_t
 
 
 cdef class Engine(Core):
@@ -15,9 +15,11 @@ cdef class Engine(Core):
     cdef readonly HookTable hooks
     cdef dict clients                     # client_id -> Session
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
+    cdef dict handlers                    # Handler -> filter
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
     cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
     cdef readonly bint sys_for_anonymous
+    cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
     cdef bint is_retained_full            # the last retained message was refused for a limit
     cdef int delivering                   # depth of publish()
@@ -28,10 +30,16 @@ cdef class Engine(Core):
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
 
+    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
+
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
     cdef int wake(self) except -1
     cdef void bury(self, object subscriber) noexcept
+    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
+    cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
+    cdef int check_filter(self, bytes topic_filter) except -1
+    cdef object view_of(self, object client)
     cdef int publish_will(self, Session session) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
@@ -43,7 +51,9 @@ cdef class Engine(Core):
     cdef int release_publishers(self) except -1
     cdef int refuse_unsupported(self, Connection conn, uint8_t reason_code) except -1
     cdef int take_answer(self, Connection conn, object answer) except -1
-    cdef int reauthenticated(self, Connection conn) except -1
+    cdef int accept_anonymous(self, Connection conn) except -1
+    cdef int take_reauthentication(self, Connection conn, object answer) except -1
+    cdef int reauthenticated(self, Connection conn, object identity) except -1
     cdef int arm_session(self, Session session) except -1
     cdef int session_due(self, Session session, int64_t now_ms) except -1
     cdef int replay_retained(self, Session session, bytes topic_filter, uint8_t options, uint8_t qos,

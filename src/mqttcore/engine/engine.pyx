@@ -27,6 +27,7 @@ from mqttcore.codec.codes cimport (
     RC_BAD_AUTHENTICATION_METHOD,
     RC_CLIENT_IDENTIFIER_NOT_VALID,
     RC_CONTINUE_AUTHENTICATION,
+    RC_NO_MATCHING_SUBSCRIBERS,
     RC_NO_SUBSCRIPTION_EXISTED,
     RC_NOT_AUTHORIZED,
     RC_PACKET_TOO_LARGE,
@@ -48,18 +49,24 @@ from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
+from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
-from mqttcore.engine.message cimport Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_t
+from mqttcore.engine.handler cimport Handler
+from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
+from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
-from mqttcore.engine.subscriber cimport subids_add, subids_unref
+from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
+from mqttcore.engine.subscriber cimport recipients_ref, recipients_unref, subids_add, subids_unref, target_init
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_NO_LOCAL,
     OPT_QOS,
+    OPT_RETAIN_AS_PUBLISHED,
     ShareGroup,
     TopicTree,
+    recipients_t,
     route_ref,
     route_t,
     route_unref,
@@ -71,8 +78,10 @@ import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
+from mqttcore.engine.handler import REFUSED
 from mqttcore.errors import ProtocolError, QuotaExceeded
-from mqttcore.identity import Challenge, Refusal
+from mqttcore.handlers import Consumed
+from mqttcore.identity import Challenge, Identity, Refusal
 
 log = logging.getLogger("mqttcore.engine")
 
@@ -98,17 +107,20 @@ cdef class Engine(Core):
     """State of one broker.
 
     limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
-    subscribe to `$SYS/`. The driver sets `now_ms` (monotonic milliseconds, above 0) through
-    `advance`, feeds connections, and calls `flush` when it has fed what it had.
+    subscribe to `$SYS/`. node, epoch: 32 bits each; they name this process and this start of it in message ids. The
+    driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds connections, and calls `flush` when it
+    has fed what it had.
     """
 
     def __init__(
-        self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False
+        self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False,
+        node: int = 0, epoch: int = 0
     ) -> None:
         self.sys_for_anonymous = sys_for_anonymous
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
         self.now_ms = now_ms
+        self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
         wheel_init(&self.wheel, now_ms)
         self.read_limits(limits)
         self.topics = TopicTree(
@@ -121,8 +133,11 @@ cdef class Engine(Core):
             bytes_maximum=limits.retained_bytes_maximum,
             levels_maximum=limits.topic_levels_maximum,
         )
+        self.id_prefix = secrets.token_hex(8)
         self.clients = {}
+        self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
+        self.handlers = {}
         self.graveyard = []
         self.held_publishers = []
 
@@ -205,12 +220,18 @@ cdef class Engine(Core):
         """Have *callback* called when output appears outside a driver's turn (by publish(), timers, disconnect())."""
         self.on_wake = callback
 
+    def set_wall_clock(self, wall_ms: int) -> None:
+        """Say what time it is, in milliseconds since 1970 (UTC), at `clock_ms`; from there on it goes with that clock."""
+        self.wall_offset_ms = wall_ms - self.now_ms
+        self.birth.wall_ms = wall_ms
+
     def advance(self, now_ms: int) -> None:
         """Set the clock and do what became due: keep-alive, wills, expiry, held publishers."""
         self.turn(now_ms)
 
     cdef int turn(self, int64_t now_ms) except -1:
         self.now_ms = now_ms
+        self.birth.wall_ms = now_ms + self.wall_offset_ms
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
@@ -296,8 +317,6 @@ cdef class Engine(Core):
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
         m = pub_keep(pub)
-        if pub.origin != NULL:
-            m.origin = hash((<Session>pub.origin).client_id)
         try:
             self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
@@ -313,31 +332,168 @@ cdef class Engine(Core):
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
+        cdef route_t* route
+        cdef uint8_t ignored
+        cdef object client
         msg_view(m, &pub)
+        pub.kept = NULL               # a copy is made if it has to be kept: with its id, time and deadline as of now
         pub.origin = origin
+        pub.birth = &self.birth
+        if origin != NULL:
+            pub.publisher = (<Session>origin).as_publisher()
         if m.expiry_at:
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
-            if m.expires_ms != pub.expires_ms:
-                pub.kept = NULL       # the kept form needs this deadline: a copy is made if it has to be kept
+        route = self.topics.route(m.data, m.topic_size)
         try:
-            self.publish(&pub, self.topics.route(m.data, m.topic_size))
+            if route.handler_count and origin != NULL:
+                client = self.view_of(<Session>origin)
+                if self.handle(client, &pub, route, True, &ignored):
+                    return 0
+                route = self.topics.route(m.data, m.topic_size)
+                if self.handle(client, &pub, route, False, &ignored):
+                    return 0
+                route = self.topics.route(m.data, m.topic_size)
+            self.publish(&pub, route)
         finally:
-            if pub.kept != m:
-                pub_done(&pub)
-        self.congested = NULL         # nobody to pause
+            pub_done(&pub)
+            self.congested = NULL     # nobody to pause
         return 0
 
-    def publish_bytes(self, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
-                      properties: dict | None = None) -> int:
-        """Publish a message of the broker's own; the number of subscribers reached.
+    # --- topic handlers ---------------------------------------------------------------------------------------------
 
-        topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
-        Raises QuotaExceeded when it cannot be retained.
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+                     uint8_t* reason_code) except -1:
+        cdef uint32_t i
+        cdef Handler handler
+        cdef recipients_t* recipients
+        cdef object answer
+        route_ref(route)              # a handler may subscribe
+        try:
+            for i in range(route.handler_count):
+                handler = <Handler>route.handlers[i]
+                if handler.is_authorized_by_itself != authorize_themselves:
+                    continue
+                if route.recipients != NULL and route.recipients_at == i and recipients_stand(
+                    route.recipients, self.client_changes
+                ):
+                    recipients = recipients_ref(route.recipients)
+                else:
+                    self.counters.handler_calls += 1
+                    answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
+                    if answer is None:
+                        continue
+                    if isinstance(answer, Consumed):
+                        reason_code[0] = answer.reason_code
+                        self.counters.handler_failures += answer is REFUSED
+                        self.counters.handled += answer.reason_code < 0x80
+                        return True
+                    try:
+                        recipients = recipients_find(answer, self.clients, self.client_changes)
+                    except Exception as error:
+                        handler.failed(error)
+                        self.counters.handler_failures += 1
+                        reason_code[0] = RC_UNSPECIFIED_ERROR
+                        return True
+                    if answer.is_fixed:
+                        self.topics.remember(route, recipients, i)
+                try:
+                    reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
+                finally:
+                    recipients_unref(recipients)
+                self.counters.handled += 1
+                return True
+        finally:
+            route_unref(route)
+        return False
+
+    cdef object view_of(self, object client):
+        if isinstance(client, Session):       # its connection is gone
+            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
+        if isinstance(client, Connection):
+            return ClientView.of(<Connection>client)
+        return client
+
+    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1:
+        # The number of recipients reached: by connection, or by their queue.
+        cdef pub_t renamed
+        cdef target_t* target
+        cdef uint32_t i
+        cdef Py_ssize_t reached = 0
+        if recipients.topic_size:
+            renamed = pub[0]
+            renamed.kept = NULL
+            renamed.topic = recipients.topic
+            renamed.topic_size = recipients.topic_size
+            pub = &renamed
+        self.delivering += 1
+        try:
+            for i in range(recipients.count):
+                target = &recipients.targets[i]
+                if (<Subscriber>target.subscriber).is_online or (
+                    recipients.stores_offline and pub.qos and target.qos
+                ):
+                    (<Session>target.subscriber).deliver(pub, target)
+                    reached += 1
+        finally:
+            self.delivering -= 1
+            if recipients.topic_size:
+                pub_done(&renamed)
+        return reached
+
+    def add_handler(
+        self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
+        owner: str = ""
+    ) -> Handler:
+        """Hang a topic handler on the trie: *function(client, message)* is asked before a client's message is routed.
+
+        It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
+        Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
+        by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
+        owner: whose it is, for logs. ValueError when the filter is none, or a shared one.
         """
-        cdef int status = check_topic_name(topic, len(topic))
+        cdef Handler handler = Handler(
+            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner
+        )
+        self.check_filter(topic_filter)
+        if topic_filter.startswith(b"$share/"):
+            raise ValueError(f"{topic_filter!r}: a handler shares with nobody")
+        self.topics.subscribe(topic_filter, len(topic_filter), handler, 0, 0)
+        self.handlers[handler] = topic_filter
+        return handler
+
+    def remove_handler(self, handler: Handler) -> None:
+        """Take a handler off again; without effect when it is not there."""
+        cdef bytes topic_filter = self.handlers.pop(handler, None)
+        if topic_filter is not None:
+            self.topics.unsubscribe(topic_filter, len(topic_filter), handler)
+
+    def deliver(self, client_id: str, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
+                properties: dict | None = None, stores_offline: bool = True) -> bool:
+        """Send a message of the broker's own to one client, whatever it subscribed to; False when nobody takes it.
+
+        A client that has a session but no connection gets it later when stores_offline and QoS is 1 or 2. retain: the
+        RETAIN flag it sees. Arguments are checked as by publish_bytes().
+        """
+        cdef Session session = self.clients.get(client_id)
+        cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef pub_t pub
+        cdef target_t target
+        try:
+            if session is None or (session.link is None and not (stores_offline and qos)):
+                return False
+            msg_view(m, &pub)
+            target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            session.deliver(&pub, &target)
+        finally:
+            msg_unref(m)
+        self.congested = NULL         # nobody to pause
+        self.wake()
+        return True
+
+    cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL:
+        # The one reference belongs to the caller.
+        cdef int status = check_topic_name(topic, len(topic))
         cdef msg_t* m
-        cdef Py_ssize_t reached
         if len(topic) > TOPIC_BYTES_MAXIMUM:
             raise ValueError(f"a topic of {len(topic)} bytes is no Topic Name: {TOPIC_BYTES_MAXIMUM} at most")
         if status:
@@ -346,12 +502,23 @@ cdef class Engine(Core):
             raise ValueError(f"qos {qos} is not 0, 1 or 2")
         if len(payload) > REMAINING_MAXIMUM:
             raise ValueError(f"payload of {len(payload)} bytes, a packet has at most {REMAINING_MAXIMUM}")
-        m = make_message(topic, payload, qos, retain, properties)
+        m = make_message(topic, payload, qos, retain, properties, &self.birth)
+        if m.expiry_at:
+            m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
+        return m
+
+    def publish_bytes(self, topic: bytes, payload: bytes, qos: int = 0, retain: bool = False,
+                      properties: dict | None = None) -> int:
+        """Publish a message of the broker's own; the number of subscribers reached.
+
+        topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
+        Raises QuotaExceeded when it cannot be retained.
+        """
+        cdef pub_t pub
+        cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
+        cdef Py_ssize_t reached
         try:
             msg_view(m, &pub)
-            if m.expiry_at:
-                m.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
-                pub.expires_ms = m.expires_ms
             reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
         finally:
             msg_unref(m)
@@ -441,16 +608,20 @@ cdef class Engine(Core):
         if self.counters.connections > <int64_t>self.limits.connections_maximum:
             conn.refuse(RC_SERVER_BUSY, "too many connections")
             return 0
-        if self.hooks.authenticate is None:
-            if conn.authentication_method is not None:
-                conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]
-            elif not getattr(conn.listener, "allow_anonymous", False):
-                conn.refuse(RC_NOT_AUTHORIZED, "authentication required")
-            else:
-                self.accept_session(conn, packet, None)
+        if self.is_overloaded:
+            self.counters.connects_shed += 1
+            conn.refuse(RC_SERVER_BUSY, "overloaded")
             return 0
+        answer = None
         try:
-            answer = self.hooks.authenticate(conn, packet)
+            if self.hooks.mask & HOOK_ADMIT:
+                answer = self.hooks.admit(ClientView.of(conn), packet)
+                if answer is not None and not isinstance(answer, Refusal):
+                    raise TypeError(f"admit answered {answer!r}, which is no Refusal")
+            if answer is None and conn.certified_name is not None:
+                answer = certified_answer(conn)
+            elif answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
+                answer = self.hooks.authenticate(ClientView.of(conn), packet)
         except Exception:
             log.exception("authenticating client %s", packet.client_id)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
@@ -467,8 +638,10 @@ cdef class Engine(Core):
     cdef int take_answer(self, Connection conn, object answer) except -1:
         if conn.state != STATE_ADMITTING:
             return 0                  # answered by accept() or refuse() meanwhile
-        if answer is True:
-            self.accept_session(conn, conn.connect, None)
+        if answer is None:
+            self.accept_anonymous(conn)
+        elif isinstance(answer, Identity):
+            self.accept_session(conn, conn.connect, answer)
         elif answer is PENDING:
             conn.set_paused(True)     # nothing is read until the answer comes
         elif isinstance(answer, Challenge):
@@ -480,24 +653,61 @@ cdef class Engine(Core):
             conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
-    def accept(self, connection: Connection, identity: object = None) -> None:
-        """Accept the CONNECT or re-authentication that *connection* waits with; without effect when it is gone by now."""
-        if connection.state == STATE_ADMITTING:
-            self.accept_session(connection, connection.connect, identity)
-        elif connection.state == STATE_CONNECTED and connection.is_reauthenticating:
-            connection.session.identity = identity
-            self.reauthenticated(connection)
+    cdef int accept_anonymous(self, Connection conn) except -1:
+        # Nobody has an opinion: the listener's rule counts.
+        if conn.authentication_method is not None:
+            conn.refuse(RC_BAD_AUTHENTICATION_METHOD)             # [MQTT-4.12.0-1]
+        elif not getattr(conn.listener, "allow_anonymous", False):
+            conn.refuse(RC_NOT_AUTHORIZED, "authentication required")
+        else:
+            self.accept_session(conn, conn.connect, None)
+        return 0
+
+    def accept(self, client: ClientView | Connection, identity: object = None) -> None:
+        """Accept the CONNECT or re-authentication that *client* waits with; without effect when it is gone by now.
+
+        identity: an `Identity`; None: nobody has an opinion, so the listener's rule for anonymous clients counts, and a
+        re-authentication is refused.
+        """
+        self.answer(client, identity)
+
+    def answer(self, client: ClientView | Connection, answer: object) -> None:
+        """Give the answer that PENDING put off: whatever `authenticate` and `continue_authentication` may return.
+
+        Without effect when the client is gone by now, or waits for none.
+        """
+        cdef Connection conn = ClientView.connection_of(client)
+        if conn is None:
+            return
+        if conn.state == STATE_ADMITTING:
+            self.take_answer(conn, answer)
+        elif conn.state == STATE_CONNECTED and conn.is_reauthenticating:
+            self.take_reauthentication(conn, answer)
         self.wake()
 
-    cdef int reauthenticated(self, Connection conn) except -1:
+    def refuse(self, client: ClientView | Connection, reason_code: int, reason: str | None = None) -> None:
+        """Refuse as `Connection.refuse` does; without effect when the client is gone by now."""
+        cdef Connection conn = ClientView.connection_of(client)
+        if conn is not None:
+            conn.refuse(reason_code, reason)
+            self.wake()
+
+    cdef int reauthenticated(self, Connection conn, object identity) except -1:
+        conn.session.identity = identity
+        conn.session.publisher = None
+        if conn.client is not None:
+            (<ClientView>conn.client).identity = identity
         conn.is_reauthenticating = False
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
-    def challenge(self, connection: Connection, data: bytes | None) -> None:
+    def challenge(self, client: ClientView | Connection, data: bytes | None) -> None:
         """Send AUTH with Continue authentication (0x18) and wait for the client's [MQTT-4.12.0-2].
 
         A client that named no Authentication Method is refused instead. Without effect when nothing is under way.
         """
+        cdef Connection connection = ClientView.connection_of(client)
+        if connection is None:
+            return
         if connection.state != STATE_ADMITTING and not (
             connection.state == STATE_CONNECTED and connection.is_reauthenticating
         ):
@@ -535,18 +745,30 @@ cdef class Engine(Core):
         if conn.state == STATE_CONNECTED:
             conn.is_reauthenticating = True
         try:
-            answer = self.hooks.continue_authentication(conn, packet)
+            answer = self.hooks.continue_authentication(ClientView.of(conn), packet)
         except Exception:
             log.exception("re-authenticating client %s", conn.client_id)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
-        if conn.state != STATE_CONNECTED or not conn.is_reauthenticating:
+        if conn.state == STATE_ADMITTING:
+            if answer is None:
+                answer = Refusal(RC_NOT_AUTHORIZED)               # whoever began the exchange must end it
             return self.take_answer(conn, answer)
-        if answer is True:
-            self.reauthenticated(conn)
+        return self.take_reauthentication(conn, answer)
+
+    cdef int take_reauthentication(self, Connection conn, object answer) except -1:
+        if conn.state != STATE_CONNECTED or not conn.is_reauthenticating:
+            return 0                  # answered meanwhile
+        if isinstance(answer, Identity):
+            self.reauthenticated(conn, answer)
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
+        elif isinstance(answer, Refusal):
+            conn.refuse(answer.reason_code, answer.reason)
+        elif answer is None:
+            conn.refuse(RC_NOT_AUTHORIZED)
         elif answer is not PENDING:
-            conn.refuse(getattr(answer, "reason_code", RC_UNSPECIFIED_ERROR), getattr(answer, "reason", None))
+            log.error("re-authentication answered %r: refused", answer)
+            conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
     cdef int open_session(self, object connection, object packet) except -1:
@@ -569,6 +791,9 @@ cdef class Engine(Core):
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
             conn.client_id = client_id
+        if conn.client is not None:
+            (<ClientView>conn.client).client_id = client_id
+            (<ClientView>conn.client).identity = identity
         if conn.version == 5:
             requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
         else:
@@ -603,13 +828,15 @@ cdef class Engine(Core):
             session = Session.new(self, client_id)
             session.timer.fire = on_session_timer
             self.clients[client_id] = session
+            self.client_changes.changed(client_id)
         timer_disarm(&self.wheel, &session.timer)
         session.expires_ms = session.will_due_ms = 0              # [MQTT-3.1.3-9]
         session.set_will(NULL, 0)
         self.epochs += 1
         session.epoch = self.epochs
         session.identity = identity
-        session.user_name = packet.user_name
+        session.publisher = session.ordering_key = None
+        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -617,7 +844,7 @@ cdef class Engine(Core):
             session.set_will(
                 make_message(
                     packet.will.topic.encode(), packet.will.payload, packet.will.qos, packet.will.retain,
-                    packet.will.properties,
+                    packet.will.properties, NULL,
                 ),
                 packet.will.properties.get(PROP_WILL_DELAY_INTERVAL, 0),
             )
@@ -650,9 +877,11 @@ cdef class Engine(Core):
             said[PROP_AUTHENTICATION_METHOD] = conn.authentication_method
         if packet.properties.get(PROP_REQUEST_RESPONSE_INFORMATION) and self.limits_source.response_information:
             said[PROP_RESPONSE_INFORMATION] = self.limits_source.response_information
-        if not said:
+        if not said and conn.packet_maximum >= self.limits.maximum_packet_size_bytes:
             return self.connack_resumed if present else self.connack_new
         said.update(self.connack_properties)
+        if conn.packet_maximum < self.limits.maximum_packet_size_bytes:
+            said[PROP_MAXIMUM_PACKET_SIZE] = conn.packet_maximum
         return ConnAck(present, 0, said).encode(5)
 
     # --- the end of connections and sessions ------------------------------------------------------------------------
@@ -672,6 +901,11 @@ cdef class Engine(Core):
         if session.session_expiry_s != NEVER_S:
             session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
         self.arm_session(session)
+        return 0
+
+    cdef int client_gone(self, object connection) except -1:
+        # The two refer to each other: without this the collector would have to come for each connection.
+        (<ClientView>(<Connection>connection).client).connection = None
         return 0
 
     cdef int arm_session(self, Session session) except -1:
@@ -716,6 +950,7 @@ cdef class Engine(Core):
             session.subscriptions = None
         if self.clients.get(session.client_id) is session:
             del self.clients[session.client_id]
+            self.client_changes.changed(session.client_id)
         session.clear()
         self.bury(session)
         return 0
@@ -783,13 +1018,17 @@ cdef class Engine(Core):
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
-    def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
-        """Hang a subscriber that is no session on the trie. options: the SUBSCRIBE options byte; ValueError: bad filter."""
+    cdef int check_filter(self, bytes topic_filter) except -1:
         cdef int status = check_topic_filter(topic_filter, len(topic_filter))
         if len(topic_filter) > TOPIC_BYTES_MAXIMUM:
             raise ValueError(f"a filter of {len(topic_filter)} bytes is no Topic Filter: {TOPIC_BYTES_MAXIMUM} at most")
         if status:
             raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
+        return 0
+
+    def add_tap(self, topic_filter: bytes, subscriber: Subscriber, options: int = 2) -> None:
+        """Hang a subscriber that is no session on the trie. options: the SUBSCRIBE options byte; ValueError: bad filter."""
+        self.check_filter(topic_filter)
         self.topics.subscribe(topic_filter, len(topic_filter), subscriber, options, 0)
         self.taps[id(subscriber), topic_filter] = subscriber
 
@@ -805,9 +1044,7 @@ cdef class Engine(Core):
         cdef msg_t* m
         cdef int budget = 0x7FFFFFFF
         cdef list found = []
-        cdef int status = check_topic_filter(topic_filter, len(topic_filter))
-        if status:
-            raise ValueError(f"{topic_filter!r} is no Topic Filter: {status_error(status)}")
+        self.check_filter(topic_filter)
         cursor = self.retained.match(topic_filter, len(topic_filter))
         while True:
             m = cursor.next(&budget)
@@ -862,6 +1099,10 @@ cdef class Engine(Core):
         self.limits_source = limits
         self.read_limits(limits)
 
+    def set_overloaded(self, is_overloaded: bool) -> None:
+        """Refuse new clients with Server busy (0x89) from now on, or no longer; who is connected stays."""
+        self.is_overloaded = is_overloaded
+
     def close(self) -> None:
         """Forget every session and retained message; the engine is not to be used any more."""
         for session in list(self.clients.values()):
@@ -870,6 +1111,7 @@ cdef class Engine(Core):
             self.end_session(session)
         self.held_publishers.clear()
         self.taps.clear()
+        self.handlers.clear()
         self.is_closed = True
         self.topics.clear()           # the trie holds its subscribers
         self.flush_dirty()
@@ -897,8 +1139,14 @@ cdef class Engine(Core):
             message_bytes_received=self.counters.message_bytes_in,
             message_bytes_sent=self.counters.message_bytes_out,
             messages_unmatched=self.counters.unmatched,
+            messages_handled=self.counters.handled,
+            handler_calls=self.counters.handler_calls,
+            handler_failures=self.counters.handler_failures,
+            handlers=self.topics.handlers,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
+            connects_shed=self.counters.connects_shed,
+            overloaded=int(self.is_overloaded),
             protocol_errors=self.counters.protocol_errors,
             takeovers=self.counters.takeovers,
             publishers_paused=self.counters.publishers_paused,
@@ -919,6 +1167,15 @@ cdef class Engine(Core):
         return found
 
 
+cdef object certified_answer(Connection conn):
+    # The client's certificate is authentication enough, by the listener's setting.
+    if not conn.certified_name:
+        return Refusal(RC_NOT_AUTHORIZED, "the certificate names nobody")
+    if conn.authentication_method is not None:
+        return Refusal(RC_BAD_AUTHENTICATION_METHOD)              # [MQTT-4.12.0-1]
+    return Identity(conn.certified_name)
+
+
 cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
     # Whether a filter can match below $SYS: only one that says so can [MQTT-4.7.2-1].
     if is_shared:
@@ -926,8 +1183,10 @@ cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
     return topic_filter == b"$SYS" or topic_filter.startswith(b"$SYS/")
 
 
-cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties) except NULL:
-    # The one reference belongs to the caller. The expiry goes first in the block, so its place is known.
+cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties,
+                         birth_t* birth) except NULL:
+    # birth NULL: it is published later, from a copy. The one reference belongs to the caller. The expiry goes first in the
+    # block, so its place is known.
     cdef bytes block = b""
     cdef dict ordered = {}
     cdef pub_t pub
@@ -947,6 +1206,7 @@ cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, d
     pub.props = block
     pub.props_size = <uint32_t>len(block)
     pub.expiry_at = 2 if expiry is not None else 0
+    pub.birth = birth
     pub.qos = qos
     pub.retain = retain
     pub.is_utf8 = properties.get(PROP_PAYLOAD_FORMAT_INDICATOR, 0) if properties else 0

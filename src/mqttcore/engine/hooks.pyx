@@ -2,16 +2,38 @@
 
 
 cdef class HookTable:
-    """Hooks of one engine, frozen when it is made.
+    """Hooks of one engine, frozen when it is made: each is one callable with all arguments positional, or None.
 
-    authenticate(connection, connect) and continue_authentication(connection, auth): each returns True (accept), a
-    `Refusal`, a `Challenge`, or `PENDING` when the answer is given later by `Engine.accept`, `Connection.refuse` or
-    `Engine.challenge`. None means that nobody authenticates. An exception refuses.
+    Several plugins are folded into one callable before they come here. What each answers stands in `hookspecs`; the three
+    that may be asynchronous (authenticate, continue_authentication, authorize_subscribe) answer `PENDING` instead of an
+    awaitable, and the answer is given later: `Engine.answer`, `Engine.answer_subscribe`. An exception refuses.
+
+        admit(client, connect)                    authorize_publish(client, topic, qos, retain)
+        authenticate(client, connect)             authorize_deliver(client, message)
+        continue_authentication(client, auth)     transform_publish(client, message)
+        authorize_subscribe(client, topic_filter, qos)
     """
 
-    def __init__(self, *, authenticate: object = None, continue_authentication: object = None) -> None:
+    def __init__(
+        self, *, admit: object = None, authenticate: object = None, continue_authentication: object = None,
+        authorize_subscribe: object = None, authorize_publish: object = None, authorize_deliver: object = None,
+        transform_publish: object = None,
+    ) -> None:
+        self.admit = admit
         self.authenticate = authenticate
         self.continue_authentication = continue_authentication
-        self.mask = (HOOK_AUTHENTICATE if authenticate is not None else 0) | (
-            HOOK_CONTINUE_AUTHENTICATION if continue_authentication is not None else 0
-        )
+        self.authorize_subscribe = authorize_subscribe
+        self.authorize_publish = authorize_publish
+        self.authorize_deliver = authorize_deliver
+        self.transform_publish = transform_publish
+        for bit, hook in (
+            (HOOK_ADMIT, admit),
+            (HOOK_AUTHENTICATE, authenticate),
+            (HOOK_CONTINUE_AUTHENTICATION, continue_authentication),
+            (HOOK_AUTHORIZE_SUBSCRIBE, authorize_subscribe),
+            (HOOK_AUTHORIZE_PUBLISH, authorize_publish),
+            (HOOK_AUTHORIZE_DELIVER, authorize_deliver),
+            (HOOK_TRANSFORM_PUBLISH, transform_publish),
+        ):
+            if hook is not None:
+                self.mask |= bit

@@ -3,18 +3,40 @@
 # pub_t   a PUBLISH being routed: borrowed pointers into a read buffer or a msg_t. Lives on the stack of one publish.
 # msg_t   the same, kept: one malloc, counted references, never changed after birth. Made only when something has to
 #         outlive the publish (a queue, an in-flight window, the retained tree, a tap); pub_keep() makes it at most once.
-# Message the read-only Python face of a msg_t, for taps and embedders.
+# Message the read-only Python face of a msg_t, for taps, handlers and embedders.
 #
 # All references are counted under the GIL.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from cpython.ref cimport PyObject, Py_XDECREF
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+
+
+# Who published: made with the first message of a connection that is kept, shared by all that follow, never changed.
+# The broker's own messages have none.
+cdef class Publisher:
+    cdef readonly str client_id
+    cdef readonly str identity_name   # of its Identity when it published, or None
+    cdef readonly str ordering_key    # messages with the same key are to stay in order on their way through sinks; or None
+
+    @staticmethod
+    cdef Publisher new(str client_id, str identity_name, str ordering_key)
+
+
+# Where messages get their id and time from; one per engine.
+cdef struct birth_t:
+    uint64_t node_epoch       # node << 32 | epoch: who numbers (a broker process, and its start)
+    uint64_t number           # the last one given
+    int64_t wall_ms           # milliseconds since 1970 (UTC), as of the engine's clock
 
 
 cdef struct msg_t:
     Py_ssize_t refs
     int64_t expires_ms        # engine clock; 0: never
-    Py_hash_t origin          # retained: hash of the publisher's client id, for No Local; 0: the broker itself, or not retained
+    PyObject* publisher       # Publisher, a reference; NULL: the broker itself
+    uint64_t node_epoch       # with number the message id (CLUSTER: node, epoch, counter); kept by stores and peers
+    uint64_t number           # 0: it has no id, as it was never published
+    int64_t received_ms       # wall clock, when it was published
     uint32_t topic_size
     uint32_t props_size
     uint32_t payload_size
@@ -35,6 +57,8 @@ cdef struct pub_t:
     uint32_t expiry_at        # as in msg_t
     int64_t expires_ms        # as in msg_t
     void* origin              # Subscriber* of the publishing session, borrowed; NULL: the broker itself
+    PyObject* publisher       # as in msg_t, borrowed
+    birth_t* birth            # of the engine; not asked any more once kept is made
     msg_t* kept               # made by pub_keep(), owned by this view until pub_done(); NULL so far
     uint8_t qos
     uint8_t retain
@@ -64,9 +88,10 @@ cdef inline msg_t* msg_ref(msg_t* m) noexcept nogil:
     return m
 
 
-cdef inline void msg_unref(msg_t* m) noexcept nogil:
+cdef inline void msg_unref(msg_t* m) noexcept:
     m.refs -= 1
     if m.refs == 0:
+        Py_XDECREF(m.publisher)
         free(m)
 
 
@@ -74,10 +99,19 @@ cdef inline void msg_unref(msg_t* m) noexcept nogil:
 cdef msg_t* pub_keep(pub_t* pub) except NULL
 
 # Gives back what pub_keep() made.
-cdef inline void pub_done(pub_t* pub) noexcept nogil:
+cdef inline void pub_done(pub_t* pub) noexcept:
     if pub.kept != NULL:
         msg_unref(pub.kept)
         pub.kept = NULL
+
+
+# Lets *pub* point into its kept form, so that what it pointed into may go; makes that when there is none.
+cdef inline msg_t* pub_settle(pub_t* pub) except NULL:
+    cdef msg_t* m = pub_keep(pub)
+    pub.topic = m.data
+    pub.props = m.data + m.topic_size if m.props_size else NULL
+    pub.payload = m.data + m.topic_size + m.props_size
+    return m
 
 
 # A view of *m*: kept is m itself without a reference of its own, so no pub_done() for it.
@@ -91,6 +125,8 @@ cdef inline void msg_view(msg_t* m, pub_t* pub) noexcept nogil:
     pub.expiry_at = m.expiry_at
     pub.expires_ms = m.expires_ms
     pub.origin = NULL
+    pub.publisher = m.publisher
+    pub.birth = NULL
     pub.kept = m
     pub.qos = m.qos
     pub.retain = m.retain

@@ -24,8 +24,7 @@ cdef class Outlet:
     cdef uint32_t maximum_packet_size  # of the client
     cdef uint16_t alias_maximum       # how many we may give out on this connection
     cdef readonly uint8_t version
-    cdef bint is_dirty
-    cdef bint wants_problem_information
+    cdef uint8_t is_dirty
 
     # Appends a PUBLISH; 1: sent, 0: over the client's Maximum Packet Size, treat as sent [MQTT-3.1.2-25].
     # first: packet type and flags. packet_id 0 at QoS 0.

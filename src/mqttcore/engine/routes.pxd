@@ -33,6 +33,8 @@ cdef int cache_init(cache_t* cache, Py_ssize_t maximum, Py_ssize_t bytes_maximum
 # Takes the reference of a route whose topic is not cached; evicts for it. False when it is larger than the cache, or the
 # cache holds nothing: then the reference stays with the caller.
 cdef bint cache_add(cache_t* cache, route_t* route) noexcept
+# Counts more bytes for a cached route, or less, and evicts others for them. False when there is no room without it.
+cdef bint cache_resize(cache_t* cache, route_t* route, Py_ssize_t more) noexcept
 # Takes a route out and gives the reference back.
 cdef void cache_drop(cache_t* cache, route_t* route) noexcept
 cdef void cache_clear(cache_t* cache) noexcept

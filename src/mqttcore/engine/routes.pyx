@@ -3,7 +3,7 @@
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
-from mqttcore.engine.subscriber cimport route_unref
+from mqttcore.engine.subscriber cimport route_ref, route_unref
 
 
 cdef enum:
@@ -39,6 +39,21 @@ cdef bint cache_add(cache_t* cache, route_t* route) noexcept:
     cache.count += 1
     cache.bytes_held += route.bytes_held
     return True
+
+
+cdef bint cache_resize(cache_t* cache, route_t* route, Py_ssize_t more) noexcept:
+    cdef bint is_cached = True
+    if route.bytes_held + more > cache.bytes_maximum:
+        return False
+    route_ref(route)
+    while more > 0 and is_cached and cache.bytes_held + more > cache.bytes_maximum:
+        evict(cache)
+        is_cached = route.refs > 1 and cache_find(cache, route.hash, route.topic, route.size) == route
+    if is_cached:
+        route.bytes_held += more
+        cache.bytes_held += more
+    route_unref(route)
+    return is_cached
 
 
 cdef void evict(cache_t* cache) noexcept:

@@ -5,10 +5,11 @@
 #
 # QoS 0 has a queue of its own: it waits only for the connection's buffer, never for the window.
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from mqttcore.engine.core cimport Core
-from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.message cimport Publisher, msg_t, pub_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.queue cimport entry_t, queue_t
 from mqttcore.engine.retained cimport RetainedCursor
@@ -23,7 +24,7 @@ cdef class Replay:
     cdef uint32_t repeats             # times the filter was subscribed to again since: each wants all messages once more
     cdef RetainedCursor cursor
     cdef subids_t* subids
-    cdef Py_hash_t unwanted           # hash of the client id whose messages No Local keeps away; 0: none
+    cdef str unwanted                 # client id whose messages No Local keeps away; None: none
     cdef uint8_t qos
 
 
@@ -31,8 +32,10 @@ cdef class Session(Subscriber):
     cdef Core core
     cdef Outlet link                  # the connection, or None
     cdef readonly str client_id
-    cdef readonly object identity     # what authentication gave, or None
+    cdef readonly object identity     # what authentication gave, or None; who replaces it forgets publisher
     cdef readonly str user_name       # of the CONNECT, or None
+    cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
+    cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
     cdef dict replays                 # bytes filter -> Replay, first one running; None: none
     cdef window_t sent                # QoS 1 and 2 on their way to the client
@@ -62,6 +65,8 @@ cdef class Session(Subscriber):
     @staticmethod
     cdef Session new(Core core, str client_id)
 
+    # What its messages name as their publisher; borrowed from the session.
+    cdef PyObject* as_publisher(self) except NULL
     # Sends what the window and the buffer allow: resends, then queued, then retained messages.
     cdef int pump(self) except -1
     # True while pump() would have something to do if there were room.

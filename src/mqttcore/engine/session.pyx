@@ -12,9 +12,9 @@ from mqttcore.engine.core cimport (
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
 )
-from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
+from mqttcore.engine.message cimport Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep
 from mqttcore.engine.queue cimport entry_t, queue_clear, queue_head, queue_pop, queue_push
-from mqttcore.engine.subscriber cimport subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -54,7 +54,7 @@ cdef class Session(Subscriber):
         cdef Session self = Session.__new__(Session)
         self.core = core
         self.client_id = client_id
-        self.kind = 1
+        self.kind = KIND_SESSION
         self.timer.owner = <void*>self
         self.window_size = 1
         return self
@@ -102,6 +102,12 @@ cdef class Session(Subscriber):
     def topic_filters(self) -> tuple:
         """Subscribed Topic Filters, `$share` ones as they were given."""
         return tuple([f.decode() for f in self.subscriptions]) if self.subscriptions is not None else ()
+
+    cdef PyObject* as_publisher(self) except NULL:
+        if self.publisher is None:
+            name = getattr(self.identity, "name", None)
+            self.publisher = Publisher.new(self.client_id, name if isinstance(name, str) else None, self.ordering_key)
+        return <PyObject*>self.publisher
 
     # --- towards the client -------------------------------------------------------------------------------------
 
@@ -283,7 +289,9 @@ cdef class Session(Subscriber):
                     break
                 if m.expires_ms and m.expires_ms <= self.core.now_ms:
                     continue
-                if replay.unwanted and m.origin == replay.unwanted:
+                if replay.unwanted is not None and m.publisher != NULL and (
+                    (<Publisher>m.publisher).client_id == replay.unwanted
+                ):
                     continue          # [MQTT-3.8.3-3]
                 msg_view(m, &pub)
                 qos = m.qos if m.qos < replay.qos else replay.qos
@@ -326,7 +334,7 @@ cdef class Session(Subscriber):
             cursor.close()
             replay.repeats += 1
         replay.qos = qos
-        replay.unwanted = hash(self.client_id) if no_local else 0
+        replay.unwanted = self.client_id if no_local else None
         subids_unref(replay.subids)
         replay.subids = subids_ref(ids)
         return 0

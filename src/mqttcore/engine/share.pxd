@@ -17,6 +17,7 @@ cdef enum:
     ENTRY_ORDINARY = 0              # owner: node_t, subscriber: Subscriber
     ENTRY_GROUP = 1                 # owner: node_t, subscriber: ShareGroup
     ENTRY_MEMBER = 2                # owner: ShareGroup, subscriber: Subscriber
+    ENTRY_HANDLER = 3               # owner: node_t, subscriber: Handler
 
 
 # One subscription, or one group with its members. Stands in the trie's table of entries under (owner, subscriber), a

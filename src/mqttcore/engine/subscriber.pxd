@@ -12,6 +12,13 @@ cdef enum:
     OPT_RETAIN_AS_PUBLISHED = 0x08
 
 
+cdef enum:
+    KIND_OTHER = 0
+    KIND_SESSION = 1                # so the engine may know it for one without asking Python
+    KIND_HANDLER = 2                # takes no part in delivery; routes list it apart
+    KIND_TAP = 3
+
+
 # Encoded Subscription Identifier properties (0x0B varint …), counted references.
 cdef struct subids_t:
     Py_ssize_t refs
@@ -29,6 +36,20 @@ cdef struct target_t:
     uint8_t retain_as_published     # any of them asks for it
 
 
+# Recipients that a handler named for a message; recipients.pxd says how long they hold.
+cdef struct recipients_t:
+    Py_ssize_t refs
+    uint64_t stamp                  # sum of the counters of all slots
+    uint16_t* slots                 # of the clients named, in the same allocation
+    uint8_t* topic                  # under which they get it, in the same allocation
+    Py_ssize_t bytes_held
+    uint32_t topic_size             # 0: the message's own
+    uint32_t named                  # clients
+    uint32_t count                  # of those that have a session: targets
+    bint stores_offline             # for those without a connection
+    target_t targets[1]             # without subids and groups
+
+
 # Whoever iterates while delivering holds route_ref(): then the route, its subids and its groups stay. Its subscribers
 # are borrowed all the same: one that unsubscribes meanwhile must be kept alive by its owner until the delivery ends.
 cdef struct route_t:
@@ -36,7 +57,11 @@ cdef struct route_t:
     uint64_t hash                   # of the topic, for share groups by hash
     uint32_t count                  # of targets
     uint32_t group_count
+    uint32_t handler_count
+    uint32_t recipients_at          # index of the handler that named recipients
     PyObject** groups               # ShareGroup, a reference each; in the same allocation
+    PyObject** handlers             # Handler, a reference each, in the order they are asked; in the same allocation
+    recipients_t* recipients        # a reference; NULL: none remembered
     route_t* chain                  # from here to targets: the cache's own
     uint64_t stamp                  # changes of global and first-level wildcards when it was matched
     uint8_t* topic                  # in the same allocation
@@ -50,7 +75,7 @@ cdef struct route_t:
 
 cdef class Subscriber:
     cdef readonly bint is_online    # shared groups prefer members that are
-    cdef readonly uint8_t kind      # 0: another class; 1: Session (so the engine may skip the virtual call)
+    cdef readonly uint8_t kind      # KIND_*
     cdef uint32_t place             # where a match in progress put its target; verified there, so never stale
     # Takes one message. Never blocks, never raises for reasons of the peer; a raised error is the broker's own fault.
     cdef int deliver(self, pub_t* pub, target_t* target) except -1
@@ -61,6 +86,12 @@ cdef inline route_t* route_ref(route_t* route) noexcept nogil:
     return route
 
 cdef void route_unref(route_t* route) noexcept
+
+cdef inline recipients_t* recipients_ref(recipients_t* recipients) noexcept nogil:
+    recipients.refs += 1
+    return recipients
+
+cdef void recipients_unref(recipients_t* recipients) noexcept
 
 cdef inline subids_t* subids_ref(subids_t* subids) noexcept nogil:
     if subids != NULL:

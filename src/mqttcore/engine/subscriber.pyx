@@ -144,4 +144,14 @@ cdef void route_unref(route_t* route) noexcept:
         target_clear(&route.targets[i])
     for i in range(route.group_count):
         Py_DECREF(<object>route.groups[i])
+    for i in range(route.handler_count):
+        Py_DECREF(<object>route.handlers[i])
+    if route.recipients != NULL:
+        recipients_unref(route.recipients)
     PyMem_Free(route)
+
+
+cdef void recipients_unref(recipients_t* recipients) noexcept:
+    recipients.refs -= 1
+    if recipients.refs == 0:
+        PyMem_Free(recipients)

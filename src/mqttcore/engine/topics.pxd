@@ -18,7 +18,8 @@ from mqttcore.engine.message cimport pub_t
 from mqttcore.engine.routes cimport cache_t
 from mqttcore.engine.share cimport ShareGroup, entry_t
 from mqttcore.engine.subscriber cimport (
-    OPT_NO_LOCAL, OPT_QOS, OPT_RETAIN_AS_PUBLISHED, Subscriber, route_ref, route_t, route_unref, subids_t, target_t,
+    OPT_NO_LOCAL, OPT_QOS, OPT_RETAIN_AS_PUBLISHED, Subscriber, recipients_t, route_ref, route_t, route_unref, subids_t,
+    target_t,
 )
 from mqttcore.engine.tree cimport node_t, table_t, tree_t, walk_t
 
@@ -37,6 +38,7 @@ cdef struct nodes_t:                # scratch
 cdef class TopicTree:
     cdef readonly Py_ssize_t count              # subscriptions, members of shared groups included
     cdef readonly Py_ssize_t share_groups
+    cdef readonly Py_ssize_t handlers           # topic handlers; not among count
     cdef readonly uint64_t generation           # raised by every change
     cdef readonly uint64_t cache_hits
     cdef readonly uint64_t cache_misses         # routes matched in the trie
@@ -67,6 +69,10 @@ cdef class TopicTree:
                        uint32_t subid) except -1
     # 1: removed, 0: there was none.
     cdef int unsubscribe(self, const uint8_t* topic_filter, Py_ssize_t size, Subscriber subscriber) except -1
+
+    # Keeps a reference to what the handler at this index named for the topic of *route*; without effect when the cache has
+    # another route for it by now, or no room. Forgets it with NULL.
+    cdef int remember(self, route_t* route, recipients_t* recipients, uint32_t at) except -1
 
     cdef route_t* _match(self, const uint8_t* topic, Py_ssize_t size, uint64_t hash) except NULL
     cdef int _collect(self, const uint8_t* topic, Py_ssize_t size) except -1

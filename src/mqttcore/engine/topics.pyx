@@ -8,11 +8,14 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 from mqttcore.engine.levels cimport TOPIC_MAXIMUM, fold64, hash_bytes, hash_key_t, is_level, level_end
-from mqttcore.engine.routes cimport cache_add, cache_clear, cache_drop, cache_find, cache_free, cache_init
+from mqttcore.engine.routes cimport cache_add, cache_clear, cache_drop, cache_find, cache_free, cache_init, cache_resize
 from mqttcore.engine.share cimport (
-    ENTRY_GROUP, ENTRY_MEMBER, ENTRY_ORDINARY, SHARE_HASH, SHARE_ROUND_ROBIN, SHARE_STICKY, new_group,
+    ENTRY_GROUP, ENTRY_HANDLER, ENTRY_MEMBER, ENTRY_ORDINARY, SHARE_HASH, SHARE_ROUND_ROBIN, SHARE_STICKY, new_group,
 )
-from mqttcore.engine.subscriber cimport subids_values, target_clear, target_init, target_merge
+from mqttcore.engine.handler cimport Handler
+from mqttcore.engine.subscriber cimport (
+    KIND_HANDLER, recipients_ref, recipients_unref, subids_values, target_clear, target_init, target_merge,
+)
 from mqttcore.engine.tree cimport (
     HAS_PLUS, HAS_REST, path_size, path_write, table_add, table_bucket, table_chain, table_free, table_init,
     table_remove, tree_child, tree_find, tree_free, tree_init, tree_make, tree_prune, tree_warm, walk_close, walk_hold, walk_init,
@@ -76,6 +79,16 @@ cdef Py_ssize_t share_name_size(const uint8_t* topic_filter, Py_ssize_t size) ex
     if slash == name or slash == topic_filter + size:
         raise ProtocolError(ReasonCode.TOPIC_FILTER_INVALID, "MQTT-4.8.2-1", "$share without a share name and a filter")
     return slash - name
+
+
+cdef void add_handler(route_t* route, PyObject* handler) noexcept:
+    """Insert into the handlers of a route, in the order in which they are asked."""
+    cdef uint32_t at = route.handler_count
+    while at and (<Handler>handler).precedes(<Handler>route.handlers[at - 1]):
+        route.handlers[at] = route.handlers[at - 1]
+        at -= 1
+    route.handlers[at] = handler
+    route.handler_count += 1
 
 
 @cython.final
@@ -209,14 +222,17 @@ cdef class TopicTree:
         cdef route_t* route = NULL
         cdef entry_t* entry
         cdef target_t* target
-        cdef uint32_t count = 0, group_count = 0, place
+        cdef uint32_t count = 0, group_count = 0, handler_count = 0, place
         cdef Py_ssize_t i, held
         try:
             for i in range(self.matched.count):
                 entry = <entry_t*>self.matched.items[i].value
                 while entry != NULL:
-                    if entry.link.flags == ENTRY_GROUP:
-                        group_count += 1
+                    if entry.link.flags != ENTRY_ORDINARY:
+                        if entry.link.flags == ENTRY_GROUP:
+                            group_count += 1
+                        else:
+                            handler_count += 1
                         entry = entry.next
                         continue
                     # Two filters are needed for an overlap. `place` may be a leftover of any other match: it counts
@@ -233,7 +249,8 @@ cdef class TopicTree:
                     target_init(&self.targets[count], entry.subscriber, entry.link.options, entry.subid)
                     count += 1
                     entry = entry.next
-            held = sizeof(route_t) - sizeof(target_t) + count * sizeof(target_t) + group_count * sizeof(PyObject*) + size
+            held = (sizeof(route_t) - sizeof(target_t) + count * sizeof(target_t)
+                    + (group_count + handler_count) * sizeof(PyObject*) + size)
             route = <route_t*>PyMem_Malloc(held)
             if route == NULL:
                 raise MemoryError
@@ -254,7 +271,8 @@ cdef class TopicTree:
                 if target.own_subids != NULL and target.own_subids != target.subids:
                     held += target.own_subids.size + sizeof(subids_t)
         route.groups = <PyObject**>&route.targets[count]
-        if group_count:
+        route.handlers = route.groups + group_count
+        if group_count or handler_count:
             for i in range(self.matched.count):
                 entry = <entry_t*>self.matched.items[i].value
                 while entry != NULL:
@@ -262,8 +280,11 @@ cdef class TopicTree:
                         Py_INCREF(<object>entry.subscriber)
                         route.groups[route.group_count] = entry.subscriber
                         route.group_count += 1
+                    elif entry.link.flags == ENTRY_HANDLER:
+                        Py_INCREF(<object>entry.subscriber)
+                        add_handler(route, entry.subscriber)
                     entry = entry.next
-        route.topic = <uint8_t*>(route.groups + group_count)
+        route.topic = <uint8_t*>(route.handlers + handler_count)
         route.size = <uint16_t>size
         memcpy(route.topic, topic, size)
         route.slot = hash_bytes(topic, level_end(topic, topic + size) - topic, &self.tree.key) & (LEVEL_SLOTS - 1)
@@ -310,6 +331,20 @@ cdef class TopicTree:
         else:
             self.changes[hash_bytes(topic_filter, first_end - topic_filter, &self.tree.key) & (LEVEL_SLOTS - 1)] += 1
 
+    cdef int remember(self, route_t* route, recipients_t* recipients, uint32_t at) except -1:
+        cdef bint is_cached = cache_find(&self.cache, route.hash, route.topic, route.size) == route
+        if not is_cached and route != self.loose:
+            return 0
+        if route.recipients != NULL:
+            if is_cached:
+                cache_resize(&self.cache, route, -route.recipients.bytes_held)
+            recipients_unref(route.recipients)
+            route.recipients = NULL
+        if recipients != NULL and (not is_cached or cache_resize(&self.cache, route, recipients.bytes_held)):
+            route.recipients = recipients_ref(recipients)
+            route.recipients_at = at
+        return 0
+
     # Subscriptions
 
     cdef int subscribe(self, const uint8_t* topic_filter, Py_ssize_t size, Subscriber subscriber, uint8_t options,
@@ -351,7 +386,9 @@ cdef class TopicTree:
                 return 0
             entry = self._find_entry(ENTRY_MEMBER, entry.subscriber, <PyObject*>subscriber)
         else:
-            entry = self._find_entry(ENTRY_ORDINARY, node, <PyObject*>subscriber)
+            entry = self._find_entry(
+                ENTRY_HANDLER if subscriber.kind == KIND_HANDLER else ENTRY_ORDINARY, node, <PyObject*>subscriber
+            )
         if entry == NULL:
             return 0
         if self._detach(entry):
@@ -360,19 +397,23 @@ cdef class TopicTree:
 
     cdef int _add(self, node_t* node, Subscriber subscriber, uint8_t options, uint32_t subid) except -1:
         """Subscribe without a group; return IS_NEW and ROUTES_CHANGED as they hold."""
-        cdef entry_t* entry = self._find_entry(ENTRY_ORDINARY, node, <PyObject*>subscriber)
+        cdef uint8_t kind = ENTRY_HANDLER if subscriber.kind == KIND_HANDLER else ENTRY_ORDINARY
+        cdef entry_t* entry = self._find_entry(kind, node, <PyObject*>subscriber)
         cdef bint is_same
         if entry != NULL:
             is_same = entry.subid == subid and (entry.link.options ^ options) & ROUTED_OPTIONS == 0
             entry.link.options = options
             entry.subid = subid
             return 0 if is_same else ROUTES_CHANGED
-        entry = self._new_entry(ENTRY_ORDINARY, node, subscriber)
+        entry = self._new_entry(kind, node, subscriber)
         entry.link.hash = entry_hash(&self.tree.key, node, <void*>subscriber)
         entry.link.options = options
         entry.subid = subid
         self._link(entry, node)
-        self.count += 1
+        if kind == ENTRY_HANDLER:
+            self.handlers += 1
+        else:
+            self.count += 1
         return IS_NEW | ROUTES_CHANGED
 
     cdef int _join(self, node_t* node, const uint8_t* name, Py_ssize_t size, Subscriber subscriber, uint8_t options,
@@ -491,7 +532,10 @@ cdef class TopicTree:
         """
         cdef ShareGroup group
         cdef node_t* node
-        self.count -= 1
+        if entry.link.flags == ENTRY_HANDLER:
+            self.handlers -= 1
+        else:
+            self.count -= 1
         if entry.link.flags == ENTRY_MEMBER:
             group = <ShareGroup>entry.owner
             self._unlink(entry)
@@ -679,7 +723,7 @@ cdef class SubscriptionCursor:
                 self.entry = entry.next
                 if entry.link.flags == ENTRY_GROUP:
                     self.member = (<ShareGroup>entry.subscriber).first
-                else:
+                elif entry.link.flags == ENTRY_ORDINARY:      # handlers are no subscriptions
                     rows.append(self._row(entry))
             elif self.walk.node != NULL:
                 held = self.walk.node

@@ -1,14 +1,27 @@
 """Sockets on an epoll of our own; poller.pxd says why."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from mqttcore.codec.codes cimport RC_UNSPECIFIED_ERROR
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
+from mqttcore.net.channel cimport TlsPipes
+from mqttcore.net.gate cimport GATE_HANDSHAKE, GATE_OPEN, Gate
+from mqttcore.net.websocket cimport (
+    WS_CLOSED_BY_PEER,
+    WS_IOV,
+    ws_consume,
+    ws_free,
+    ws_gather,
+    ws_init,
+    ws_receive,
+)
 
 import logging
 import os
@@ -37,11 +50,18 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec* msg_iov
         size_t msg_iovlen
     ctypedef unsigned int socklen_t
+    int setsockopt(int fd, int level, int name, const void* value, socklen_t size)
     int getpeername(int fd, sockaddr* addr, socklen_t* size)
     int accept4(int fd, sockaddr* addr, socklen_t* size, int flags)
     Py_ssize_t recv(int fd, void* buf, size_t size, int flags)
     Py_ssize_t send(int fd, const void* buf, size_t size, int flags)
     Py_ssize_t sendmsg(int fd, const msghdr* msg, int flags)
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum: IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum: TCP_USER_TIMEOUT
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -63,12 +83,13 @@ log = logging.getLogger("mqttcore.net")
 cdef enum:
     READ_SIZE = 131072        # bytes of one read
     MAX_EVENTS = 512          # sockets served per turn; the rest wait for the next, so the loop gets its share
-    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     BUSY_SOCKETS = 3          # ready in one turn: more than chance would bring
     RECENT_US = 500
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
+    HANDSHAKE_STEPS = 8       # in one turn: each costs as much as hundreds of messages
+    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
 
 
 cdef inline int64_t monotonic_us() noexcept:
@@ -85,6 +106,8 @@ cdef class SocketConnection(Connection):
     """A connection on a non-blocking stream socket that the poller owns."""
 
     cdef object address(self):
+        if self.given_peer is not None:
+            return self.given_peer    # a PROXY header knew better
         cdef bytes raw = self.address_bytes[:self.address_size]
         cdef int family = int.from_bytes(raw[:2], sys.byteorder)
         if family == AF_INET and self.address_size >= 8:
@@ -93,10 +116,56 @@ cdef class SocketConnection(Connection):
             return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
         return None
 
+    @property
+    def tls(self) -> object:
+        """See Connection.tls."""
+        return None if self.gate is None else self.gate.tls_info
+
+    @property
+    def proxy(self) -> object:
+        """See Connection.proxy."""
+        return None if self.gate is None else self.gate.proxy
+
+    cdef int keep_alive_changed(self) except -1:
+        # What we send and nobody acknowledges says the same as silence, and is noticed while we are not reading, too.
+        cdef int ms
+        if self.keep_alive_s and self.fd >= 0:
+            ms = min(<int64_t>self.keep_alive_s * 1500, <int64_t>0x7FFFFFFF)
+            setsockopt(self.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms))       # Unix sockets have none
+        return 0
+
     cdef int readable(self) except -1:
-        cdef Py_ssize_t n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        cdef Py_ssize_t n
+        if self.is_gated:
+            return self.gate_readable()
+        n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
         if n > 0:
             return self.feed(self.poller.buffer, n)
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        self.drop()
+        return 0
+
+    cdef int gate_readable(self) except -1:
+        cdef Gate gate = self.gate
+        cdef Py_ssize_t n
+        if gate.stage == GATE_HANDSHAKE and self.state != STATE_CLOSED:
+            if self.poller.handshakes_left <= 0:
+                return 0              # stays readable: the next turn comes back to it
+            self.poller.handshakes_left -= 1
+        n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        if n > 0:
+            if self.state == STATE_CLOSED:
+                return 0
+            if not gate.take(self, self.poller.buffer, n) and self.state != STATE_CLOSED:
+                if gate.stage != GATE_OPEN:
+                    self.close_reason = RC_UNSPECIFIED_ERROR      # lingers, so that an alert arrives
+                self.lost()
+            if gate.stage == GATE_OPEN and gate.channel is None:
+                self.is_gated = False
+            if gate.unsent is not None:
+                self.mark_dirty()
+            return 0
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
         self.drop()
@@ -121,48 +190,78 @@ cdef class SocketConnection(Connection):
         epoll_ctl(self.poller.epfd, EPOLL_CTL_MOD, self.fd, &event)
         return 0
 
-    cdef bint write_out(self) except -1:
-        # Writes what the kernel takes; True when nothing is left.
-        cdef iov_t iov[MAX_IOV]
+    cdef Py_ssize_t transmit(self, iov_t* iov, int count, size_t* total) except? -1:
         cdef msghdr message
-        cdef int count
-        cdef size_t total
         cdef Py_ssize_t n
         cdef int i
-        while self.out.pending:
-            count = out_gather(&self.out, iov, MAX_IOV)
+        total[0] = 0
+        for i in range(count):
+            total[0] += iov[i].size
+        while True:
             if count == 1:
-                total = iov[0].size
-                n = send(self.fd, iov[0].base, total, MSG_NOSIGNAL)
+                n = send(self.fd, iov[0].base, total[0], MSG_NOSIGNAL)
             else:
-                total = 0
-                for i in range(count):
-                    total += iov[i].size
                 memset(&message, 0, sizeof(msghdr))
                 message.msg_iov = <iovec*>iov
                 message.msg_iovlen = count
                 n = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            if n >= 0 or errno != EINTR:
+                break
+        if n < 0:
+            if errno != EAGAIN:
+                self.drop()
+                return -1
+            n = 0
+        if <size_t>n < total[0] and not self.wants_write:
+            self.wants_write = True
+            self.interest_changed()
+        return n
+
+    cdef bint write_out(self) except -1:
+        # Writes what the kernel takes; True when nothing is left.
+        cdef iov_t iov[MAX_IOV]
+        cdef size_t total
+        cdef Py_ssize_t n
+        if self.is_gated:
+            return self.write_sealed()
+        while self.out.pending:
+            n = self.transmit(iov, out_gather(&self.out, iov, MAX_IOV), &total)
             if n < 0:
-                if errno == EINTR:
-                    continue
-                if errno != EAGAIN:
-                    self.drop()
-                    return True
-                n = 0
+                return True
             out_consume(&self.out, n)
             self.core.counters.bytes_out += n
             if <size_t>n < total:
-                if not self.wants_write:
-                    self.wants_write = True
-                    self.interest_changed()
                 return False
+        self.read_again()
+        return True
+
+    cdef int read_again(self) except -1:
+        # It has read what we wrote.
         if self.is_choked:
             self.is_choked = False
             self.interest_changed()
+        return 0
+
+    cdef bint write_sealed(self) except -1:
+        # The same through the gate: what was sealed goes out before more is.
+        cdef Gate gate = self.gate
+        cdef iov_t piece
+        cdef size_t total
+        cdef Py_ssize_t n
+        while gate.prepare(&self.out, self.state == STATE_CLOSED):
+            piece.base = PyBytes_AS_STRING(gate.unsent) + gate.unsent_at
+            piece.size = PyBytes_GET_SIZE(gate.unsent) - gate.unsent_at
+            n = self.transmit(&piece, 1, &total)
+            if n < 0:
+                return True
+            gate.sent(n)
+            self.core.counters.bytes_out += n
+            if <size_t>n < total:
+                return False
+        self.read_again()
         return True
 
     cdef int flush(self) except -1:
-        cdef int rounds = 0
         if self.fd < 0:
             return 0
         if self.wants_write:
@@ -172,37 +271,26 @@ cdef class SocketConnection(Connection):
                 self.is_choked = True
                 self.interest_changed()
             return 0                  # the kernel is full; it says when it is not
-        while True:
-            if not self.write_out() or self.fd < 0:
-                break
-            if self.state == STATE_CLOSED:
-                self.finish()
-                return 0
-            if self.session is None or not self.session.has_backlog():
-                return 0
-            if rounds == PUMP_ROUNDS:
-                self.mark_dirty()     # goes on next turn: others wait too
-                return 0
-            rounds += 1
-            self.session.pump()
-            if not self.out.pending:
-                if self.session.has_paused():
-                    self.mark_dirty()
-                return 0              # the window is full: acknowledgements go on from here
+        self.drain()
         self.linger()
         return 0
 
     cdef int finish(self) except -1:
         # Everything is written. Where we closed, the peer may still be sending: closing with its bytes unread resets the
         # connection and takes our last packet from it. So it hears the end first, and is read until it closes too.
+        if self.fd < 0:
+            return 0
         if self.close_reason < 0:
             self.close_fd()
         elif not self.is_shut:
-            self.is_shut = True
-            shutdown(self.fd, SHUT_WR)
-            self.interest_changed()
-            self.linger()
+            self.shut()
         return 0
+
+    cdef int shut(self) except -1:
+        self.is_shut = True
+        shutdown(self.fd, SHUT_WR)
+        self.interest_changed()
+        return self.linger()
 
     cdef int linger(self) except -1:
         # The last bytes of a closed connection get a little time, not all the time the peer takes to read.
@@ -220,16 +308,72 @@ cdef class SocketConnection(Connection):
         if self.poller.lingering.pop(self.fd, None) is not None and not self.poller.lingering:
             self.poller.drained()
         self.fd = -1
+        if self.gate is not None:
+            self.gate.leave(self)
+            self.gate.unsent = None
+        if self.is_counted:
+            self.is_counted = False
+            self.listener.admission.leave(self.address())
         if self.listener is not None:
             self.listener.connections -= 1
         Py_DECREF(self)
+
+
+cdef class WebSocketConnection(SocketConnection):
+    """MQTT in WebSocket frames on a socket whose HTTP request somebody else has read."""
+
+    def __dealloc__(self):
+        ws_free(&self.ws)
+
+    cdef int readable(self) except -1:
+        cdef Py_ssize_t n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
+        if n > 0:
+            ws_receive(&self.ws, self, self.poller.buffer, n)
+            if self.is_shut and self.ws.state == WS_CLOSED_BY_PEER:
+                self.close_fd()       # both have said Close
+            return 0
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        self.drop()
+        return 0
+
+    cdef bint write_out(self) except -1:
+        # As SocketConnection's, with a frame's head in front of all that is pending.
+        cdef iov_t iov[WS_IOV]
+        cdef size_t total
+        cdef Py_ssize_t n
+        cdef uint32_t pending
+        cdef int count
+        while True:
+            count = ws_gather(&self.ws, &self.out, iov, self.state == STATE_CLOSED, self.close_reason)
+            if count == 0:
+                self.read_again()
+                return True
+            n = self.transmit(iov, count, &total)
+            if n < 0:
+                return True
+            pending = self.out.pending
+            ws_consume(&self.ws, &self.out, n)
+            self.core.counters.bytes_out += pending - self.out.pending
+            if <size_t>n < total:
+                return False
+
+    cdef int finish(self) except -1:
+        # Close is written. The peer closes too, or has: closing with its bytes unread would take ours from it.
+        if self.fd < 0:
+            return 0
+        if self.ws.state == WS_CLOSED_BY_PEER:
+            self.close_fd()
+        elif not self.is_shut:
+            self.shut()
+        return 0
 
 
 cdef class Poller:
     """All sockets of one broker. loop: an asyncio event loop with add_reader().
 
     gather_us: how long a turn that follows closely on a busy one lets packets gather; 0: not at all.
-    Listener objects need `name`, `connections`, `max_connections`, `accept_per_turn` and `allow_anonymous`.
+    Listener objects are BoundListeners.
     """
 
     def __cinit__(self):
@@ -241,6 +385,7 @@ cdef class Poller:
         self.loop = loop
         self.listeners = {}
         self.lingering = {}
+        self.suspended = {}
         self.buffer = <uint8_t*>malloc(READ_SIZE)
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
         if self.buffer == NULL or self.epfd < 0:
@@ -275,11 +420,50 @@ cdef class Poller:
     def remove_listener(self, sock: object) -> None:
         """Stop accepting on a socket; open connections stay."""
         cdef epoll_event event
+        self.suspended.pop(sock.fileno(), None)
         if self.listeners.pop(sock.fileno(), None) is not None:
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, sock.fileno(), &event)
 
     def adopt(self, sock: object, listener: object) -> None:
         """Take over an accepted stream socket; *sock* is detached from its Python object."""
+        cdef SocketConnection connection = SocketConnection(self.engine, listener)
+        if self.enroll_socket(connection, sock) and listener is not None and not self.greet(connection, listener):
+            connection.drop()
+
+    def adopt_websocket(
+        self,
+        sock: object,
+        listener: object,
+        *,
+        upgraded: bytes,
+        received: bytes,
+        message_bytes_maximum: int,
+        pings_per_s_maximum: int,
+        is_counted: bool = False,
+    ) -> None:
+        """Take over a stream socket whose request to upgrade was read; *sock* is detached from its Python object.
+
+        upgraded: the HTTP answer that agrees, written first. received: what was read of the socket beyond the request.
+        is_counted: its address has been admitted.
+        """
+        cdef WebSocketConnection connection = WebSocketConnection(self.engine, listener)
+        cdef const uint8_t[::1] view = received
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t part
+        ws_init(&connection.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
+        connection.is_counted = is_counted
+        if not self.enroll_socket(connection, sock):
+            return
+        self.engine.now_ms = monotonic_ms()
+        while at < view.shape[0]:
+            part = min(view.shape[0] - at, <Py_ssize_t>READ_SIZE)
+            memcpy(self.buffer, &view[at], part)
+            ws_receive(&connection.ws, connection, self.buffer, part)
+            at += part
+        connection.mark_dirty()
+        self.engine.wake()
+
+    cdef bint enroll_socket(self, SocketConnection connection, object sock) except -1:
         cdef uint8_t address[28]
         cdef socklen_t size = sizeof(address)
         cdef int fd
@@ -289,13 +473,13 @@ cdef class Poller:
         fd = sock.detach()
         if getpeername(fd, <sockaddr*>address, &size) < 0:
             size = 0
-        self.adopt_fd(fd, listener, address, size)
+        return self.enroll(connection, fd, address, size)
 
-    cdef int adopt_fd(self, int fd, object listener, const uint8_t* address, uint32_t size) except -1:
-        cdef SocketConnection connection
+    cdef bint enroll(self, SocketConnection connection, int fd, const uint8_t* address, uint32_t size) except -1:
         cdef epoll_event event
         cdef Py_ssize_t wanted
         cdef PyObject** grown
+        connection.fd = -1
         if fd >= self.table_size:
             wanted = max(<Py_ssize_t>1024, <Py_ssize_t>fd * 2)
             grown = <PyObject**>realloc(self.table, wanted * sizeof(PyObject*))
@@ -309,8 +493,8 @@ cdef class Poller:
         event.data.fd = fd
         if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &event) < 0:
             close(fd)
-            return 0
-        connection = SocketConnection(self.engine, listener)
+            connection.lost()
+            return False
         connection.poller = self
         connection.fd = fd
         connection.reads = True
@@ -321,17 +505,66 @@ cdef class Poller:
         Py_INCREF(connection)
         self.table[fd] = <PyObject*>connection
         self.open_sockets += 1
-        if listener is not None:
-            listener.connections += 1
+        if connection.listener is not None:
+            connection.listener.connections += 1
+        return True
+
+    cdef bint greet(self, SocketConnection connection, object listener) except -1:
+        # What the listener wants of a new connection before its first byte; False: nothing to do with it.
+        if listener.proxy_version is not None:
+            if not listener.proxy_trust.covers(connection.peer):
+                listener.proxy_rejected += 1
+                log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
+                return False
+        elif listener.admission is not None and listener.admission.counts_addresses:
+            reason = listener.admission.enter(connection.peer, self.engine.now_ms)
+            if reason is not None:
+                log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
+                return False
+            connection.is_counted = True
+        if listener.is_gated:
+            if self.pipes is None:
+                self.pipes = TlsPipes()
+            connection.gate = Gate(listener, self.pipes)
+            connection.is_gated = True
+            connection.set_deadline(listener.handshake_timeout_ms)
+            listener.handshaking[id(connection)] = connection
+        return True
+
+    cdef bint has_room(self, object listener) except -1:
+        # Whether one more handshake may begin. Those that come to nothing make room; those that are young do not, so that
+        # a crowd of honest clients waits in the kernel instead of pushing each other out.
+        cdef SocketConnection oldest
+        if self.engine.is_overloaded:
+            return False
+        if len(listener.handshaking) < listener.handshakes_maximum:
+            return True
+        oldest = next(iter(listener.handshaking.values()))
+        if self.engine.now_ms - oldest.opened_ms < PATIENCE_MS:
+            return False
+        listener.handshakes_evicted += 1
+        oldest.drop()
+        return True
+
+    cdef int suspend(self, int fd, object listener) except -1:
+        # Level-triggered, a listener we do not accept on would wake us for ever.
+        cdef epoll_event event
+        epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
+        self.suspended[fd] = listener
         return 0
 
     cdef int accept_batch(self, int fd, object listener) except -1:
         cdef uint8_t address[28]
         cdef socklen_t size
         cdef int accepted, _
+        cdef SocketConnection connection
         cdef int most = listener.accept_per_turn
         cdef int limit = listener.max_connections
+        cdef bint is_gated = listener.is_gated
+        cdef bint is_rated = listener.admission is not None and listener.admission.settings.connection_rate
         for _ in range(most):
+            if is_gated and not self.has_room(listener):
+                return self.suspend(fd, listener)
             size = sizeof(address)
             accepted = accept4(fd, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if accepted < 0:
@@ -344,7 +577,12 @@ cdef class Poller:
                 listener.refused += 1
                 close(accepted)
                 continue
-            self.adopt_fd(accepted, listener, address, size)
+            if is_rated and not listener.admission.take(self.engine.now_ms):
+                close(accepted)
+                continue
+            connection = SocketConnection(self.engine, listener)
+            if self.enroll(connection, accepted, address, size) and not self.greet(connection, listener):
+                connection.drop()
         return 0
 
     def pause_accepting(self, fd: int, listener: object) -> None:
@@ -352,6 +590,7 @@ cdef class Poller:
         cdef epoll_event event
         log.error("listener %s: cannot accept: %s; trying again in %d ms",
                   listener.name, os.strerror(errno), ACCEPT_PAUSE_MS)
+        listener.accept_paused += 1
         epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
         self.loop.call_later(ACCEPT_PAUSE_MS / 1000, self.resume_accepting, fd)
 
@@ -392,6 +631,7 @@ cdef class Poller:
         n = epoll_wait(self.epfd, events, MAX_EVENTS, 0)
         self.is_busy = n >= BUSY_SOCKETS
         self.engine.now_ms = monotonic_ms()
+        self.handshakes_left = HANDSHAKE_STEPS
         for i in range(n):
             fd = events[i].data.fd
             if fd < self.table_size and self.table[fd] != NULL:
@@ -423,6 +663,10 @@ cdef class Poller:
         cdef int fd
         self.engine.turn(monotonic_ms())
         self.engine.flush_dirty()
+        if self.suspended:
+            for fd in list(self.suspended):
+                del self.suspended[fd]
+                self.resume_accepting(fd)
         if self.lingering:
             for fd, due_ms in list(self.lingering.items()):
                 if due_ms <= self.engine.now_ms:

@@ -1,48 +1,125 @@
 """The asyncio face of a connection: a Protocol around the same state machine that the poller drives."""
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
+from mqttcore.net.gate cimport GATE_OPEN, Gate
+from mqttcore.net.websocket cimport ws_free, ws_init, ws_receive, ws_take
 
 import asyncio
+import logging
+import socket
 import time
+
+log = logging.getLogger("mqttcore.net")
 
 cdef enum:
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
-    PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
+    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
+    UNMASK_SIZE = 65536
 
 
 cdef class StreamConnection(Connection):
     """An asyncio Protocol; give it to `loop.create_server`, or to `transport.set_protocol` and call connection_made.
 
-    when_closed: called with the connection when its transport is gone.
+    when_closed: called with the connection when its transport is gone. pipes: TlsPipes, for listeners with TLS.
     """
 
-    def __init__(self, engine: Engine, listener: object = None, peer: object = None, *, when_closed: object = None) -> None:
+    def __init__(
+        self, engine: Engine, listener: object = None, peer: object = None, *, when_closed: object = None,
+        pipes: object = None
+    ) -> None:
         self.when_closed = when_closed
+        self.pipes = pipes
+
+    @property
+    def tls(self) -> object:
+        """See Connection.tls."""
+        return None if self.gate is None else self.gate.tls_info
+
+    @property
+    def proxy(self) -> object:
+        """See Connection.proxy."""
+        return None if self.gate is None else self.gate.proxy
+
+    cdef int keep_alive_changed(self) except -1:
+        # What we send and nobody acknowledges says the same as silence.
+        cdef object option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        cdef object sock
+        if option is None or not self.keep_alive_s or self.transport is None:
+            return 0
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, option, self.keep_alive_s * 1500)
+        return 0
 
     def connection_made(self, transport: object) -> None:
         """Asyncio: the transport is there."""
         self.transport = transport
         if self.given_peer is None:
-            self.given_peer = transport.get_extra_info("peername")
+            self.given_peer = transport.get_extra_info("peername") or None
+            if isinstance(self.given_peer, tuple):
+                self.given_peer = self.given_peer[:2]
         if self.listener is not None:
             self.listener.connections += 1
-            if 0 < self.listener.max_connections < self.listener.connections:
-                self.listener.refused += 1
+            if not self.greet():
                 transport.abort()
         if self.state == STATE_CLOSED:
             transport.abort()         # we gave it up while it was on its way
+
+    cdef bint greet(self) except -1:
+        # What the listener wants of a new connection before its first byte; False: nothing to do with it.
+        cdef object listener = self.listener
+        cdef StreamConnection oldest
+        if 0 < listener.max_connections < listener.connections:
+            listener.refused += 1
+            return False
+        if listener.admission is not None and not listener.admission.take(self.core.now_ms):
+            return False
+        if listener.proxy_version is not None:
+            if not listener.proxy_trust.covers(self.given_peer):
+                listener.proxy_rejected += 1
+                log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self.given_peer)
+                return False
+        elif listener.admission is not None and listener.admission.counts_addresses:
+            reason = listener.admission.enter(self.given_peer, self.core.now_ms)
+            if reason is not None:
+                log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
+                return False
+            self.is_counted = True
+        if not listener.is_gated:
+            return True
+        if len(listener.handshaking) >= listener.handshakes_maximum:
+            # asyncio has accepted it already: it cannot wait, as it does with the poller.
+            oldest = next(iter(listener.handshaking.values()))
+            if self.core.now_ms - oldest.opened_ms < PATIENCE_MS:
+                listener.refused += 1
+                return False
+            listener.handshakes_evicted += 1
+            oldest.abort()
+            oldest.gate.leave(oldest)
+        self.gate = Gate(listener, self.pipes)
+        self.set_deadline(listener.handshake_timeout_ms)
+        listener.handshaking[id(self)] = self
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes came."""
         cdef const uint8_t[::1] view = data
         self.core.now_ms = time.monotonic_ns() // 1_000_000
-        if view.shape[0]:
-            self.feed(&view[0], view.shape[0])
+        if not view.shape[0]:
+            return
+        if self.gate is None:
+            self.take(&view[0], view.shape[0])
+        elif self.state != STATE_CLOSED:
+            if not self.gate.take(self, &view[0], view.shape[0]):
+                self.lost()
+            if self.gate.unsent is not None:
+                self.mark_dirty()
         (<Engine>self.core).flush_dirty()
         (<Engine>self.core).wake()
         if (
@@ -73,6 +150,11 @@ cdef class StreamConnection(Connection):
         """Asyncio: the transport is gone."""
         if self.transport is not None and self.listener is not None:
             self.listener.connections -= 1
+        if self.is_counted:
+            self.is_counted = False
+            self.listener.admission.leave(self.given_peer)
+        if self.gate is not None:
+            self.gate.leave(self)
         self.transport = None
         if self.linger_handle is not None:
             self.linger_handle.cancel()
@@ -99,26 +181,47 @@ cdef class StreamConnection(Connection):
                 self.transport.resume_reading()
         return 0
 
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        return self.feed(data, size)
+
+    cdef bytes due(self):
+        return out_take(&self.out)
+
     cdef int flush(self) except -1:
-        cdef int rounds = 0
         if self.transport is None:
             return 0
         if self.state == STATE_CLOSED:
             return self.finish()
-        while not self.is_full:
-            if self.out.pending:
-                self.core.counters.bytes_out += self.out.pending
-                self.transport.write(out_take(&self.out))
-            if self.is_full or self.session is None or not self.session.has_backlog():
-                return 0
-            if rounds == PUMP_ROUNDS:
-                self.mark_dirty()
-                return 0
-            rounds += 1
-            self.session.pump()
-            if not self.out.pending:
-                if self.session.has_paused():
-                    self.mark_dirty()
+        return self.drain()
+
+    cdef bint write_out(self) except -1:
+        if self.is_full:
+            return False
+        self.write_due(False)
+        return not self.is_full
+
+    cdef int write_due(self, bint is_last) except -1:
+        cdef bytes data
+        if self.is_sealed():
+            return self.write_sealed(is_last)
+        self.core.counters.bytes_out += self.out.pending
+        data = self.due()
+        if data:
+            self.transport.write(data)
+        return 0
+
+    cdef bint is_sealed(self) noexcept:
+        return self.gate is not None and (self.gate.channel is not None or self.gate.stage != GATE_OPEN)
+
+    cdef int write_sealed(self, bint is_last) except -1:
+        # Through the gate; the transport keeps what the kernel does not take.
+        cdef bytes sealed
+        while self.gate.prepare(&self.out, is_last):
+            sealed = self.gate.unsent[self.gate.unsent_at:]
+            self.gate.sent(len(sealed))
+            self.core.counters.bytes_out += len(sealed)
+            self.transport.write(sealed)
+            if self.is_full and not is_last:
                 return 0
         return 0
 
@@ -126,10 +229,69 @@ cdef class StreamConnection(Connection):
         # Everything goes to the transport, full or not: it is the last. The peer gets a little time to read it.
         if self.transport.is_closing():
             return 0
-        if self.out.pending:
-            self.core.counters.bytes_out += self.out.pending
-            self.transport.write(out_take(&self.out))
+        self.write_due(True)
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self.linger_handle = asyncio.get_running_loop().call_later(LINGER_MS / 1000, self.transport.abort)
         return 0
+
+
+# What a WebSocketStream unmasks: bytes objects may not be written to. Nothing borrows it beyond feed().
+cdef uint8_t unmasked[UNMASK_SIZE]
+
+
+cdef class WebSocketStream(StreamConnection):
+    """MQTT in WebSocket frames on an asyncio transport whose HTTP request has been read.
+
+    upgraded: the HTTP answer that agrees, written first. message_bytes_maximum: of one WebSocket message.
+    pings_per_s_maximum: control frames taken in a second. tls_info: of the transport's TLS. is_counted: its address has
+    been admitted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        listener: object = None,
+        peer: object = None,
+        *,
+        upgraded: bytes,
+        message_bytes_maximum: int,
+        pings_per_s_maximum: int,
+        tls_info: object = None,
+        is_counted: bool = False,
+        when_closed: object = None,
+    ) -> None:
+        self.when_closed = when_closed
+        self.tls_info = tls_info
+        self.is_counted = is_counted
+        ws_init(&self.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
+
+    def __dealloc__(self):
+        ws_free(&self.ws)
+
+    @property
+    def tls(self) -> object:
+        """See Connection.tls."""
+        return self.tls_info
+
+    def connection_made(self, transport: object) -> None:
+        """Asyncio: the transport is there; the answer to the upgrade is written."""
+        StreamConnection.connection_made(self, transport)
+        self.mark_dirty()
+        (<Engine>self.core).wake()
+
+    cdef bint greet(self) except -1:
+        return True                   # whoever read the request has looked at it already
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t part
+        while size:
+            part = min(size, <Py_ssize_t>UNMASK_SIZE)
+            memcpy(unmasked, data, part)
+            ws_receive(&self.ws, self, unmasked, part)
+            data += part
+            size -= part
+        return 0
+
+    cdef bytes due(self):
+        return ws_take(&self.ws, &self.out, self.state == STATE_CLOSED, self.close_reason)

@@ -1,0 +1,77 @@
+"""The application that HTTP listeners serve, and what holds for every request of it."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from mqttcore.config import Listener
+from mqttcore.http import health
+from mqttcore.http.connection import HttpConnection
+from mqttcore.http.replies import SERVER, problem
+from mqttcore.http.websocket import websocket_handler
+
+if TYPE_CHECKING:
+    from mqttcore.broker import Broker
+    from mqttcore.net.listeners import BoundListener
+
+__all__ = ["make_app"]
+
+log = logging.getLogger("mqttcore.http")
+
+
+def make_app(
+    broker: "Broker",
+    settings: Listener,
+    *,
+    routes: Iterable[web.AbstractRouteDef] = (),
+    allow_anonymous: bool = False,
+    listener: "BoundListener | None" = None,
+) -> web.Application:
+    """Return the application of one listener.
+
+    settings: its `http_…` and `websocket_…` fields count. routes: further ones, of plugins; ValueError when one of them
+    is there already. allow_anonymous: of MQTT clients. listener: the broker's own, which says that and counts.
+    """
+    app = web.Application(
+        middlewares=[_bounded(settings.http_request_timeout_s)], client_max_size=settings.http_body_bytes_maximum
+    )
+    app.add_routes(health.routes(broker))
+    if settings.websocket_path:
+        handler = websocket_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
+        app.router.add_get(settings.websocket_path, handler, allow_head=False)
+    app.add_routes(routes)
+    app.on_response_prepare.append(_name_server)
+    return app
+
+
+async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = SERVER
+
+
+def _bounded(timeout_s: float) -> Middleware:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer in time, and every error as a problem; what a handler raises besides is logged."""
+        if isinstance(request.protocol, HttpConnection):
+            request.protocol.headers_are_complete()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            kept = {name: value for name, value in error.headers.items() if name not in (hdrs.CONTENT_TYPE,)}
+            return problem(error.status, headers=kept)
+        except TimeoutError:
+            answer = problem(408, f"the request was not through within {timeout_s:g} s")
+            answer.force_close()
+            return answer
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return problem(500)
+
+    return middleware

@@ -1,0 +1,137 @@
+"""One HTTP connection: aiohttp's, with a place in its listener's count and deadlines for requests and answers."""
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from mqttcore.http.replies import problem
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+    from mqttcore.net.listeners import BoundListener
+
+__all__ = ["HttpConnection"]
+
+log = logging.getLogger("mqttcore.http")
+
+
+class HttpConnection(web.RequestHandler):
+    """aiohttp's protocol. Who stalls is cut off; aiohttp's own time-out is for keep-alive between requests.
+
+    header_timeout_s: from the opening, or the first byte of a later request, to the end of the headers.
+    answer_timeout_s: from there until the answer was taken by the client's system.
+    """
+
+    __slots__ = ("_answer_timeout_s", "_counted_peer", "_deadline", "_has_place", "_header_timeout_s", "_listener")
+
+    def __init__(
+        self,
+        manager: web.Server,
+        listener: "BoundListener",
+        *,
+        loop: asyncio.AbstractEventLoop,
+        header_timeout_s: float,
+        answer_timeout_s: float,
+        **others: Any,
+    ) -> None:
+        super().__init__(manager, loop=loop, **others)
+        self._listener = listener
+        self._has_place = False
+        self._counted_peer: Any = None
+        self._header_timeout_s = header_timeout_s
+        self._answer_timeout_s = answer_timeout_s
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio: take a place of the listener, or turn the client away."""
+        if not self._admit(transport.get_extra_info("peername")):
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        self._listener.connections += 1
+        self._has_place = True
+        super().connection_made(transport)
+        self._set_deadline(self._header_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Asyncio: the first byte of a request starts the time of its headers."""
+        if self._deadline is None:
+            self._set_deadline(self._header_timeout_s)
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Asyncio, or whoever takes the transport over: the place is free."""
+        if self._has_place:
+            self._has_place = False
+            self._listener.connections -= 1
+        if self._counted_peer is not None:
+            self._listener.admission.leave(self._counted_peer)  # type: ignore[union-attr]
+            self._counted_peer = None
+        self._set_deadline(None)
+        super().connection_lost(exc)
+
+    def hand_over(self) -> bool:
+        """Let go of the transport, whose next owner counts it; return whether that one is to uncount its address."""
+        is_counted, self._counted_peer = self._counted_peer is not None, None
+        self.transport = None  # so that it is not closed
+        self.connection_lost(None)
+        return is_counted
+
+    def _admit(self, peer: Any) -> bool:
+        listener = self._listener
+        if 0 < listener.max_connections <= listener.connections:
+            listener.refused += 1
+            return False
+        admission = listener.admission
+        if admission is None:
+            return True
+        now_ms = time.monotonic_ns() // 1_000_000
+        if not admission.take(now_ms):
+            return False
+        if admission.counts_addresses and isinstance(peer, tuple):
+            reason = admission.enter(peer[:2], now_ms)
+            if reason is not None:
+                log.info("listener %s: %s: %s", listener.name, peer, reason)
+                return False
+            self._counted_peer = peer[:2]
+        return True
+
+    def headers_are_complete(self) -> None:
+        """Be told that a request is about to be answered."""
+        self._set_deadline(self._answer_timeout_s)
+
+    def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
+        """Be told by aiohttp that an answer is through; nothing is logged."""
+        self._set_deadline(None)
+
+    def handle_error(
+        self,
+        request: "BaseRequest",
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp could not parse; the peer's fault, so no traceback."""
+        self.headers_are_complete()
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun already")
+        answer = problem(status, "not a request of HTTP/1.1, or larger than we take")
+        answer.force_close()
+        return answer
+
+    def _set_deadline(self, timeout_s: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if timeout_s is not None:
+            self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._cut)
+
+    def _cut(self) -> None:
+        self._deadline = None
+        if self.transport is not None:
+            self.transport.abort()

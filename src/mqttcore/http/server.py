@@ -1,0 +1,101 @@
+"""The HTTP server of one listener, as the broker starts and stops it."""
+
+import asyncio
+import functools
+import logging
+import ssl
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from mqttcore.config import Listener
+from mqttcore.http.app import make_app
+from mqttcore.http.connection import HttpConnection
+
+if TYPE_CHECKING:
+    from mqttcore.broker import Broker
+    from mqttcore.net.listeners import BoundListener
+    from mqttcore.net.tls import ServerTls
+
+__all__ = ["HttpServer"]
+
+log = logging.getLogger("mqttcore.http")
+
+
+class _CurrentContext(ssl.SSLContext):
+    """What asyncio wants of TLS, with the context that is in force when a connection comes: files are reread."""
+
+    tls: "ServerTls"
+
+    def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
+        """Begin TLS of a connection."""
+        return self.tls.context.wrap_bio(*args, **named)
+
+
+class HttpServer:
+    """Serves `make_app` on the sockets of *listener*. routes: of plugins."""
+
+    def __init__(
+        self,
+        broker: "Broker",
+        listener: "BoundListener",
+        settings: Listener,
+        *,
+        routes: Iterable[web.AbstractRouteDef] = (),
+        shutdown_timeout_s: float = 5.0,
+    ) -> None:
+        self._listener = listener
+        self._settings = settings
+        self._servers: list[asyncio.Server] = []
+        self._runner = web.AppRunner(
+            make_app(broker, settings, routes=routes, listener=listener),
+            access_log=None,
+            shutdown_timeout=max(shutdown_timeout_s / 2, 0.01),  # aiohttp waits so long twice; 0 would be for ever
+        )
+
+    async def start(self) -> None:
+        """Listen. Raises what the sockets raise; nothing listens then."""
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None  # set up just now
+        settings, loop = self._settings, asyncio.get_running_loop()
+        make = functools.partial(
+            HttpConnection,
+            server,
+            self._listener,
+            loop=loop,
+            header_timeout_s=settings.http_header_timeout_s,
+            answer_timeout_s=settings.http_request_timeout_s + settings.http_header_timeout_s,
+            keepalive_timeout=settings.http_keep_alive_s,
+            max_line_size=settings.http_line_bytes_maximum,
+            max_field_size=settings.http_line_bytes_maximum,
+            max_headers=settings.http_headers_maximum,
+            lingering_time=2.0,
+            access_log=None,
+            logger=log,
+        )
+        listen = loop.create_unix_server if self._listener.path else loop.create_server
+        secured: dict[str, Any] = {}
+        if self._listener.tls is not None:
+            context = _CurrentContext(ssl.PROTOCOL_TLS_SERVER)
+            context.tls = self._listener.tls
+            secured = {"ssl": context, "ssl_handshake_timeout": settings.handshake_timeout_s}
+        for sock in self._listener.sockets:
+            self._servers.append(await listen(make, sock=sock, backlog=self._listener.backlog, **secured))
+
+    def close(self) -> None:
+        """Accept no more."""
+        for server in self._servers:
+            server.close()
+
+    async def stop(self) -> None:
+        """Accept no more, and let requests under way be answered within shutdown_timeout_s."""
+        self.close()
+        await self._runner.cleanup()
+
+    async def wait_closed(self) -> None:
+        """Wait until no connection is left; after `stop`, and after those handed on have ended."""
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()

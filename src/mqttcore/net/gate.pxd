@@ -1,0 +1,41 @@
+# What stands between a stream socket and its connection: first a PROXY header, then TLS; each where the listener has it.
+#
+#   PROXY --> HANDSHAKE --> OPEN         a listener without one of them begins, or ends, in the next
+#
+# Drivers give it what they read and send what it has; plaintext goes to Connection.feed().
+
+from libc.stdint cimport uint8_t
+
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.outbuf cimport outbuf_t
+from mqttcore.net.channel cimport TlsChannel, TlsPipes
+
+
+cdef enum:
+    GATE_PROXY = 0
+    GATE_HANDSHAKE = 1
+    GATE_OPEN = 2
+
+
+cdef class Gate:
+    cdef object listener
+    cdef TlsPipes pipes
+    cdef TlsChannel channel           # None without TLS
+    cdef bytes held                   # the PROXY header as far as it has come
+    cdef bytes unsent                 # ciphertext to be written, from unsent_at on; None: nothing
+    cdef Py_ssize_t unsent_at
+    cdef object info                  # TlsInfo once somebody asked, or None
+    cdef readonly object proxy        # ProxyInfo, or None
+    cdef readonly uint8_t stage
+    cdef bint has_parted              # our last record is among unsent
+
+    # Takes what was read. 0: it failed or the peer said that nothing follows; the connection is then closed.
+    cdef bint take(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1
+    cdef bint take_header(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1
+    cdef bint take_records(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int opened(self, Connection connection) except -1
+    cdef bint fail(self, Connection connection, str reason) except -1
+    # Seals a part of *out* when nothing is unsent, the farewell when *is_last* and out is empty; whether there is anything unsent.
+    cdef bint prepare(self, outbuf_t* out, bint is_last) except -1
+    cdef int sent(self, Py_ssize_t size) except -1
+    cdef int leave(self, Connection connection) except -1

@@ -1,0 +1,164 @@
+"""PROXY header and TLS in front of a connection; gate.pxd has the picture."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from mqttcore.engine.connection cimport STATE_CLOSED, Connection
+from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_consume, out_gather, outbuf_t
+from mqttcore.net.channel cimport CIPHER_SIZE, SEAL_SIZE, TlsChannel, TlsPipes
+
+import logging
+
+from mqttcore.net.proxy_header import BadHeader, parse_header
+from mqttcore.net.tls import describe
+
+log = logging.getLogger("mqttcore.net")
+
+
+cdef class Gate:
+    """The gate of one new connection. listener: a BoundListener with TLS or PROXY protocol."""
+
+    def __init__(self, listener: object, pipes: TlsPipes) -> None:
+        self.listener = listener
+        self.pipes = pipes
+        if listener.proxy_version is None:
+            self.start_tls()
+        else:
+            self.held = b""
+
+    def start_tls(self) -> None:
+        """Go on to TLS, or to plain MQTT where the listener has none."""
+        tls = self.listener.tls
+        if tls is None:
+            self.stage = GATE_OPEN
+        else:
+            self.channel = TlsChannel(self.pipes, tls.context)
+            self.stage = GATE_HANDSHAKE
+
+    @property
+    def tls_info(self) -> object:
+        """TlsInfo of the connection, or of the one that the proxy ended; None: neither has TLS, or not yet."""
+        if self.info is None:
+            if self.channel is not None and self.channel.is_open:
+                self.info = describe(self.channel.session, self.channel.server_name, self.listener.tls.settings.identity)
+            elif self.channel is None and self.proxy is not None:
+                self.info = self.proxy.tls
+        return self.info
+
+    cdef bint take(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
+        if self.stage == GATE_PROXY:
+            return self.take_header(connection, data, size)
+        if self.channel is None:
+            connection.feed(data, size)
+            return True
+        return self.take_records(connection, data, size)
+
+    cdef bint take_header(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef bytes rest
+        self.held += data[:size]
+        try:
+            found = parse_header(self.held, self.listener.proxy_version)
+        except BadHeader as error:
+            self.listener.proxy_rejected += 1
+            return self.fail(connection, f"PROXY header: {error}")
+        if found is None:
+            return True
+        used, self.proxy = found
+        rest = self.held[used:]
+        self.held = None
+        if self.proxy.source is not None:
+            connection.given_peer = self.proxy.source
+            if self.listener.admission is not None and self.listener.admission.counts_addresses:
+                reason = self.listener.admission.enter(self.proxy.source, connection.core.now_ms)
+                if reason is not None:
+                    return self.fail(connection, reason)
+                connection.is_counted = True
+        self.start_tls()
+        if self.channel is None:
+            self.opened(connection)
+        else:
+            connection.set_deadline(self.listener.handshake_timeout_ms)
+        if not rest:
+            return True
+        return self.take(connection, <const uint8_t*>PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
+
+    cdef bint take_records(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t got, part
+        cdef TlsChannel channel = self.channel
+        while size and not channel.is_ended:
+            part = min(size, <Py_ssize_t>CIPHER_SIZE)
+            got = channel.receive(data, part)
+            data += part
+            size -= part
+            if channel.answer is not None:
+                self.unsent = channel.answer if self.unsent is None else self.unsent[self.unsent_at:] + channel.answer
+                self.unsent_at = 0
+                channel.answer = None
+            if self.stage == GATE_HANDSHAKE and channel.is_open:
+                self.opened(connection)
+            if got and connection.state != STATE_CLOSED:
+                connection.feed(self.pipes.plain, got)
+        if channel.fault is not None:
+            if self.stage == GATE_HANDSHAKE:
+                self.listener.handshakes_failed += 1
+            return self.fail(connection, f"TLS: {channel.fault}")
+        return not channel.is_ended
+
+    cdef int opened(self, Connection connection) except -1:
+        self.stage = GATE_OPEN
+        self.leave(connection)
+        connection.set_deadline(self.listener.connect_timeout_ms or connection.core.limits.connect_timeout_ms)
+        if self.channel is not None:
+            self.listener.handshakes += 1
+            if self.channel.session.session_reused:
+                self.listener.handshakes_resumed += 1
+        if self.listener.certificate_authenticates:
+            info = self.tls_info
+            if info is not None and info.is_verified:
+                connection.certified_name = info.identity or ""       # "": a certificate that names nobody
+        return 0
+
+    cdef bint fail(self, Connection connection, str reason) except -1:
+        log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
+        self.leave(connection)
+        return False
+
+    cdef int leave(self, Connection connection) except -1:
+        # No longer among those whose handshake is under way.
+        self.listener.handshaking.pop(id(connection), None)
+        return 0
+
+    cdef bint prepare(self, outbuf_t* out, bint is_last) except -1:
+        cdef iov_t iov[MAX_IOV]
+        cdef int count, i
+        cdef size_t total = 0
+        cdef size_t part
+        if self.unsent is not None:
+            return True
+        if self.channel is None or self.stage != GATE_OPEN:
+            return False
+        if out.pending:
+            count = out_gather(out, iov, MAX_IOV)
+            if count == 1:
+                total = min(iov[0].size, <size_t>SEAL_SIZE)
+                self.unsent = self.channel.seal(<uint8_t*>iov[0].base, total)
+            else:
+                for i in range(count):            # together: every record costs
+                    part = min(iov[i].size, SEAL_SIZE - total)
+                    memcpy(self.pipes.plain + total, iov[i].base, part)
+                    total += part
+                self.unsent = self.channel.seal(self.pipes.plain, total)
+            out_consume(out, total)
+        elif is_last and not self.has_parted:
+            self.has_parted = True
+            self.unsent = self.channel.farewell() or None
+        self.unsent_at = 0
+        return self.unsent is not None
+
+    cdef int sent(self, Py_ssize_t size) except -1:
+        self.unsent_at += size
+        if self.unsent_at == PyBytes_GET_SIZE(self.unsent):
+            self.unsent = None
+            self.unsent_at = 0
+        return 0

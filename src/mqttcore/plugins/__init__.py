@@ -1,0 +1,1 @@
+"""Plugins: found, checked, configured, called, and kept from harming the broker."""
