@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from msgspec import Meta
 
-from mqttcore import Identity, ReasonCode, Refusal, hookimpl
+from mqttcore import Identity, ReasonCode, Refusal, Secret, hookimpl
 
 from .answers import parse_answer
 from .breaker import Breaker
@@ -43,7 +43,7 @@ class HttpAuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ] = msgspec.field(
         default_factory=lambda: {"username": "${username}", "password": "${password}", "clientId": "${clientid}"}
     )
-    headers: Annotated[dict[str, str], Meta(description="Headers of the request; shown to nobody.")] = msgspec.field(
+    headers: Annotated[dict[str, Secret], Meta(description="Headers of the request; shown to nobody.")] = msgspec.field(
         default_factory=dict
     )
     timeout_s: Annotated[float, Meta(ge=0.05, le=60, description="Longest time an answer may take.")] = 3.0
@@ -86,7 +86,7 @@ class HttpAuth:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.config.connections_maximum),
             timeout=aiohttp.ClientTimeout(total=self.config.timeout_s),
-            headers=self.config.headers,
+            headers={name: value.reveal() for name, value in self.config.headers.items()},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import jwt
@@ -10,7 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import Meta
 
-from mqttcore import ConfigError, Identity, ReasonCode, Refusal, hookimpl, parse_permissions, read_private_file
+from mqttcore import ConfigError, Identity, ReasonCode, Refusal, Secret, hookimpl, parse_permissions
 
 from .keys import FixedKey, JwkSet, UnknownKey, is_symmetric
 
@@ -28,18 +29,19 @@ _TOKEN_BYTES_MAXIMUM = 16_384
 
 
 class JwtAuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[plugins.jwt_auth]`; one of `secret_file`, `public_key_file` and `jwks_url` says what signatures are checked
+    """`[plugins.jwt_auth]`; one of `secret`, `public_key_file` and `jwks_url` says what signatures are checked
     with.
     """
 
     algorithms: Annotated[
         list[_Algorithm], Meta(min_length=1, description="Algorithms taken; all of secrets or all of public keys.")
     ]
-    secret_file: Annotated[str, Meta(description="File with the shared secret (HS…), as long as the hash.")] = ""
+    secret: Annotated[Secret | None, Meta(description="The shared secret (HS…), as long as the hash.")] = None
     public_key_file: Annotated[str, Meta(description="PEM file with the public key (RS…, PS…, ES…, EdDSA).")] = ""
     jwks_url: Annotated[str, Meta(pattern=r"^($|https?://)", description="URL of a JWK Set.")] = ""
     jwks_refresh_s: Annotated[float, Meta(ge=1, le=86_400, description="Time between two fetches of the set.")] = 300.0
-    token_in: Annotated[Literal["password", "user_name"], Meta(description="Where clients put the token.")] = "password"  # noqa: S105 -- the name of a field
+    token_in: Annotated[Literal["password", "user_name"], Meta(description="Where clients put the token.")] =
+    "password"  # noqa: S105 -- the name of a field
     issuer: Annotated[str, Meta(description="`iss` that tokens must have; empty: any.")] = ""
     audience: Annotated[str, Meta(description="`aud` that tokens must have; empty: any.")] = ""
     leeway_s: Annotated[float, Meta(ge=0, le=300, description="How far clocks may differ.")] = 0.0
@@ -151,30 +153,25 @@ def _token(connect: Connect, place: str) -> str | None:
 
 def _key_source(config: JwtAuthConfig) -> FixedKey | JwkSet:
     """Return what finds keys. Raises ConfigError; a public key never serves as a shared secret, nor the other way
-    round.
-    """
-    given = [name for name in ("secret_file", "public_key_file", "jwks_url") if getattr(config, name)]
+    round."""
+    given = [name for name in ("secret", "public_key_file", "jwks_url") if getattr(config, name)]
     if len(given) != 1:
-        raise ConfigError("plugins.jwt_auth", "needs one of `secret_file`, `public_key_file` and `jwks_url`")
-    if any(is_symmetric(algorithm) != (given[0] == "secret_file") for algorithm in config.algorithms):
+        raise ConfigError("plugins.jwt_auth", "needs one of `secret`, `public_key_file` and `jwks_url`")
+    if any(is_symmetric(algorithm) != (given[0] == "secret") for algorithm in config.algorithms):
         raise ConfigError("plugins.jwt_auth.algorithms", f"not all are for `{given[0]}`")
+    if config.secret is not None:
+        return FixedKey(_long_enough(config.secret.reveal().encode(), config.algorithms))
     if config.jwks_url:
         return JwkSet(config.jwks_url, refresh_s=config.jwks_refresh_s)
-    path = config.secret_file or config.public_key_file
-    where = f"plugins.jwt_auth.{given[0]}"
     try:
-        data, is_readable_by_others = read_private_file(path)
-    except OSError as error:
-        raise ConfigError(where, f"{path} cannot be read: {error.strerror or error}") from None
-    if config.public_key_file:
-        try:
-            return FixedKey(load_pem_public_key(data))
-        except ValueError:
-            raise ConfigError(where, f"{path} is no PEM file with a public key") from None
-    if is_readable_by_others:
-        _log.warning("%s can be read by other users of this machine: chmod 600", path)
-    secret = data.rstrip(b"\r\n")
-    needed = max(int(algorithm[2:]) // 8 for algorithm in config.algorithms)  # RFC 7518 §3.2
+        return FixedKey(load_pem_public_key(Path(config.public_key_file).read_bytes()))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no PEM file with a public key"
+        raise ConfigError("plugins.jwt_auth.public_key_file", f"{config.public_key_file}: {reason}") from None
+
+
+def _long_enough(secret: bytes, algorithms: list[_Algorithm]) -> bytes:
+    needed = max(int(algorithm[2:]) // 8 for algorithm in algorithms)  # RFC 7518 §3.2
     if len(secret) < needed:
-        raise ConfigError(where, f"{path}: the secret has {len(secret)} bytes, at least {needed} are needed")
-    return FixedKey(secret)
+        raise ConfigError("plugins.jwt_auth.secret", f"has {len(secret)} bytes, at least {needed} are needed")
+    return secret

@@ -13,7 +13,7 @@ import msgspec
 import orjson
 from msgspec import Meta
 
-from mqttcore import ConfigError, Sink, SinkConfig, SinkRejected, as_json, read_private_file
+from mqttcore import ConfigError, Secret, Sink, SinkConfig, SinkRejected, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +30,16 @@ class WebhookConfig(SinkConfig, frozen=True, forbid_unknown_fields=True, kw_only
     """`[plugins.webhook]`; what is sent is said by `events` and `topic_filters`."""
 
     url: Annotated[str, Meta(pattern=r"^https?://", description="Gets a POST with a JSON array for each batch.")]
-    headers: Annotated[dict[str, str], Meta(description="Headers of the request; shown to nobody.")] = msgspec.field(
+    headers: Annotated[dict[str, Secret], Meta(description="Headers of the request; shown to nobody.")] = msgspec.field(
         default_factory=dict
     )
-    secret_file: Annotated[
-        str,
+    secret: Annotated[
+        Secret | None,
         Meta(
-            description="File with a key: requests then carry `X-Mqttcore-Timestamp`, seconds, and "
-            "`X-Mqttcore-Signature`, the hexadecimal HMAC-SHA256 of timestamp, a dot and the body."
+            description="Key: requests then carry `X-Mqttcore-Timestamp`, seconds, and `X-Mqttcore-Signature`, the "
+            "hexadecimal HMAC-SHA256 of timestamp, a dot and the body; not set: none."
         ),
-    ] = ""
+    ] = None
     connections_maximum: Annotated[int, Meta(ge=1, le=1000, description="Connections to the receiver.")] = 8
 
 
@@ -51,14 +51,14 @@ class Webhook(Sink):
 
     def __init__(self, config: WebhookConfig) -> None:
         super().__init__(config)
-        self._secret = _secret(config.secret_file)
+        self._secret = _key(config.secret)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Open the pool of connections."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.config.connections_maximum),
-            headers=self.config.headers,
+            headers={name: value.reveal() for name, value in self.config.headers.items()},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -90,13 +90,8 @@ def _retry_after_s(text: str) -> float:
     return min(float(text), _RETRY_AFTER_MAXIMUM_S) if text.isdecimal() else 0.0
 
 
-def _secret(path: str) -> bytes:
-    if not path:
-        return b""
-    try:
-        secret = read_private_file(path)[0].rstrip(b"\r\n")
-    except OSError as error:
-        raise ConfigError("plugins.webhook.secret_file", f"{path} cannot be read: {error.strerror or error}") from error
-    if len(secret) < 16:
-        raise ConfigError("plugins.webhook.secret_file", f"{path}: the key is shorter than 16 bytes")
-    return secret
+def _key(secret: Secret | None) -> bytes:
+    key = b"" if secret is None else secret.reveal().encode()
+    if secret is not None and len(key) < 16:
+        raise ConfigError("plugins.webhook.secret", "the key is shorter than 16 bytes")
+    return key

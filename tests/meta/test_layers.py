@@ -20,8 +20,8 @@ LAYERS = (
     ("settings", "config", "events", "handlers", "hookspecs", "identity", "permission_rules", "store"),
     ("engine",),
     ("net",),
-    ("sinks", "subscription", "sys_topics", "client"),
-    ("broker", "plugins"),
+    ("subscription", "sys_topics", "client"),
+    ("broker", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.

@@ -15,6 +15,7 @@ from mqttcore_plugins.http_auth import HttpAuth
 from mqttcore_plugins.http_auth.breaker import Breaker
 
 from mqttcore import Action, Identity, Permission, ReasonCode, Refusal
+from mqttcore.settings import convert
 from plugins.doubles import Alarms, Client, connect
 
 
@@ -59,7 +60,7 @@ async def ask(service: Service) -> AsyncIterator[Callable[..., Any]]:
 
     async def start(**config: Any) -> Callable[..., Any]:
         url = str(service.server.make_url("/auth"))
-        http_auth, alarms = HttpAuth(msgspec.convert({"url": url} | config, HttpAuth.Config)), Alarms()
+        http_auth, alarms = HttpAuth(convert({"url": url} | config, HttpAuth.Config)), Alarms()
         await http_auth.startup(alarms)
         running.append(http_auth)
 

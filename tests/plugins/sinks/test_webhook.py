@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from mqttcore_plugins.webhook import Webhook
 
 from mqttcore import ConfigError, EventRecord
+from mqttcore.settings import convert
 from plugins.doubles import Alarms
 
 
@@ -58,7 +58,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 async def started(receiver: Receiver, **config: Any) -> Webhook:
     given = {"url": str(receiver.server.make_url("/hook")), "linger_ms": 0, "retry_first_s": 0.01}
-    webhook = Webhook(msgspec.convert(given | config, Webhook.Config))
+    webhook = Webhook(convert(given | config, Webhook.Config))
     await webhook.startup(Alarms())
     return webhook
 
@@ -89,7 +89,7 @@ async def test_what_will_never_be_taken_is_not_sent_again(receiver: Receiver):
 
 async def test_body_is_signed(receiver: Receiver, tmp_path: Path):
     (tmp_path / "key").write_text("0123456789abcdef\n")
-    webhook = await started(receiver, secret_file=str(tmp_path / "key"), headers={"X-Tenant": "t"})
+    webhook = await started(receiver, secret={"file": str(tmp_path / "key")}, headers={"X-Tenant": "t"})
     await webhook.accept([event(1)])
     await receiver.until_taken(1)
     await webhook.shutdown(Alarms())
@@ -102,10 +102,8 @@ async def test_body_is_signed(receiver: Receiver, tmp_path: Path):
     assert json.loads(body) == [{"kind": "event", "name": "ClientConnected", "time_ms": 1, "client_id": "c"}]
 
 
-def test_short_key_and_missing_file_name_their_key(tmp_path: Path):
-    (tmp_path / "key").write_text("swordfish\n")
-    for path in (tmp_path / "key", tmp_path / "nowhere"):
-        with pytest.raises(ConfigError) as caught:
-            Webhook(Webhook.Config(url="http://127.0.0.1/", secret_file=str(path)))
-        assert caught.value.path == "plugins.webhook.secret_file"
-        assert "swordfish" not in str(caught.value)
+def test_a_short_key_is_refused_unseen():
+    with pytest.raises(ConfigError) as caught:
+        Webhook(convert({"url": "http://127.0.0.1/", "secret": "swordfish"}, Webhook.Config))
+    assert caught.value.path == "plugins.webhook.secret"
+    assert "swordfish" not in str(caught.value)
