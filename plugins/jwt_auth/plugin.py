@@ -40,8 +40,9 @@ class JwtAuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     public_key_file: Annotated[str, Meta(description="PEM file with the public key (RS…, PS…, ES…, EdDSA).")] = ""
     jwks_url: Annotated[str, Meta(pattern=r"^($|https?://)", description="URL of a JWK Set.")] = ""
     jwks_refresh_s: Annotated[float, Meta(ge=1, le=86_400, description="Time between two fetches of the set.")] = 300.0
-    token_in: Annotated[Literal["password", "user_name"], Meta(description="Where clients put the token.")] =
-    "password"  # noqa: S105 -- the name of a field
+    token_in: Annotated[Literal["password", "user_name"], Meta(description="Where clients put the token.")] = (
+        "password"  # noqa: S105 -- the name of a field
+    )
     issuer: Annotated[str, Meta(description="`iss` that tokens must have; empty: any.")] = ""
     audience: Annotated[str, Meta(description="`aud` that tokens must have; empty: any.")] = ""
     leeway_s: Annotated[float, Meta(ge=0, le=300, description="How far clocks may differ.")] = 0.0
