@@ -26,7 +26,7 @@ else:
         compile_args += ["-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer"]
         link_args += ["-fsanitize=address"]
 
-LINUX_ONLY = {"mqttcore.net.poller", "mqttcore.bench.loadgen"}  # epoll
+LINUX_ONLY = {"mqttcore.net.poller", "mqttcore.bench.loadgen", "mqttcore.bench.tls"}  # epoll
 
 
 def extensions() -> list[Extension]:

@@ -1,10 +1,15 @@
 """Compare mqttcore with other brokers: CPU time per message, in interleaved runs, beside mosquitto. See README.md."""
 
+import atexit
+import functools
 import os
 import platform
 import resource
+import shutil
+import ssl
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +89,8 @@ def compare(
         for number in range(rounds):
             # A B, B A, …: whoever comes first has no standing advantage.
             for peer in peers if number % 2 == 0 else peers[::-1]:
-                sample = measure(peer, name, number, seconds, warm_up, resized, broker_core)
+                folder = certificates() if SCENARIOS[name].is_tls else None
+                sample = measure(peer, name, number, seconds, warm_up, resized, broker_core, folder)
                 samples.append(sample)
                 click.echo(_progress(sample), err=True)
     outcome = rows(samples)
@@ -151,17 +157,31 @@ def facts(peers: list[Peer]) -> Iterator[str]:
 
 
 def measure(
-    peer: Peer, name: str, number: int, seconds: float, warm_up: float, clients: int | None, core: int | None
+    peer: Peer,
+    name: str,
+    number: int,
+    seconds: float,
+    warm_up: float,
+    clients: int | None,
+    core: int | None,
+    folder: Path | None,
 ) -> Sample:
-    """Start *peer* afresh, run the scenario once, return what it cost. Failures become part of the sample."""
+    """Start *peer* afresh, run the scenario once, return what it cost. Failures become part of the sample.
+
+    folder: certificates, for a scenario over TLS.
+    """
     seen: list[tuple[float, int]] = []
     try:
-        with peer.running(core, is_websocket=SCENARIOS[name].is_websocket) as (pid, port):
+        with peer.running(core, folder, is_websocket=SCENARIOS[name].is_websocket, is_p2p=SCENARIOS[name].is_p2p) as (
+            pid,
+            port,
+        ):
 
             def look() -> None:
                 seen.append((cpu_seconds(pid), rss_bytes(pid)))
 
-            options = Options("127.0.0.1", port, clients=clients, duration_s=seconds, warm_up_s=warm_up)
+            tls = None if folder is None else ssl.create_default_context(cafile=str(folder / "ca.crt"))
+            options = Options("127.0.0.1", port, clients=clients, duration_s=seconds, warm_up_s=warm_up, tls=tls)
             got = run_scenario(name, options, look, look)
     except (LoadError, PeerError, OSError) as error:
         return Sample(name, peer.name, number, error=str(error))
@@ -169,7 +189,8 @@ def measure(
         return Sample(name, peer.name, number, error="no message arrived")
     cpu_s = seen[1][0] - seen[0][0]
     cpu_us = cpu_s * 1e6 / got.messages
-    figure = {"idle": (seen[1][1] - seen[0][1]) / got.messages, "latency": got.p50_us}.get(name, cpu_us)
+    rss = (seen[1][1] - seen[0][1]) / got.messages
+    figure = {"idle": rss, "idle_tls": rss, "latency": got.p50_us}.get(name, cpu_us)
     return Sample(
         scenario=name,
         peer=peer.name,
@@ -191,6 +212,15 @@ def measure(
     )
 
 
+@functools.cache
+def certificates() -> Path:
+    """Return a folder with a CA and the server's certificate and key, made for this run."""
+    folder = Path(tempfile.mkdtemp(prefix="mqttcore-compare-certs-"))
+    atexit.register(shutil.rmtree, folder)
+    subprocess.run([sys.executable, "-m", "mqttcore", "certs", str(folder)], check=True, capture_output=True)
+    return folder
+
+
 def _progress(sample: Sample) -> str:
     head = f"{sample.scenario} {sample.round + 1} {sample.peer}: "
     if sample.error:
@@ -206,12 +236,17 @@ def _progress(sample: Sample) -> str:
 def count_syscalls(peer: Peer, name: str, seconds: float, core: int | None) -> str:
     """Run the scenario once more under a tracer and return a line of calls per message, commonest first."""
     calls: Counter[str] = Counter()
+    folder = certificates() if SCENARIOS[name].is_tls else None
+    tls = None if folder is None else ssl.create_default_context(cafile=str(folder / "ca.crt"))
     try:
-        with peer.running(core, is_websocket=SCENARIOS[name].is_websocket) as (pid, port):
+        with peer.running(core, folder, is_websocket=SCENARIOS[name].is_websocket, is_p2p=SCENARIOS[name].is_p2p) as (
+            pid,
+            port,
+        ):
             counter = SyscallCount(pid)
             if counter.tool is None:
                 return f"{name}: system calls not counted, neither perf nor strace is installed"
-            options = Options("127.0.0.1", port, duration_s=seconds)
+            options = Options("127.0.0.1", port, duration_s=seconds, tls=tls)
             got = run_scenario(name, options, counter.start, lambda: calls.update(counter.stop()))
     except (LoadError, PeerError, OSError, subprocess.TimeoutExpired) as error:
         return f"{name}: system calls not counted, {error}"

@@ -21,10 +21,16 @@ OURS = "mqttcore"
 REFERENCE = "mosquitto"
 
 # Nothing is written to disk, nothing is dropped, every message leaves at once; the rest is as the broker has it.
+# *tls* is empty, or the lines of TLS_LINES.
 CONFIGS = {
+    "mqttcore": """\
+[[listeners]]
+host = "127.0.0.1"
+port = {port}
+{tls}""",
     "mosquitto": """\
 listener {port} 127.0.0.1
-allow_anonymous true
+{tls}allow_anonymous true
 persistence false
 max_inflight_messages 0
 max_queued_messages 0
@@ -51,6 +57,20 @@ auth {{ allow_anonymous = true, no_match = allow }}
 """,
 }
 
+# Brokers without an entry take no part in scenarios over TLS. Mosquitto gives up root before it reads the key.
+TLS_LINES = {
+    "mqttcore": """\
+[listeners.tls]
+certificate_file = "{folder}/server.crt"
+key_file = "{folder}/server.key"
+""",
+    "mosquitto": """\
+certfile {folder}/server.crt
+keyfile {folder}/server.key
+user root
+""",
+}
+
 COMMANDS = {
     OURS: f"{shlex.quote(sys.executable)} -m mqttcore serve --port 0",
     "mosquitto": "mosquitto -c {config}",
@@ -73,6 +93,10 @@ WEBSOCKET = {
 }
 
 
+# Where topics name the receiver's client id, ours delivers by that; other brokers by subscription.
+P2P = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_name('p2p_broker.py').absolute()))}"
+
+
 class PeerError(Exception):
     """A broker that did not start."""
 
@@ -90,20 +114,40 @@ class Peer:
     place: tuple[int, int] | None = None
 
     @contextmanager
-    def running(self, core: int | None, *, is_websocket: bool = False) -> Iterator[tuple[int, int]]:
-        """Start it, pinned to *core*; yield (pid, port); stop it, whatever happened."""
+    def running(
+        self,
+        core: int | None,
+        certificates: Path | None = None,
+        *,
+        is_websocket: bool = False,
+        is_p2p: bool = False,
+    ) -> Iterator[tuple[int, int]]:
+        """Start it, pinned to *core*; yield (pid, port); stop it, whatever happened.
+
+        certificates: folder with server.crt and server.key; then it speaks TLS. is_p2p: with a handler for `pairs_p2p`.
+        """
         if self.place is not None:
             yield self.place
             return
         with tempfile.TemporaryDirectory(prefix="mqttcore-compare-") as folder:
             port = _free_port()
             config = Path(folder, f"{self.name}.conf")
-            command, text = self.command, CONFIGS.get(Path(shlex.split(self.command)[0]).name, "")
+            program = self.name if self.name == OURS else Path(shlex.split(self.command)[0]).name
+            command, text = self.command, CONFIGS.get(program, "")
             if is_websocket:
                 if self.name not in WEBSOCKET:
                     raise PeerError("we know no way to make it speak WebSocket")
                 command, text = WEBSOCKET[self.name]
-            config.write_text(text.format(port=port, other=_free_port()))
+            if is_p2p and self.name == OURS:
+                command = P2P
+            tls = ""
+            if certificates is not None:
+                if program not in TLS_LINES:
+                    raise PeerError("we know no way to make it speak TLS")
+                tls = TLS_LINES[program].format(folder=certificates)
+                if self.name == OURS:
+                    command = command.replace("--port 0", "--config {config}")
+            config.write_text(text.format(port=port, other=_free_port(), tls=tls))
             words = shlex.split(command.format(port=port, config=shlex.quote(str(config))))
             words[0] = _find(words[0]) or words[0]
             is_told = "{port}" in command or "{config}" in command

@@ -20,7 +20,7 @@ from pathlib import Path
 
 START_DEADLINE_S = 20
 STOP_DEADLINE_S = 20
-LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+) \(mqtt\)")
+LISTENING = re.compile(r"listening on (?P<host>\S+):(?P<port>\d+) \((?P<protocol>mqtt|http)( over TLS)?\)")
 # What must not stand in a broker's stderr, however it ended.
 FAULTS = ("Traceback", "Task was destroyed", "was never awaited", "never retrieved", "ResourceWarning", "Segmentation")
 MOSQUITTO_CONFIG = """\
@@ -29,6 +29,18 @@ allow_anonymous true
 max_queued_messages 0
 max_inflight_messages 100
 sys_interval 1
+listener {websocket_port} 127.0.0.1
+protocol websockets
+"""
+# One listener for MQTT and one for HTTP with WebSocket.
+BOTH_LISTENERS = """\
+[[listeners]]
+name = "tcp"
+port = 0
+[[listeners]]
+name = "web"
+port = 0
+protocol = "http"
 """
 
 
@@ -38,12 +50,16 @@ def broker_kind() -> str:
 
 @dataclass
 class BrokerProcess:
-    """A running broker. errors: what it has written to stderr so far."""
+    """A running broker. port: of its first listener; websocket_port: of the one that speaks HTTP, 0 without.
+
+    errors: what it has written to stderr so far.
+    """
 
     kind: str
     process: subprocess.Popen[str]
     host: str
     port: int
+    websocket_port: int = 0
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -61,14 +77,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _command(kind: str, folder: Path, config: str | None) -> tuple[list[str], int]:
-    """Return the command line and the port in it; 0 when the broker will tell its port."""
+def _command(kind: str, folder: Path, config: str | None) -> tuple[list[str], int, int]:
+    """Return the command line and the two ports in it; 0 when the broker will tell its ports."""
     if kind == "mosquitto":
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        port = _free_port()  # mosquitto cannot tell; another process may take it first, which fails the start
+        # mosquitto cannot tell; another process may take them first, which fails the start
+        port, websocket_port = _free_port(), _free_port()
         path = folder / "mosquitto.conf"
-        path.write_text(MOSQUITTO_CONFIG.format(port=port))
-        return [program, "-c", str(path)], port
+        path.write_text(MOSQUITTO_CONFIG.format(port=port, websocket_port=websocket_port))
+        return [program, "-c", str(path)], port, websocket_port
     command = [
         sys.executable,
         "-W",
@@ -78,14 +95,14 @@ def _command(kind: str, folder: Path, config: str | None) -> tuple[list[str], in
         "-m",
         "mqttcore",
         "serve",
-        "--port",
-        "0",
     ]
+    if config is None or "[[listeners]]" not in config:
+        command += ["--port", "0"]
     if config is not None:
         path = folder / "broker.toml"
         path.write_text(config)
         command += ["--config", str(path)]
-    return command, 0
+    return command, 0, 0
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
@@ -106,11 +123,12 @@ def running_broker(folder: Path, config: str | None = None, kind: str | None = N
     folder: where its files go. config: TOML for mqttcore; mosquitto always has its own.
     """
     kind = kind or broker_kind()
-    command, port = _command(kind, folder, config)
+    command, port, websocket_port = _command(kind, folder, config)
+    announced = max(1, (config or "").count("[[listeners]]"))
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    broker = BrokerProcess(kind, process, "127.0.0.1", port)
+    broker = BrokerProcess(kind, process, "127.0.0.1", port, websocket_port)
     assert process.stdout
     assert process.stderr
     readers = [threading.Thread(target=broker.errors.extend, args=(process.stderr,))]
@@ -122,13 +140,18 @@ def running_broker(folder: Path, config: str | None = None, kind: str | None = N
         try:
             if port:
                 _wait_for_port(port, process)
+                _wait_for_port(websocket_port, process)
             else:
-                line = process.stdout.readline()
-                match = LISTENING.search(line)
-                assert match, (
-                    f"the broker printed {line!r} and not where it listens\n{_ended(process, broker, readers)}"
-                )
-                broker.host, broker.port = match["host"], int(match["port"])
+                for _ in range(announced):
+                    line = process.stdout.readline()
+                    match = LISTENING.search(line)
+                    assert match, (
+                        f"the broker printed {line!r} and not where it listens\n{_ended(process, broker, readers)}"
+                    )
+                    broker.host = match["host"]
+                    broker.port = broker.port or int(match["port"])
+                    if match["protocol"] == "http":
+                        broker.websocket_port = int(match["port"])
         finally:
             watchdog.cancel()
         readers.append(threading.Thread(target=process.stdout.read))  # or its pipe fills

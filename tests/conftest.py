@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker_process import BrokerProcess, running_broker
+from broker_process import BOTH_LISTENERS, BrokerProcess, running_broker
 from mqttcore.plugins.discovery import open_source_tree
 
 open_source_tree()  # `mqttcore_plugins` from the tree, installed or not
@@ -25,7 +25,7 @@ def broker_process(tmp_path: Path) -> Iterator[BrokerProcess]:
 @pytest.fixture(scope="session")
 def session_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """One broker process for all tests that use it; each test keeps to topics and client ids of its own."""
-    with running_broker(tmp_path_factory.mktemp("broker")) as broker:
+    with running_broker(tmp_path_factory.mktemp("broker"), BOTH_LISTENERS) as broker:
         yield broker
 
 

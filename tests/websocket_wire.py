@@ -41,6 +41,32 @@ def close_frame(code: int, reason: str = "") -> bytes:
     return frame(struct.pack("!H", code) + reason.encode(), CLOSE)
 
 
+# What is said after the upgrade -> the code with which the connection is closed (RFC 6455 §7.4.1).
+BROKEN_FRAMING = {
+    "text frame": (frame(b"\x10\x00", TEXT), 1003),
+    "text frame that is empty": (frame(b"", TEXT), 1003),
+    "unmasked": (frame(b"\x10\x00", mask=None), 1002),
+    "reserved bit 1": (frame(b"\x10\x00", rsv=4), 1002),
+    "reserved bit 2": (frame(b"\x10\x00", rsv=2), 1002),
+    "reserved bit 3": (frame(b"\x10\x00", rsv=1), 1002),
+    "reserved data opcode": (frame(b"\x10\x00", 3), 1002),
+    "reserved control opcode": (frame(b"", 11), 1002),
+    "long ping": (frame(b"x" * 126, PING), 1002),
+    "fragmented ping": (frame(b"x", PING, fin=False), 1002),
+    "continuation of nothing": (frame(b"\x10\x00", CONTINUATION), 1002),
+    "message within a message": (frame(b"\x10", fin=False) + frame(b"\x00"), 1002),
+    "length not minimal, 16 bits": (frame(b"\x10\x00", length=b"\x7e\x00\x05"), 1002),
+    "length not minimal, 64 bits": (frame(b"\x10\x00", length=b"\x7f" + struct.pack("!Q", 5)), 1002),
+    "length with the top bit": (frame(b"", length=b"\x7f" + b"\xff" * 8), 1002),
+    "length lie, 64 bits": (frame(b"", length=b"\x7f\x7f" + b"\xff" * 7), 1009),
+    "length over the maximum": (frame(b"", length=b"\x7f" + struct.pack("!Q", 16_777_217)), 1009),
+    "close with half a code": (frame(b"\x03", CLOSE), 1002),
+    "close with a code of no frame": (close_frame(1005), 1002),
+    "close with an unknown code": (close_frame(999), 1002),
+    "close with a reason that is not UTF-8": (frame(b"\x03\xe8\xff\xfe", CLOSE), 1007),
+}
+
+
 def upgrade_request(
     path: str = "/mqtt", *, protocols: str | None = "mqtt", leave_out: str = "", **headers: str
 ) -> bytes:

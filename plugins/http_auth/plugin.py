@@ -83,6 +83,10 @@ class HttpAuth:
     async def startup(self, broker: Broker) -> None:
         """Open the pool of connections."""
         self._broker = broker
+        section = broker.plugin_section("http_auth")
+        section.measure("requests_waiting", lambda: self._waiting)
+        section.measure("answers_remembered", lambda: len(self._cache))
+        section.measure("breaker_open", lambda: self._breaker.is_open)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.config.connections_maximum),
             timeout=aiohttp.ClientTimeout(total=self.config.timeout_s),

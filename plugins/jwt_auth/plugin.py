@@ -40,9 +40,7 @@ class JwtAuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     public_key_file: Annotated[str, Meta(description="PEM file with the public key (RS…, PS…, ES…, EdDSA).")] = ""
     jwks_url: Annotated[str, Meta(pattern=r"^($|https?://)", description="URL of a JWK Set.")] = ""
     jwks_refresh_s: Annotated[float, Meta(ge=1, le=86_400, description="Time between two fetches of the set.")] = 300.0
-    token_in: Annotated[Literal["password", "user_name"], Meta(description="Where clients put the token.")] = (
-        "password"  # noqa: S105 -- the name of a field
-    )
+    token_in: Annotated[Literal["password", "user_name"], Meta(description="Where clients put the token.")] = "password"  # noqa: S105 -- the name of a field
     issuer: Annotated[str, Meta(description="`iss` that tokens must have; empty: any.")] = ""
     audience: Annotated[str, Meta(description="`aud` that tokens must have; empty: any.")] = ""
     leeway_s: Annotated[float, Meta(ge=0, le=300, description="How far clocks may differ.")] = 0.0
@@ -154,7 +152,8 @@ def _token(connect: Connect, place: str) -> str | None:
 
 def _key_source(config: JwtAuthConfig) -> FixedKey | JwkSet:
     """Return what finds keys. Raises ConfigError; a public key never serves as a shared secret, nor the other way
-    round."""
+    round.
+    """
     given = [name for name in ("secret", "public_key_file", "jwks_url") if getattr(config, name)]
     if len(given) != 1:
         raise ConfigError("plugins.jwt_auth", "needs one of `secret`, `public_key_file` and `jwks_url`")

@@ -72,6 +72,9 @@ class Users:
     def startup(self, broker: Broker) -> None:
         """Remember whom to tell about new rights."""
         self._broker = broker
+        section = broker.plugin_section("users")
+        section.measure("logins_waiting", lambda: self._waiting)
+        section.measure("failures_remembered", lambda: len(self._failures))
 
     @hookimpl
     def shutdown(self, broker: Broker) -> None:

@@ -27,11 +27,13 @@ from mqttcore.errors import (
 )
 
 if TYPE_CHECKING:
+    from mqttcore.batches import BatchTap
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
     from mqttcore.codec import Auth, Connect, Will, require_topic_filter, require_topic_name
-    from mqttcore.config import Config, Limits, Listener, load
+    from mqttcore.config import Authorization, Config, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
+    from mqttcore.engine.handler import Handler
     from mqttcore.engine.message import Message
     from mqttcore.events import (
         AlarmChanged,
@@ -50,8 +52,12 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.observers import EventStream
     from mqttcore.permission_rules import parse_permissions
     from mqttcore.private_file import read_private_file, write_private_file
+    from mqttcore.repeating import RepeatingCall
+    from mqttcore.sections import Section
+    from mqttcore.services import SubscriptionInfo
     from mqttcore.settings import Secret
     from mqttcore.sinks import EventRecord, MessageRecord, Sink, SinkConfig, SinkRecord, SinkRejected, as_json
     from mqttcore.store import records
@@ -63,6 +69,8 @@ __all__ = [
     "Action",
     "AlarmChanged",
     "Auth",
+    "Authorization",
+    "BatchTap",
     "Broker",
     "Challenge",
     "Client",
@@ -83,6 +91,8 @@ __all__ = [
     "Consumed",
     "Event",
     "EventRecord",
+    "EventStream",
+    "Handler",
     "Identity",
     "Limits",
     "Listener",
@@ -107,8 +117,10 @@ __all__ = [
     "ReasonCode",
     "Recipients",
     "Refusal",
+    "RepeatingCall",
     "RetainHandling",
     "Secret",
+    "Section",
     "SessionEnded",
     "SessionStore",
     "Sink",
@@ -120,6 +132,7 @@ __all__ = [
     "StoreError",
     "StoreInfo",
     "Subscribed",
+    "SubscriptionInfo",
     "TopicHandler",
     "Unsubscribed",
     "Will",
@@ -141,6 +154,8 @@ _PLACES = {
     "Action": "mqttcore.identity",
     "AlarmChanged": "mqttcore.events",
     "Auth": "mqttcore.codec",
+    "Authorization": "mqttcore.config",
+    "BatchTap": "mqttcore.batches",
     "Broker": "mqttcore.broker",
     "CONSUMED": "mqttcore.handlers",
     "Challenge": "mqttcore.identity",
@@ -157,6 +172,8 @@ _PLACES = {
     "Consumed": "mqttcore.handlers",
     "Event": "mqttcore.events",
     "EventRecord": "mqttcore.sinks",
+    "EventStream": "mqttcore.observers",
+    "Handler": "mqttcore.engine.handler",
     "Identity": "mqttcore.identity",
     "Limits": "mqttcore.config",
     "Listener": "mqttcore.config",
@@ -170,7 +187,9 @@ _PLACES = {
     "Quotas": "mqttcore.identity",
     "Recipients": "mqttcore.handlers",
     "Refusal": "mqttcore.identity",
+    "RepeatingCall": "mqttcore.repeating",
     "Secret": "mqttcore.settings",
+    "Section": "mqttcore.sections",
     "SessionEnded": "mqttcore.events",
     "SessionStore": "mqttcore.store.contract",
     "Sink": "mqttcore.sinks",
@@ -181,6 +200,7 @@ _PLACES = {
     "StoreBatch": "mqttcore.store.contract",
     "StoreInfo": "mqttcore.store.contract",
     "Subscribed": "mqttcore.events",
+    "SubscriptionInfo": "mqttcore.services",
     "TopicHandler": "mqttcore.handlers",
     "Unsubscribed": "mqttcore.events",
     "Will": "mqttcore.codec",

@@ -13,16 +13,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
+from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection, WebSocketStream
 from mqttcore.net.tls import ServerTls, describe
+from mqttcore.persistence import Persistence, PluginData
 from mqttcore.plugins.manager import Plugins
+from mqttcore.services import Services
+from mqttcore.store.contract import SessionStore
+from mqttcore.store.memory import MemoryStore
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
     from socket import socket
     from types import TracebackType
 
+    from aiohttp.web import AbstractRouteDef
+
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
+    from mqttcore.identity import Identity
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
 
@@ -85,23 +92,30 @@ class ClientInfo:
     proxy: ProxyInfo | None
 
 
-class Broker:
+class Broker(Services):
     """An MQTT broker in the running event loop.
 
         async with Broker() as broker:
             await broker.publish("greeting", b"hello", retain=True)
 
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
-    those of the configuration. Several brokers can run in one process and loop. Methods are to be called from the
-    loop's thread.
+    those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
+    sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
+    the loop's thread.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
 
-    def __init__(self, config: Config | None = None, *, plugins: Iterable[object] = ()) -> None:
+    def __init__(
+        self, config: Config | None = None, *, plugins: Iterable[object] = (), store: SessionStore | None = None
+    ) -> None:
         self.config = config if config is not None else Config()
+        super().__init__(events_queued_maximum=self.config.events_queued_maximum)
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
+        self._given_store = store
+        self._store: SessionStore | None = None  # opened
+        self._persistence: Persistence | None = None
         self._provided: dict[str, object] = {}
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,6 +123,7 @@ class Broker:
         self._listeners: list[BoundListener] = []
         self._servers: list[asyncio.Server] = []
         self._http_servers: list[HttpServer] = []
+        self._http_routes: list[AbstractRouteDef] = []  # of plugins
         self._streams: set[StreamConnection] = set()
         self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -119,8 +134,8 @@ class Broker:
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
-        self._changing = asyncio.Lock()  # held while it starts or stops
-        self._is_stopping = False
+        self._changing = asyncio.Lock()  # held while it starts, stops or reloads
+        self._is_ready = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -137,10 +152,11 @@ class Broker:
         await self.stop()
 
     async def start(self) -> None:
-        """Start plugins and listen.
+        """Open and load the store, start plugins and listen.
 
-        Raises ConfigError when the configuration is not safe or names a plugin that is not installed, PluginError for a
-        plugin that cannot be used or does not start, OSError for an address that cannot be had.
+        Raises StoreError when the store cannot be used, ConfigError when the configuration is not safe or names a
+        plugin that is not installed, PluginError for a plugin that cannot be used or does not start, OSError for an
+        address that cannot be had.
         """
         async with self._changing:
             if self._engine is not None:
@@ -148,25 +164,29 @@ class Broker:
             await self._start()
 
     async def _start(self) -> None:
-        plugins = Plugins(self.config, self._given_plugins)
+        plugins = self._load_plugins()
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
             plugins.hook_table(),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
+            authorization=self.config.authorization,
             node=secrets.randbits(32),
             epoch=int(time.time()),
         )
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
         engine.set_wall_clock(time.time_ns() // 1_000_000)
+        plugins.failures.tell = self
+        self._observers.attach(engine, self._loop)
+        plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
+            await self._open_store(engine, plugins)
             await plugins.start(self)
-            for listener in self.config.listeners:
-                self._listeners.append(_bind(self.config, listener, plugins.authenticates))
-            await self._accept()
+            self._hang_handlers(plugins)
+            await self._listen()
         except BaseException:
             for listening in self._listeners:
                 listening.close()
@@ -179,12 +199,46 @@ class Broker:
         self._started_s = time.monotonic()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
+        self._is_ready = True
         self._tick()
 
+    async def _open_store(self, engine: Engine, plugins: Plugins) -> None:
+        store = self._given_store if self._given_store is not None else plugins.open_store(self)
+        if store is None:
+            store = MemoryStore()
+        if not isinstance(store, SessionStore):
+            raise MqttCoreError(f"{store!r} is no SessionStore")
+        await store.open(self._alarm)
+        self._store = store
+        self._persistence = Persistence(engine, store, self.config.store, flush=self._flush, alarm=self._alarm)
+        await self._persistence.restore()
+        self._persistence.begin()
+
+    def _hang_handlers(self, plugins: Plugins) -> None:
+        for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
+            on_failure = functools.partial(plugins.failures.record, name, "topic_handlers")
+            try:
+                self.add_handler(handler, order=order, owner=name, on_failure=on_failure)
+            except ValueError as error:
+                raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+
+    def _load_plugins(self) -> Plugins:
+        return Plugins(self.config, self._given_plugins)
+
+    async def _listen(self) -> None:
+        assert self._plugins is not None
+        for listener in self.config.listeners:
+            is_open = takes_anonymous(self.config, listener, self._plugins.authenticates)
+            self._listeners.append(_bind(listener, is_open))
+        await self._accept()
+
     async def _accept(self) -> None:
+        assert self._plugins is not None
         assert self._loop is not None
         assert self._engine is not None
         mqtt_listeners = []
+        if any(settings.protocol == "http" for settings in self.config.listeners):
+            self._http_routes = self._plugins.http_routes(self)
         for listener, settings in zip(self._listeners, self.config.listeners, strict=True):
             if settings.protocol == "http":
                 await self._serve_http(listener, settings)
@@ -212,7 +266,7 @@ class Broker:
 
     async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
         server: HttpServer = pkgutil.resolve_name(_HTTP_SERVER)(
-            self, listener, settings, shutdown_timeout_s=self.config.shutdown_timeout_s
+            self, listener, settings, routes=self._http_routes, shutdown_timeout_s=self.config.shutdown_timeout_s
         )
         self._http_servers.append(server)
         await server.start()
@@ -222,12 +276,11 @@ class Broker:
         async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
-            self._is_stopping = True
+            self._is_ready = False
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
-                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
@@ -239,6 +292,8 @@ class Broker:
                 for sock in listener.sockets:
                     self._poller.remove_listener(sock)
             listener.close()
+        if self._persistence is not None:  # who waits for an acknowledgement gets it
+            await self._persistence.settle(self.config.shutdown_timeout_s)
         engine.shut_down()
         for connection in list(self._streams):
             if not connection.is_closed:  # no session yet: there is nothing to say to it
@@ -269,20 +324,37 @@ class Broker:
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
+        if self._plugins is not None:
+            self._plugins.stop_pausing()
+        await self._observers.finish(self.config.plugin_timeout_s)
         try:
             if self._plugins is not None:
                 await self._plugins.stop(self)
         finally:
+            self._end_services()
             for server in self._servers:
                 await server.wait_closed()
             for http_server in self._http_servers:
                 await http_server.wait_closed()
+            await self._close_store()
             engine.close()
             self._servers.clear()
             self._http_servers.clear()
             self._listeners = []
             self._provided.clear()
             self._engine = self._loop = self._plugins = None
+
+    async def _close_store(self) -> None:
+        if self._persistence is not None:
+            await self._persistence.settle(self.config.shutdown_timeout_s)
+            await self._persistence.close()
+            self._persistence = None
+        if self._store is not None:
+            try:
+                await self._store.close()
+            except StoreError:
+                log.exception("closing the store")
+            self._store = None
 
     async def reload(self, config: Config) -> list[str]:
         """Take over what can change while running; returns the key paths that need a restart.
@@ -297,7 +369,9 @@ class Broker:
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
-        need_restart = [path for path in ("loop", "gather_us") if getattr(config, path) != getattr(self.config, path)]
+        need_restart = [
+            path for path in ("loop", "gather_us", "store") if getattr(config, path) != getattr(self.config, path)
+        ]
         if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
             need_restart.append("listeners")
         need_restart += await self._plugins.reload(config)
@@ -306,6 +380,7 @@ class Broker:
             "routes_cached_maximum",
             "share_strategy",
             "topic_alias_maximum",
+            "verdicts_cached_maximum",
             "retained_messages_maximum",
             "retained_bytes_maximum",
         )
@@ -315,6 +390,7 @@ class Broker:
         kept = {name: getattr(self.config.limits, name) for name in frozen}
         limits = Limits(**{name: kept.get(name, getattr(config.limits, name)) for name in Limits.__struct_fields__})
         engine.set_limits(limits)
+        engine.set_authorization(config.authorization)
         for listener in self._listeners:
             for given in config.listeners:
                 if given.name == listener.name and (given.tls is None) == (listener.tls is None):
@@ -335,7 +411,7 @@ class Broker:
     @property
     def is_ready(self) -> bool:
         """Whether clients are taken: it runs, and is not about to stop."""
-        return self._engine is not None and not self._is_stopping
+        return self._is_ready
 
     @property
     def addresses(self) -> list[tuple[str, str, int]]:
@@ -350,7 +426,7 @@ class Broker:
     @property
     def alarms(self) -> dict[str, str]:
         """What an operator must see now: stable name of the alarm -> what is wrong."""
-        return dict(self._plugins.failures.alarms) if self._plugins is not None else {}
+        return dict(self._alarms)
 
     def provide(self, name: str, service: object) -> None:
         """Offer an object to other plugins and the application, until the broker stops.
@@ -380,9 +456,15 @@ class Broker:
         """Publish a message as the broker; the number of subscribers it reached.
 
         properties: `PropertyId` -> value. Raises ValueError for what is no Topic Name, QoS or property, QuotaExceeded
-        when it cannot be retained. Returns when the message is as safe as a PUBACK would make it.
+        when it cannot be retained or a full queue refuses it, StoreError when it has to be kept and cannot be. Returns
+        when the message is as safe as a PUBACK would make it.
         """
-        return self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
+        assert self._persistence is not None or self._running()  # or it raises
+        before = self._persistence.writes if self._persistence is not None else 0
+        reached = self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
+        if self._persistence is not None and qos:
+            await self._persistence.until_safe(before)
+        return reached
 
     def publish_nowait(
         self,
@@ -396,6 +478,19 @@ class Broker:
         """Publish as `publish` does, without waiting until the message is safe."""
         block = dict(properties) if properties else None
         return self._running().publish_bytes(topic.encode(), payload, qos, retain, block)
+
+    def plugin_data(self, namespace: str) -> PluginData:
+        """Return values that the store keeps for a plugin. namespace: the plugin's name, or its name and a dot."""
+        self._running()
+        assert self._persistence is not None
+        return PluginData(self._persistence, namespace)
+
+    @property
+    def store(self) -> SessionStore:
+        """The opened store, for its `info`, `check` and `gc`."""
+        self._running()
+        assert self._store is not None
+        return self._store
 
     def subscribe(
         self, topic_filter: str, *, messages_maximum: int = 10_000, bytes_maximum: int = 64 * 1024 * 1024
@@ -435,11 +530,26 @@ class Broker:
         """End a session with everything it holds, and its connection; False when there is none."""
         return self._running().discard_session(client_id)
 
+    def identity(self, client_id: str) -> Identity | None:
+        """Return the identity of a client's session; None when it has none, or there is no session."""
+        session = self._running().session(client_id)
+        return None if session is None else session.identity
+
+    def set_identity(self, client_id: str, identity: Identity) -> bool:
+        """Replace the identity of a client, connected or not; False when it has no session.
+
+        What it does not allow any more goes at once: subscriptions (the client is not told), queued messages. Rates and
+        expiry begin anew. Raises TypeError, ValueError or ProtocolError, and changes nothing, when it cannot be used.
+        """
+        return self._running().set_identity(client_id, identity)
+
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        values = self._running().metrics() | listener_metrics(self._listeners)
+        values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
+        if self._persistence is not None:
+            values |= self._persistence.metrics()
         return values
 
     async def attach(
@@ -553,6 +663,19 @@ class Broker:
             if engine.has_output:
                 self._wake()
 
+    def _alarm(self, name: str, is_raised: bool, text: str) -> None:
+        # A store may call from a thread of its own.
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._set_alarm, name, is_raised, text)
+
+    def _set_alarm(self, name: str, is_raised: bool, text: str) -> None:
+        if self._engine is None:
+            return
+        if is_raised:
+            self.raise_alarm(name, text)
+        else:
+            self.clear_alarm(name, text)
+
     def _tick(self) -> None:
         assert self._loop is not None
         engine = self._running()
@@ -578,14 +701,13 @@ class Broker:
         now_s = time.monotonic()
         if interval_s and now_s >= self._sys_due_s:
             self._sys_due_s = now_s + interval_s
-            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s):
+            sections = {section.name: dict(section.values()) for section in self._sections.values()}
+            for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s, sections):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
-def _bind(config: Config, listener: Listener, has_authentication: bool) -> BoundListener:
-    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
-    anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
+def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     # Before the address is taken: whoever waits for it to answer must not find one that cannot.
     alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
     tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)

@@ -15,6 +15,7 @@ import asyncio
 import errno
 import logging
 import os
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
@@ -71,31 +72,67 @@ async def open_client(
     port: int = 1883,
     unix_path: str | None = None,
     local_host: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    websocket_path: str | None = None,
     timeout_s: float = 10.0,
     in_flight_maximum: int = 20,
     queue_maximum: int = 1000,
 ) -> "Client":
     """Open a connection, send *connect* and return the client once the server has accepted it.
 
-    unix_path: a Unix socket instead of host and port. local_host: address to connect from. timeout_s: for everything up
-    to CONNACK. Raises ConnectionRefused, or ClientError when there is no connection or no CONNACK in time.
+    unix_path: a Unix socket instead of host and port. local_host: address to connect from. tls: speak TLS, with
+    server_name, or else the host, as the name that the server's certificate must have. websocket_path: speak MQTT in
+    WebSocket, at that path. timeout_s: for everything up to CONNACK. Raises ConnectionRefused, or ClientError when
+    there is no connection or no CONNACK in time.
     """
     client = Client(connect, in_flight_maximum=in_flight_maximum, queue_maximum=queue_maximum)
     loop = asyncio.get_running_loop()
     place = unix_path or f"{host}:{port}"
     try:
         async with asyncio.timeout(timeout_s):
-            if unix_path is not None:
-                await loop.create_unix_connection(lambda: client._wire, unix_path)
+            if websocket_path is not None:
+                from mqttcore.client_websocket import connect_websocket  # aiohttp, which few want
+
+                await connect_websocket(
+                    client._wire,
+                    host=host,
+                    port=port,
+                    path=websocket_path,
+                    unix_path=unix_path,
+                    local_host=local_host,
+                    tls=tls,
+                    server_name=server_name,
+                )
+            elif unix_path is not None:
+                # asyncio insists on a name where TLS checks one.
+                await loop.create_unix_connection(
+                    lambda: client._wire, unix_path, ssl=tls, server_hostname=(server_name or host) if tls else None
+                )
             else:
                 local_address = (local_host, 0) if local_host else None
-                await loop.create_connection(lambda: client._wire, host, port, local_addr=local_address)
+                await loop.create_connection(
+                    lambda: client._wire,
+                    host,
+                    port,
+                    local_addr=local_address,
+                    ssl=tls,
+                    server_hostname=server_name if tls else None,
+                )
             await client._shake_hands()
     except TimeoutError as error:
         client.abort()
         raise ClientError(f"cannot connect to {place}: no answer within {timeout_s:g} s") from error
+    except ssl.SSLError as error:
+        client.abort()
+        raise ClientError(f"cannot connect to {place}: {_os_error_text(error)}") from error
     except OSError as error:
         raise ClientError(f"cannot connect to {place}: {_os_error_text(error)}") from error
+    except ClientError as error:
+        client.abort()
+        if websocket_path is None or isinstance(error, ConnectionRefused | ConnectionLost):
+            raise
+        raise ClientError(f"cannot connect to {place}: {error}") from error
     except BaseException:
         client.abort()
         raise
@@ -581,6 +618,9 @@ class _Wire(asyncio.Protocol):
 
 
 def _os_error_text(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        told = getattr(error, "verify_message", None) or (error.reason or str(error)).replace("_", " ").lower()
+        return f"TLS: {told}"
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     # asyncio puts words of its own, with addresses, where the system's should be; resolver errors have other numbers.

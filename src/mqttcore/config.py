@@ -19,17 +19,20 @@ from mqttcore.errors import ConfigError
 from mqttcore.settings import HIDDEN, convert
 
 __all__ = [
+    "Authorization",
     "Config",
     "KeyPair",
     "Limits",
     "Listener",
     "LogLevel",
+    "StoreSettings",
     "Tls",
     "check_exposure",
     "from_mapping",
     "is_local",
     "is_loopback",
     "load",
+    "takes_anonymous",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -277,14 +280,29 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         int, Meta(ge=0, le=0xFFFFFFFF, description="Longest time a message stays queued for a session; 0: no limit.")
     ] = 604_800
     queue_drop: Annotated[
-        Literal["newest", "oldest"], Meta(description="Which message a full queue drops, after those of QoS 0.")
+        Literal["newest", "oldest", "refuse"],
+        Meta(
+            description="Which message a full queue drops, after those of QoS 0; refuse: the new one is not taken from "
+            "its publisher (reason code 0x97; before MQTT 5, its connection is closed)."
+        ),
     ] = "oldest"
     queue_qos0_offline: Annotated[bool, Meta(description="Queue QoS 0 messages for sessions without connection.")] = (
         False
     )
     queued_total_bytes_maximum: Annotated[
-        int, Meta(ge=0, le=_BYTES_MAXIMUM, description="Bytes queued in all sessions together.")
+        int, Meta(ge=0, le=_BYTES_MAXIMUM, description="Bytes queued in all sessions together; the oldest are dropped.")
     ] = 1_073_741_824
+    queued_resident_messages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_COUNT_MAXIMUM,
+            description="Queued messages per durable session that are kept in memory; the others in the store alone.",
+        ),
+    ] = 1000
+    queued_resident_bytes: Annotated[
+        int, Meta(ge=1, le=_BYTES_MAXIMUM, description="Bytes queued per durable session that are kept in memory.")
+    ] = 1_048_576
     output_high_water_bytes: Annotated[
         int,
         Meta(
@@ -321,10 +339,87 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     routes_cached_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="Topics whose matching subscriptions are remembered.")
     ] = 65_536
+    verdicts_cached_maximum: Annotated[
+        int, Meta(ge=0, le=2**24, description="Topics for which is remembered what a client's permissions say of them.")
+    ] = 65_536
+    connect_packet_bytes_maximum: Annotated[
+        int, Meta(ge=1024, le=268_435_460, description="Largest packet taken from a client that is not accepted yet.")
+    ] = 131_072
+    messages_per_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e9,
+            description="PUBLISH packets a second from one client, with a second's worth at once; 0: any.",
+        ),
+    ] = 0.0
+    bytes_per_s: Annotated[
+        float,
+        Meta(ge=0, le=1e12, description="Bytes of PUBLISH packets a second taken from one client, likewise; 0: any."),
+    ] = 0.0
+    rate_excess_maximum_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="How long a client may press against its rates before it is disconnected (0x96); 0: for ever.",
+        ),
+    ] = 10.0
     response_information: Annotated[
         str,
         Meta(max_length=1024, description="Prefix of response topics, given to clients that ask for it; empty: none."),
     ] = ""
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the broker uses its store, where it has one; the `[store]` table. Where it is, a plugin's table says."""
+
+    retained: Annotated[bool, Meta(description="Whether retained messages are kept in the store.")] = True
+    gather_ms: Annotated[
+        float,
+        Meta(ge=0, le=1000, description="Shortest time between the beginnings of two commits; one sync serves many."),
+    ] = 2.0
+    pending_bytes_maximum: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=_BYTES_MAXIMUM,
+            description="Bytes on their way to the store from which on publishers of durable messages are not read.",
+        ),
+    ] = 16_777_216
+    retry_s: Annotated[
+        float, Meta(ge=0.01, le=3600, description="Time after which a commit that failed is tried again.")
+    ] = 1.0
+
+
+class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What becomes of who wants more than it may; the `[authorization]` table."""
+
+    refused_publish: Annotated[
+        Literal["disconnect", "drop"],
+        Meta(
+            description="What a client gets for a refused message where no acknowledgement can say so "
+            "(below MQTT 5, and QoS 0): its connection is closed, or the message is dropped without a word."
+        ),
+    ] = "disconnect"
+    refused_subscribe: Annotated[
+        Literal["answer", "disconnect"],
+        Meta(description="Whether a refused subscription is answered in SUBACK, or closes the connection."),
+    ] = "answer"
+    subscribe_check: Annotated[
+        Literal["covered", "at_delivery"],
+        Meta(
+            description="`covered`: a permission must allow the whole filter. `at_delivery`: some topic of it, "
+            "and each message is checked on delivery; shared subscriptions must be covered all the same."
+        ),
+    ] = "covered"
+    session_owner: Annotated[
+        Literal["refuse", "replace", "ignore"],
+        Meta(
+            description="A client id whose session belongs to another identity: refused (0x85), the session is ended "
+            "and a new one begun, or taken over as it is."
+        ),
+    ] = "refuse"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -344,6 +439,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         bool, Meta(description="Whether clients without authentication may subscribe to `$SYS/`.")
     ] = False
     limits: Annotated[Limits, Meta(description="Bounds of connections, sessions and stored messages.")] = Limits()
+    store: Annotated[StoreSettings, Meta(description="How the store is used.")] = StoreSettings()
+    authorization: Annotated[Authorization, Meta(description="What becomes of who wants more than it may.")] = (
+        Authorization()
+    )
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),
@@ -458,6 +557,12 @@ def is_loopback(host: str) -> bool:
 def is_local(listener: Listener) -> bool:
     """Say whether only this machine reaches *listener*: a loopback address, or a Unix socket."""
     return bool(listener.path) or is_loopback(listener.host)
+
+
+def takes_anonymous(config: Config, listener: Listener, has_authentication: bool) -> bool:
+    """Say whether clients about whom no plugin has an opinion may come in through *listener*."""
+    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
+    return is_local(listener) and not has_authentication if allowed is None else allowed
 
 
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:

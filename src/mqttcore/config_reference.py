@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
-from mqttcore.config import Config, KeyPair, Limits, Listener, Tls
+from mqttcore.config import Config, KeyPair, Limits, Listener, StoreSettings, Tls
 
 __all__ = ["reference"]
 
@@ -40,6 +40,7 @@ _PLACES: dict[type[msgspec.Struct], str] = {
     Tls: "`[listeners.tls]`",
     KeyPair: "`[[listeners.tls.certificates]]`",
     Limits: "`[limits]`",
+    StoreSettings: "`[store]`",
 }
 
 

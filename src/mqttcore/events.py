@@ -84,11 +84,15 @@ class ClientDisconnected(_OfConnection):
 class ConnectionClosed(_OfConnection):
     """The network connection of an accepted client is gone, however it went.
 
-    reason_code: with which we closed it, or None when the client did, or it was lost. reason: our words for it.
+    reason_code: with which we closed it, or None when the client did, or it was lost. reason: our words for it, always
+    the same ones: the name of the code in small letters (`not authorized`, `session taken over`, `keep alive timeout`)
+    or `disconnected by client` (a DISCONNECT), `closed by client` (without one), `connection lost` (a network error).
+    detail: more words for people, or None.
     """
 
     reason_code: int | None
     reason: str
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +122,9 @@ class Unsubscribed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageDropped(Event):
-    """Messages for a client were dropped; reason as in the metrics `messages_dropped_…`. One event per turn and
-    client.
+    """Messages for a client were dropped, or messages of its own refused (`not_authorized`).
+
+    reason: as in the metrics `messages_dropped_…`. One event per turn, client and reason, behind the turn's others.
     """
 
     client_id: str

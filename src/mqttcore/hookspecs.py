@@ -131,7 +131,7 @@ def authenticate(
     nobody has one, the client is anonymous: accepted where the listener allows it, else refused (0x87).
     Order: file order, one after another; a listener may narrow who is asked.
     Sync or async: either. While a coroutine runs the client is not read; all together have `authentication_timeout_s`.
-    Cost: per CONNECT. On exception or late: refused (0x80, 0x88).
+    Cost: per CONNECT. On exception or late: refused (0x80, 0x88); when too many wait for answers: 0x89.
     """
 
 
@@ -141,8 +141,11 @@ def continue_authentication(
 ) -> Identity | Refusal | Challenge | Awaitable[Identity | Refusal | Challenge | None] | None:
     """Go on with an exchange of AUTH packets, or begin re-authentication (MQTT 5 §4.12).
 
-    When: an AUTH came. Answer, order, sync or async, cost, on exception: as `authenticate`; None from everybody
-    refuses.
+    When: an AUTH came, with 0x18 in an exchange or 0x19 to authenticate again.
+    Answer: as `authenticate`; None from everybody refuses (0x87).
+    Order: file order, one after another; also those that did not begin the exchange, so look at the method.
+    Sync or async: either, as `authenticate`.
+    Cost: per AUTH. On exception or late: refused (0x80; 0x88, 0x83 when connected), which ends the connection.
     """
 
 
@@ -152,7 +155,8 @@ def authorize_subscribe(
 ) -> bool | int | Awaitable[bool | int | None] | None:
     """Say whether a client may subscribe.
 
-    When: for each filter of a SUBSCRIBE that the identity's permissions do not deny.
+    When: for each filter of a SUBSCRIBE that the identity's permissions do not deny; nothing is subscribed before all
+    filters are decided. topic_filter: of a shared subscription the one behind the share name.
     Answer: True; False (0x87); a reason code of SUBACK to answer with (0, 1, 2 grant at most that QoS); None.
     Order: file order, first answer; nobody has one: allowed.
     Sync or async: either; while a coroutine runs, the client is not read; packets keep their order.
@@ -164,10 +168,11 @@ def authorize_subscribe(
 def authorize_publish(client: ClientView, topic: str, qos: int, retain: bool) -> bool | int | None:
     """Say whether a client may publish.
 
-    When: for every PUBLISH that the identity's permissions do not deny, and for the will at CONNECT. topic: after
-    aliases.
-    Answer: True; False (0x87); a reason code of PUBACK; None. Below MQTT 5 a refused client is disconnected unless
-    `refused_publish = "drop"`. Order: file order, first answer; nobody has one: allowed.
+    When: for every PUBLISH that the identity's permissions do not deny, for the will at CONNECT, and when it goes out
+    (then the client may have no connection any more). topic: after aliases.
+    Answer: True; False (0x87); a reason code of PUBACK; None. Where no acknowledgement can say so (below MQTT 5, and
+    QoS 0) a refused client is disconnected, unless `refused_publish = "drop"`.
+    Order: file order, first answer; nobody has one: allowed.
     Sync or async: plain function, on the packet path.
     Cost: one Python call a message while a plugin implements it. On exception: refused (0x80).
     """

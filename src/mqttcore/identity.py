@@ -29,9 +29,9 @@ class Action(Flag):
 class Permission:
     """One rule: an action on the topics of a filter, allowed or denied.
 
-    topic_filter: a Topic Filter; in it `%c` stands for the client id and `%u` for the user name of the CONNECT. A
-    client
-    whose id or name has `+`, `#` or `/` is refused where a rule would put it in (HARDENING: names with wildcards).
+    topic_filter: a Topic Filter without `$share`. A leading wildcard does not reach `$` topics [MQTT-4.7.2-1]. In it
+    `%c` stands for the client id and `%u` for the user name of the CONNECT; a client whose id or name is empty, has
+    `+`, `#`, `/` or NUL, or would begin the filter with `$`, is refused (0x87) where a rule would put it in.
     qos_maximum: highest QoS that is published (more is refused) or granted. retain: whether RETAIN may be set.
     """
 
@@ -47,8 +47,10 @@ class Quotas:
     """Bounds of one client, besides those of the broker; None: the broker's alone.
 
     messages_per_s, bytes_per_s: PUBLISH packets from the client, as token buckets that hold one second's worth; a
-    client
-    over it is not read for a while, one that goes on is disconnected with 0x96.
+    client over it is not read for a while, one that goes on is disconnected with 0x96. ignores_extra_subscriptions: a
+    subscription over subscriptions_maximum is granted and does not take effect, instead of being refused with 0x97.
+    payload_bytes_maximum: a longer message of the client is discarded; told with 0x97 where MQTT 5 has a way to, else
+    acknowledged. topic_bytes_maximum: longer topics and filters are denied, if the identity has permissions.
     """
 
     messages_per_s: float | None = None
@@ -56,15 +58,18 @@ class Quotas:
     subscriptions_maximum: int | None = None
     queued_messages_maximum: int | None = None
     queued_bytes_maximum: int | None = None
+    ignores_extra_subscriptions: bool = False
+    payload_bytes_maximum: int | None = None
+    topic_bytes_maximum: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """An authenticated client.
 
-    name: who it is, for logs, events and other plugins. permissions: rules in order, the first that matches decides,
-    none
-    that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which the client is
+    name: who it is, for logs, events and other plugins. A session belongs to the name that began it (setting
+    `session_owner`), so it should outlive keys and tokens. permissions: rules in order, the first that matches decides,
+    none that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which the client is
     disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the
     authenticating plugin wants others to know; never secrets.
     """

@@ -1,6 +1,7 @@
 """`$SYS/broker/…` messages, under the names that mosquitto's users know, with more below them."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from mqttcore._version import __version__
 
@@ -26,8 +27,17 @@ class SysTopics:
         self._before: dict[str, int] = {}
         self._clients_maximum = 0
 
-    def messages(self, metrics: Mapping[str, int], uptime_s: float, interval_s: float) -> Iterator[tuple[str, str]]:
-        """Yield (topic, payload) for one round. uptime_s: since start; interval_s: since the last round."""
+    def messages(
+        self,
+        metrics: Mapping[str, int],
+        uptime_s: float,
+        interval_s: float,
+        sections: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (topic, payload) for one round.
+
+        uptime_s: since start; interval_s: since the last round. sections: what plugins count, by plugin and key.
+        """
         sums = dict(metrics)
         sums["packets_received"] = sum(v for k, v in metrics.items() if k.startswith("packets_received_"))
         sums["packets_sent"] = sum(v for k, v in metrics.items() if k.startswith("packets_sent_"))
@@ -63,4 +73,7 @@ class SysTopics:
         # Everything else under its own name.
         for key, value in metrics.items():
             yield f"{base}metrics/{key}", str(value)
+        for name, values in sections.items():
+            for key, value in values.items():
+                yield f"{base}plugins/{name}/{key}", str(value)
         self._before = sums

@@ -38,11 +38,11 @@ def connected(engine: Engine, client_id: str, version: int = 5, **fields: bytes)
 
 
 def silent_connections_with_a_declared_length() -> Iterator[Report]:
-    """10,000 connections of which each announces a CONNECT of 2 MB and sends one byte of it."""
+    """10,000 connections of which each announces a CONNECT of 130,000 bytes and sends one byte of it."""
     engine = Engine(Limits())
     held: list[Connection] = []
     yield {}
-    held += [open_connection(engine, b"\x10\xf0\x88\x7a\x00") for _ in range(10_000)]
+    held += [open_connection(engine, b"\x10\xd0\xf7\x07\x00") for _ in range(10_000)]
     assert not any(connection.is_closed for connection in held)
     yield {"connections": engine.metrics()["connections"]}
 

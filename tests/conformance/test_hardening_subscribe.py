@@ -4,6 +4,7 @@ import pytest
 
 from conversations.conftest import Start
 from mqttcore.codec import PubAck
+from mqttcore.config import Authorization
 
 from .hardening_bytes import (
     answer_to_connect,
@@ -216,7 +217,7 @@ async def test_case_42_wildcard_in_front_does_not_reach_dollar_topics(start: Sta
 @versions
 @pytest.mark.parametrize("retain", [0, 1], ids=["live", "retained"])
 async def test_case_42_clients_cannot_publish_below_sys(start: Start, version: int, retain: int):
-    world = await start()
+    world = await start(authorization=Authorization(refused_publish="drop"))
     peer = await world.connect("w", version)
     await peer.send(
         publish(version, "$SYS/broker/version", b"mine", first=0x30 | retain),

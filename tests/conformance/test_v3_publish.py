@@ -3,6 +3,7 @@
 import pytest
 
 from conversations.conftest import Start
+from mqttcore.config import Authorization
 
 from .v3_wire import (
     CLEAN,
@@ -302,14 +303,22 @@ async def test_publish_is_answered_as_its_qos_asks(start: Start, subscribed: boo
 
 @pytest.mark.mqtt3("3.3.5-2")
 @pytest.mark.parametrize("flags", [0, RETAIN])
-async def test_publish_that_is_not_allowed_is_acknowledged_and_dropped(start: Start, flags: int):
-    world = await start()
+async def test_publish_that_is_not_allowed_is_acknowledged_and_dropped_by_setting(start: Start, flags: int):
+    world = await start(authorization=Authorization(refused_publish="drop"))
     wire = await client(world, "c")
     await wire.publish("$SYS/x", b"1", flags=QOS1 | flags)
     await wire.publish("$SYS/x", b"1", flags=QOS2 | flags)
     await wire.publish("$SYS/x", b"1", flags=flags)
     assert world.metrics["retained"] == 0
     assert world.metrics["messages_dropped_not_authorized"] == 3
+
+
+@pytest.mark.mqtt3("3.3.5-2")
+@pytest.mark.parametrize("flags", [0, QOS1, QOS2])
+async def test_publish_that_is_not_allowed_closes(start: Start, flags: int):
+    wire = await client(await start(), "c")
+    await wire.send(publish("$SYS/x", b"1", flags=flags, packet_id=1 if flags else 0))
+    await wire.expect_closed()
 
 
 @pytest.mark.mqtt3("3.3.5-2")

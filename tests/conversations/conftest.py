@@ -27,7 +27,7 @@ async def starter_of(carrier: str) -> AsyncIterator[Start]:
             await world.close()
 
 
-@pytest_asyncio.fixture(params=["memory", "bytewise", "tcp", "stream"])
+@pytest_asyncio.fixture(params=["memory", "bytewise", "tcp", "stream", "websocket"])
 async def start(request: pytest.FixtureRequest) -> AsyncIterator[Start]:
     """Make a broker: `await start(receive_maximum=2)`, with fields of config.Limits."""
     async for starter in starter_of(request.param):

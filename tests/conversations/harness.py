@@ -1,9 +1,10 @@
-"""Send/expect conversations with a broker, the same over four ways of carrying bytes.
+"""Send/expect conversations with a broker, the same over five ways of carrying bytes.
 
 memory    an Engine and Connection objects; the clock is a number that the test sets
 bytewise  as memory, every byte handed over by itself
 tcp       a Broker on an ephemeral loopback port, real sockets on its epoll
 stream    the same, sockets on asyncio transports given to `Broker.attach`
+websocket as tcp, with MQTT in WebSocket frames
 
 A `World` is one broker with its clients. Its end makes sure that nothing is left: every gauge is back at zero once the
 clients are gone and their sessions have ended.
@@ -33,10 +34,11 @@ from mqttcore.codec import (
     Subscribe,
     Subscription,
 )
-from mqttcore.config import Config, Limits, Listener
+from mqttcore.config import Authorization, Config, Limits, Listener
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.engine import Engine
+from websocket_wire import BINARY, CLOSE, CONTINUATION, RawWebSocket, frame, upgrade_request
 
 if TYPE_CHECKING:
     from mqttcore.engine.hooks import HookTable
@@ -276,11 +278,33 @@ class MemoryWorld(World):
 
     has_clock = True
 
-    def __init__(self, limits: Limits, hooks: HookTable | None, *, is_bytewise: bool, sys_for_anonymous: bool) -> None:
+    wall_offset_ms = 1_700_000_000_000  # wall clock minus the engine's
+
+    def __init__(
+        self,
+        limits: Limits,
+        hooks: HookTable | None,
+        *,
+        is_bytewise: bool,
+        sys_for_anonymous: bool,
+        authorization: Authorization,
+    ) -> None:
         super().__init__()
         self.is_bytewise = is_bytewise
         self.now_ms = 1_000
-        self._engine = Engine(limits, hooks, now_ms=self.now_ms, sys_for_anonymous=sys_for_anonymous)
+        self._engine = Engine(
+            limits,
+            hooks,
+            now_ms=self.now_ms,
+            sys_for_anonymous=sys_for_anonymous,
+            authorization=authorization,
+        )
+        self._engine.set_wall_clock(self.now_ms + self.wall_offset_ms)
+
+    @property
+    def wall_s(self) -> float:
+        """The wall clock, in seconds as of `time.time()`."""
+        return (self.now_ms + self.wall_offset_ms) / 1000
 
     @property
     def engine(self) -> Engine:
@@ -337,19 +361,56 @@ class StreamPeer(Peer):
         await self.world.until(lambda: self.world.metrics["connections"] <= expected)
 
 
+class WebSocketPeer(StreamPeer):
+    """A real socket on which the packets are in WebSocket frames: what is written at once, in two fragments."""
+
+    def __init__(
+        self, version: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, world: BrokerWorld
+    ) -> None:
+        super().__init__(version, reader, writer, world)
+        self._websocket = RawWebSocket(reader, writer)
+
+    async def _write(self, data: bytes) -> None:
+        half = len(data) // 2
+        await super()._write(frame(data[:half], fin=False) + frame(data[half:], CONTINUATION))
+
+    async def _read(self) -> bytes | None:
+        try:
+            one = await self._websocket.frame()
+        except TimeoutError:
+            return None
+        if one is None or one.opcode == CLOSE:
+            return b""
+        assert one.opcode == BINARY
+        return one.payload
+
+
 class BrokerWorld(World):
-    """A Broker with real sockets; through_streams: they go through asyncio's transports."""
+    """A Broker with real sockets.
+
+    through_streams: they go through asyncio's transports; through_websocket: MQTT is spoken in WebSocket.
+    """
 
     peers: list[StreamPeer]
 
-    def __init__(self, limits: Limits, *, through_streams: bool, sys_for_anonymous: bool) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        through_streams: bool,
+        through_websocket: bool,
+        sys_for_anonymous: bool,
+        authorization: Authorization,
+    ) -> None:
         super().__init__()
         self.through_streams = through_streams
+        self.through_websocket = through_websocket
         self.broker = Broker(
             Config(
-                listeners=[Listener(port=0)],
+                listeners=[Listener(port=0, protocol="http" if through_websocket else "mqtt")],
                 limits=limits,
                 sys_for_anonymous=sys_for_anonymous,
+                authorization=authorization,
                 sys_interval_s=0,
                 shutdown_timeout_s=1.0,
             )
@@ -379,7 +440,11 @@ class BrokerWorld(World):
     async def open(self, version: int = 5) -> StreamPeer:
         port = self._server.sockets[0].getsockname()[1] if self._server else self.broker.addresses[0][2]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        peer = StreamPeer(version, reader, writer, self)
+        if self.through_websocket:
+            websocket = RawWebSocket(reader, writer)
+            await websocket.send(upgrade_request())
+            assert (await websocket.answer()).status == 101
+        peer = (WebSocketPeer if self.through_websocket else StreamPeer)(version, reader, writer, self)
         self.peers.append(peer)
         return peer
 
@@ -411,14 +476,30 @@ class _Handover(asyncio.Protocol):
 
 
 async def make_world(
-    carrier: str, hooks: HookTable | None = None, *, sys_for_anonymous: bool = False, **limits: Any
+    carrier: str,
+    hooks: HookTable | None = None,
+    *,
+    sys_for_anonymous: bool = False,
+    authorization: Authorization | None = None,
+    **limits: Any,
 ) -> World:
     """Return a started world; limits: fields of config.Limits."""
+    authorization = authorization or Authorization()
     if carrier in ("memory", "bytewise"):
         return MemoryWorld(
-            Limits(**limits), hooks, is_bytewise=carrier == "bytewise", sys_for_anonymous=sys_for_anonymous
+            Limits(**limits),
+            hooks,
+            is_bytewise=carrier == "bytewise",
+            sys_for_anonymous=sys_for_anonymous,
+            authorization=authorization,
         )
     assert hooks is None, "hooks are for carriers in memory"
-    world = BrokerWorld(Limits(**limits), through_streams=carrier == "stream", sys_for_anonymous=sys_for_anonymous)
+    world = BrokerWorld(
+        Limits(**limits),
+        through_streams=carrier == "stream",
+        through_websocket=carrier == "websocket",
+        sys_for_anonymous=sys_for_anonymous,
+        authorization=authorization,
+    )
     await world.start()
     return world

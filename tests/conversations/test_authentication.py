@@ -266,9 +266,9 @@ async def test_reauthentication_answered_later(start_clocked: Start):
     peer = await world.connect("a", properties=METHOD)
     await peer.send(auth(0x19))
     await peer.expect_nothing()
-    world.engine.accept(riddle.client, Identity("new"))
+    world.engine.accept(riddle.client, Identity("tester", attributes={"renewed": True}))
     await peer.expect(auth(0x00))
-    assert world.engine.session("a").identity.name == "new"
+    assert world.engine.session("a").identity.attributes == {"renewed": True}
     world.engine.accept(riddle.client, Identity("stray"))
     await peer.expect_nothing()
     await peer.send(auth(0x19))

@@ -6,6 +6,7 @@ Numbers in ids are those of HARDENING §2. Bytes are written out: the codec woul
 import pytest
 
 from mqttcore.codec import Connect, Publish, SubAck, Subscribe, Subscription
+from mqttcore.config import Authorization
 from mqttcore.constants import PropertyId, ReasonCode
 
 from .conftest import Start
@@ -295,7 +296,7 @@ async def test_41_deep_filters_and_topics(start: Start):
 
 @pytest.mark.parametrize("topic", ["$SYS/broker/version", "$SYS/x"])
 async def test_42_clients_do_not_publish_to_sys(start: Start, version: int, topic: str):
-    world = await start(sys_for_anonymous=True)
+    world = await start(sys_for_anonymous=True, authorization=Authorization(refused_publish="drop"))
     peer = await world.connect("a", version)
     await peer.subscribe("$SYS/#")
     denied = ReasonCode.NOT_AUTHORIZED if version == 5 else 0

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mqttcore.codec import PubAck, PubComp, Publish, PubRec, PubRel, Subscription, Will
+from mqttcore.config import Authorization
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.handlers import CONSUMED, Consumed, Recipients
 
@@ -146,7 +147,7 @@ async def test_bad_filter_is_refused(start: Start, topic_filter: bytes):
 
 
 async def test_control_topic_is_for_its_handler_only(start: Start, any_version: int):
-    world = await start()
+    world = await start(authorization=Authorization(refused_publish="drop"))
     handler = Asked(CONSUMED)
     world.engine.add_handler(b"$SYS/uploadToken", handler, is_authorized_by_itself=True)
     world.engine.add_handler(b"#", Asked(None))
@@ -356,6 +357,20 @@ async def test_recipients_that_are_not_stored_for(start: Start):
     await again.expect_nothing()
     await peer.publish("x/p2p/b", b"now", qos=1)
     assert (await again.receive_publish()).payload == b"now"
+
+
+async def test_recipients_that_are_stored_for_when_the_sender_would_be(start: Start):
+    world = await start()
+    handler = P2P(world, stores_offline=None)
+    fleeting, lasting = await world.connect("a"), await world.connect("c", **LASTING)
+    receiver = await world.connect("b", **LASTING)
+    await receiver.disconnect()
+    for sender, payload in ((fleeting, b"1"), (lasting, b"2"), (fleeting, b"3"), (lasting, b"4")):
+        await sender.publish("x/p2p/b", payload, qos=1)
+    again = await world.connect("b", session_present=True, **LASTING)
+    assert [(await again.receive_publish()).payload for _ in range(2)] == [b"2", b"4"]
+    await again.expect_nothing()
+    assert handler.calls == 1
 
 
 @pytest.mark.parametrize("is_fixed", [False, True])

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -27,8 +27,10 @@ SERVER_REASON = "tells the reason code of the broker's DISCONNECT"
 CLOSED = "tells the end of a connection"
 WILL_DISCARD = "disconnects without publishing its will"
 WILL_PROPERTIES = "sends the properties of its will"
+TLS_CLOSES = "closes its socket after DISCONNECT over TLS"
 ALL = frozenset(
     {
+        TLS_CLOSES,
         SESSION_PRESENT,
         UNSUBSCRIBE,
         PUBLISH_REASON,
@@ -56,6 +58,7 @@ class Client:
     can: frozenset[str]
     needs: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+    is_websocket: bool = False
 
     def missing(self) -> str | None:
         """Return why this client cannot run here, None when it can."""
@@ -87,6 +90,12 @@ def _java(name: str, main: str, versions: tuple[int, ...], cannot: set[str]) -> 
     return Client(name, command, versions, ALL - cannot, ("java", str(jar)))
 
 
+def _in_websocket(client: Client) -> Client:
+    """Return the client whose driver speaks MQTT in WebSocket, at the path /mqtt."""
+    variables = (*client.variables, ("MQTTCORE_INTEROP_WEBSOCKET", "/mqtt"))
+    return replace(client, name=f"{client.name}_ws", variables=variables, is_websocket=True)
+
+
 V5_ONLY = {
     PUBLISH_REASON,
     SUBSCRIBE_OPTIONS,
@@ -97,7 +106,7 @@ V5_ONLY = {
     SERVER_REASON,
 }
 
-CLIENTS = (
+_CLIENTS = (
     _python(
         "paho1",
         "drive_paho.py",
@@ -163,7 +172,11 @@ CLIENTS = (
         (str(BUILD / "go" / "pahov5"),),
     ),
     _java("paho_java_v3", "PahoV3", (3, 4), V5_ONLY),
-    _java("paho_java_v5", "PahoV5", (5,), {TOPIC_ALIAS, SERVER_REASON, TAKES_ALIASES}),
+    # when the broker closes first, mosquitto too, Paho Java for MQTT 5 forgets its TLS socket and leaves it open
+    _java("paho_java_v5", "PahoV5", (5,), {TOPIC_ALIAS, SERVER_REASON, TAKES_ALIASES, TLS_CLOSES}),
     # HiveMQ's client chooses subscription identifiers and topic aliases itself
     _java("hivemq", "HiveMq", (4, 5), {SUBSCRIPTION_ID, TOPIC_ALIAS}),
 )
+
+# Those that speak WebSocket, too, do it as clients of their own.
+CLIENTS = (*_CLIENTS, *(_in_websocket(one) for one in _CLIENTS if one.name in ("paho2", "aiomqtt", "mqttjs")))

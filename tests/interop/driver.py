@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interop.clients import Client
+from interop.clients import TLS_CLOSES, Client
 from interop.relay import Relay
 
 DEADLINE_S = 15  # longer than the drivers' own, whose errors say more
@@ -126,12 +126,20 @@ class Driver:
 class Connection:
     """One MQTT connection of a driver, through a relay of its own. connack: the answer to `connect`."""
 
-    def __init__(self, driver: Driver, name: str, address: tuple[str, int], command: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        name: str,
+        address: tuple[str, int],
+        command: dict[str, Any],
+        tls: dict[str, str] | None = None,
+    ) -> None:
         self.driver = driver
         self.name = name
+        self.is_tls = tls is not None
         self.relay = Relay(address)
         try:
-            self.connack = driver.call("connect", name, host="127.0.0.1", port=self.relay.port, **command)
+            self.connack = driver.call("connect", name, host="127.0.0.1", port=self.relay.port, tls=tls, **command)
         except BaseException:
             self.relay.cut()
             raise
@@ -178,7 +186,10 @@ class Connection:
 
     def disconnect(self, reason_code: int = 0) -> None:
         self.driver.call("disconnect", self.name, reason_code=reason_code)
-        self.relay.finish()
+        if self.is_tls and TLS_CLOSES not in self.driver.client.can:
+            self.relay.cut()
+        else:
+            self.relay.finish()
 
     def kill(self) -> None:
         """End the network connection without a DISCONNECT."""

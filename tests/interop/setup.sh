@@ -25,8 +25,8 @@ have() { # have WHAT TOOL...: true when all tools are there
 echo "interop: paho-mqtt 1.x"
 "$python" -m pip install --quiet --no-deps --upgrade --target "$build/paho1" 'paho-mqtt<2'
 
-if have MQTT.js node npm; then
-    echo "interop: MQTT.js"
+if have "MQTT.js, Paho JavaScript" node npm; then
+    echo "interop: MQTT.js, Paho JavaScript"
     mkdir -p "$build/node"
     cp "$drivers/node/package.json" "$build/node/"
     npm install --prefix "$build/node" --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null
@@ -48,7 +48,7 @@ if have "Paho C" gcc; then
     mkdir -p "$build/c"
     if [ -e /usr/include/MQTTClient.h ] && [ -e /usr/include/cjson/cJSON.h ]; then
         gcc -std=gnu17 -O1 -Wall -Wextra -Werror -I/usr/include/cjson -o "$build/c/drive" "$drivers/c/drive.c" \
-            -lpaho-mqtt3c -lcjson -lpthread
+            -lpaho-mqtt3cs -lcjson -lpthread
     else
         echo "interop: no headers of libpaho-mqtt-dev and libcjson-dev, so no Paho C" >&2
         [ "${CI:-}" != true ] || exit 1

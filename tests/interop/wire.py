@@ -28,10 +28,11 @@ def for_clients(*needs: str, versions: tuple[int, ...] = (4, 5)) -> pytest.MarkD
 class Wire:
     """What a test holds: connections of one client in one protocol version, and names of its own."""
 
-    def __init__(self, broker: BrokerProcess, driver: Driver, version: int) -> None:
+    def __init__(self, broker: BrokerProcess, driver: Driver, version: int, tls: dict[str, str] | None = None) -> None:
         self.broker = broker
         self.driver = driver
         self.version = version
+        self.tls = tls  # files, as drivers/README.md has them
         self.root = f"interop/{next(_numbers)}"
         self.connections: list[Connection] = []
 
@@ -55,7 +56,8 @@ class Wire:
             "will": will,
             "properties": properties,
         }
-        connection = Connection(self.driver, f"n{next(_numbers)}", (self.broker.host, self.broker.port), command)
+        port = self.broker.websocket_port if self.driver.client.is_websocket else self.broker.port
+        connection = Connection(self.driver, f"n{next(_numbers)}", (self.broker.host, port), command, self.tls)
         self.connections.append(connection)
         return connection
 

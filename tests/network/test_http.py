@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from mqttcore import Broker, Listener
+from mqttcore import Broker, Listener, MqttCoreError
 from mqttcore.http import make_app
 from websocket_wire import RawWebSocket
 
@@ -28,10 +28,11 @@ async def body_of(client: RawWebSocket, headers: dict[str, str]) -> dict:
 async def test_health_and_readiness():
     async with Broker(quiet_config(http())) as broker, aiohttp.ClientSession() as session:
         host, port = address_of(broker)
-        for path, status in (("healthz", "ok"), ("readyz", "ready")):
+        broker.raise_alarm("test", "something")
+        for path, said in (("healthz", {"status": "ok"}), ("readyz", {"status": "ready", "alarms": ["test"]})):
             async with session.get(f"http://{host}:{port}/{path}") as answer:
                 assert answer.status == 200
-                assert await answer.json() == {"status": status}
+                assert await answer.json() == said
                 assert answer.headers["server"] == "mqttcore"
 
 
@@ -87,6 +88,16 @@ async def test_errors_are_problems_and_name_no_version(sent, status, title):
         assert problem["title"] == title
         if status == 405:
             assert answer.headers["allow"] == "GET,HEAD"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/mqtt", "/twice"])
+async def test_route_that_is_there_already_is_an_error(path: str):
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response()
+
+    routes = [web.get("/twice", handler), web.get("/other", handler), web.get(path, handler)]
+    with pytest.raises(MqttCoreError, match="route cannot be added"):
+        make_app(Broker(quiet_config()), http(), routes=routes)
 
 
 async def test_failing_handler_is_an_error_of_ours_and_the_next_request_is_answered(caplog):

@@ -1,7 +1,6 @@
 """MQTT in WebSocket: the upgrade, frames in every form, the end; over epoll and over transports."""
 
 import asyncio
-import struct
 
 import aiohttp
 import pytest
@@ -25,6 +24,7 @@ from mqttcore.http import websocket_handler
 from websocket_wire import (
     ACCEPT,
     BINARY,
+    BROKEN_FRAMING,
     CLOSE,
     CONTINUATION,
     PING,
@@ -206,32 +206,7 @@ async def test_every_length_of_frames_both_ways(driver, size):
         assert [one.payload for one in await receive(client, decoder)] == [payload]
 
 
-BROKEN = {
-    "text frame": (frame(CONNECT, TEXT), 1003),
-    "text frame that is empty": (frame(b"", TEXT), 1003),
-    "unmasked": (frame(CONNECT, mask=None), 1002),
-    "reserved bit 1": (frame(CONNECT, rsv=4), 1002),
-    "reserved bit 2": (frame(CONNECT, rsv=2), 1002),
-    "reserved bit 3": (frame(CONNECT, rsv=1), 1002),
-    "reserved data opcode": (frame(CONNECT, 3), 1002),
-    "reserved control opcode": (frame(b"", 11), 1002),
-    "long ping": (frame(b"x" * 126, PING), 1002),
-    "fragmented ping": (frame(b"x", PING, fin=False), 1002),
-    "continuation of nothing": (frame(CONNECT, CONTINUATION), 1002),
-    "message within a message": (frame(CONNECT[:3], fin=False) + frame(CONNECT[3:]), 1002),
-    "length not minimal, 16 bits": (frame(CONNECT, length=b"\x7e\x00\x05"), 1002),
-    "length not minimal, 64 bits": (frame(CONNECT, length=b"\x7f" + struct.pack("!Q", 5)), 1002),
-    "length with the top bit": (frame(b"", length=b"\x7f" + b"\xff" * 8), 1002),
-    "length lie, 64 bits": (frame(b"", length=b"\x7f\x7f" + b"\xff" * 7), 1009),
-    "length over the maximum": (frame(b"", length=b"\x7f" + struct.pack("!Q", 16_777_217)), 1009),
-    "close with half a code": (frame(b"\x03", CLOSE), 1002),
-    "close with a code of no frame": (close_frame(1005), 1002),
-    "close with an unknown code": (close_frame(999), 1002),
-    "close with a reason that is not UTF-8": (frame(b"\x03\xe8\xff\xfe", CLOSE), 1007),
-}
-
-
-@pytest.mark.parametrize(("sent", "code"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("sent", "code"), BROKEN_FRAMING.values(), ids=BROKEN_FRAMING)
 async def test_broken_framing_closes_with_its_code(driver, sent, code):
     async with Broker(quiet_config(http())) as broker, await RawWebSocket.open(*address_of(broker)) as client:
         await client.send(sent)

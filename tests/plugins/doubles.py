@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mqttcore import Connect
+from mqttcore import Connect, Section
 
 
 class Client:
@@ -17,10 +17,13 @@ class Client:
 
 
 class Alarms:
-    """A Broker as far as alarms go."""
+    """A Broker as far as alarms and metrics go."""
 
     def __init__(self) -> None:
         self.raised: dict[str, str] = {}
+
+    def plugin_section(self, name: str) -> Section:
+        return Section(name)
 
     def raise_alarm(self, name: str, text: str) -> None:
         self.raised[name] = text

@@ -11,6 +11,7 @@ from bench_fake_broker import FakeBroker
 from click.testing import CliRunner
 
 from mqttcore.bench.run import LoadError, Options, Report, run_scenario
+from mqttcore.bench.scenarios import SCENARIOS
 from mqttcore.cli.bench import bench
 
 COUNT = 200
@@ -184,4 +185,4 @@ def test_command_needs_linux(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_lists_scenarios() -> None:
     result = CliRunner().invoke(bench, ["list"])
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) == 18
+    assert len(result.output.splitlines()) == len(SCENARIOS)

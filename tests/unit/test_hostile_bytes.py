@@ -1,5 +1,7 @@
 """Packets right, odd and broken, in any order, cut anywhere: the engine raises nothing and keeps nothing."""
 
+import contextlib
+import logging
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -20,12 +22,14 @@ from mqttcore.codec import (
     Unsubscribe,
     Will,
 )
-from mqttcore.config import Limits
+from mqttcore.config import Authorization, Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
 from mqttcore.engine.engine import PENDING, Engine
 from mqttcore.engine.hooks import HookTable
-from mqttcore.identity import Challenge, Identity, Refusal
+from mqttcore.errors import ProtocolError
+from mqttcore.handlers import PublishChange
+from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
 
 METHOD = {PropertyId.AUTHENTICATION_METHOD: "m"}
 TOPICS = ["a", "a/b", "a/b/c", "$x/y", "$SYS/z", "/", "ü"]
@@ -180,18 +184,9 @@ answers = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(steps, answers)
-def test_engine_withstands(steps: list[tuple[str, int, Any]], answers: list[Any]):
-    asked = 0
-
-    def answer(client: Any, packet: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        return answers[asked % len(answers)]
-
-    now_ms = 1000
-    engine = Engine(LIMITS, HookTable(authenticate=answer, continue_authentication=answer), now_ms=now_ms)
+def play(engine: Engine, steps: list[tuple[str, int, Any]]) -> None:
+    """Take the steps with four connections, then see that nothing is left."""
+    now_ms = engine.clock_ms
     places = [Connection(engine, Door()) for _ in range(4)]
     opened = list(places)
     for place in places:
@@ -243,3 +238,105 @@ def test_engine_withstands(steps: list[tuple[str, int, Any]], answers: list[Any]
     ):
         assert metrics[gauge] == 0, gauge
     assert engine.topics.count == 0
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(steps, answers)
+def test_engine_withstands(steps: list[tuple[str, int, Any]], answers: list[Any]):
+    asked = 0
+
+    def answer(client: Any, packet: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return answers[asked % len(answers)]
+
+    engine = Engine(LIMITS, HookTable(authenticate=answer, continue_authentication=answer), now_ms=1000)
+    play(engine, steps)
+
+
+rules = st.lists(
+    st.builds(
+        Permission,
+        st.sampled_from([Action.PUBLISH, Action.SUBSCRIBE, Action.ALL]),
+        st.sampled_from(["#", "+", "a", "a/#", "b", "$SYS/#", "%c", "x/%u"]),
+        st.booleans(),
+        st.integers(0, 2),
+        st.booleans(),
+    ),
+    max_size=4,
+).map(tuple)
+identities = st.builds(
+    Identity,
+    st.sampled_from(["tester", "other"]),
+    st.one_of(st.none(), rules),
+    st.builds(Quotas, messages_per_s=st.sampled_from([None, 3.0]), subscriptions_maximum=st.sampled_from([None, 1])),
+    st.sampled_from([None, 5.0]),
+)
+mischief = ["disconnect", "discard", "publish", "identity"]
+verdicts = [True, None, None, False, 1, 0x97, "nonsense", OSError("broken")]
+changes = [PublishChange(topic="a"), PublishChange(payload=b"other", qos=1), PublishChange(topic="+")]
+opinions = st.lists(st.sampled_from([*verdicts, *changes, *mischief]), min_size=1, max_size=12)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(steps, st.lists(identities, min_size=1, max_size=4), opinions, st.booleans())
+def test_engine_withstands_hooks(
+    steps: list[tuple[str, int, Any]], who: list[Identity], opinions: list[Any], at_delivery: bool
+):
+    asked = depth = 0
+
+    def opinion(client: Any, *arguments: Any) -> Any:
+        # What is asked for may do anything to anybody, also while it is asked for something else.
+        nonlocal asked, depth
+        asked += 1
+        said = opinions[asked % len(opinions)]
+        if isinstance(said, OSError):
+            raise said
+        if said not in mischief:
+            return said
+        if depth < 2:
+            depth += 1
+            clients = [session.client_id for session in engine.sessions()] or ["nobody"]
+            victim = clients[asked % len(clients)]
+            if said == "disconnect":
+                engine.disconnect(victim, 0x98)
+            elif said == "discard":
+                engine.discard_session(victim)
+            elif said == "publish":
+                for topic in (b"a", b"b", b"a"):
+                    engine.publish_bytes(topic, b"more", asked % 3, False)
+            else:
+                with contextlib.suppress(ProtocolError):
+                    engine.set_identity(victim, who[asked % len(who)])
+            depth -= 1
+        return None
+
+    def subscribe(client: Any, topic_filter: str, qos: int) -> Any:
+        if len(waiting) > 1:
+            engine.answer_subscribe(waiting.pop(0), opinions[0])
+        waiting.append(client)
+        return PENDING if asked % 2 else opinion(client)
+
+    waiting: list[Any] = []
+    hooks = HookTable(
+        authenticate=lambda client, connect: who[len(connect.client_id) % len(who)],
+        authorize_publish=opinion,
+        authorize_subscribe=subscribe,
+        authorize_deliver=opinion,
+        transform_publish=opinion,
+    )
+    authorization = Authorization(
+        subscribe_check="at_delivery" if at_delivery else "covered",
+        session_owner="ignore" if len(who) % 2 else "refuse",
+        refused_publish="drop",
+    )
+    engine = Engine(LIMITS, hooks, now_ms=1000, authorization=authorization)
+    logging.disable(logging.CRITICAL)
+    try:
+        for start in range(0, len(steps), 10):
+            play(engine, steps[start : start + 10])
+            for client in waiting:
+                engine.answer_subscribe(client, opinions[0])
+            waiting.clear()
+    finally:
+        logging.disable(logging.NOTSET)

@@ -27,7 +27,7 @@ cdef enum:
 
 cdef enum:
     FAULT_NONE, FAULT_SYSTEM, FAULT_CLOSED, FAULT_REFUSED, FAULT_SUBACK, FAULT_ACK, FAULT_DISCONNECT, FAULT_MALFORMED
-    FAULT_MEMORY, FAULT_UPGRADE, FAULT_FRAME
+    FAULT_MEMORY, FAULT_UPGRADE, FAULT_FRAME, FAULT_TLS
 
 
 cdef struct stamp_t:                # begins each payload
@@ -118,12 +118,17 @@ cdef class LoadGenerator:
     cdef int64_t gather_ns          # see gather()
     cdef uint32_t run_id
     cdef uint32_t payload_size
+    cdef object context             # ssl.SSLContext, or None: no TLS
+    cdef tuple bios                 # that all TlsClients share
+    cdef list tls                   # TlsClient of each client; empty without TLS
+    cdef bint is_tls
     cdef int epoll
     cdef int version
     cdef int qos
     cdef int goal
     cdef int fault
     cdef int fault_code
+    cdef str fault_text             # what TLS said
     cdef uint32_t fault_client
     cdef uint8_t* upgrade           # owned; WebSocket: the HTTP request that each connection begins with
     cdef uint32_t upgrade_size
@@ -151,6 +156,11 @@ cdef class LoadGenerator:
     cdef void open(self, uint32_t client) noexcept nogil
     cdef void watch(self, uint32_t client) noexcept nogil
     cdef void on_connected(self, uint32_t client) noexcept nogil
+    cdef int begin(self, client_t* c) noexcept nogil
+    cdef void start_tls(self, uint32_t client) noexcept with gil
+    cdef Py_ssize_t receive_tls(self, uint32_t client, uint8_t* target, Py_ssize_t room) noexcept with gil
+    cdef void flush_tls(self, uint32_t client) noexcept with gil
+    cdef int fail_tls(self, uint32_t client, object error) noexcept with gil
     cdef void hang_up(self, uint32_t client) noexcept nogil
     cdef void close_all(self)
     cdef int append(self, client_t* c, const uint8_t* data, uint32_t size) noexcept nogil

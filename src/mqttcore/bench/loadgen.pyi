@@ -1,3 +1,4 @@
+import ssl
 from typing import final
 
 from mqttcore.bench.histogram import Histogram
@@ -44,6 +45,7 @@ class LoadGenerator:
         publishers: int,
         flows: int,
         stall_s: float,
+        tls: ssl.SSLContext | None = None,
         upgrade: bytes = b"",
     ) -> LoadGenerator: ...
     def set_client(self, client: int, connect: bytes) -> None: ...

@@ -23,10 +23,12 @@ from mqttcore.bench cimport linux
 from mqttcore.bench.histogram cimport Histogram
 from mqttcore.bench.ledger cimport Ledger, flow_note
 from mqttcore.bench.linux cimport now_ns
+from mqttcore.bench.tls cimport RECORDS_CLOSED, RECORDS_NONE, TlsClient
 from mqttcore.bench.websocket cimport HEAD_ROOM, put_head, unframe
 
 import os
 import socket
+import ssl
 
 from mqttcore.errors import MqttCoreError
 
@@ -89,10 +91,11 @@ cdef class LoadGenerator:
     clients, publishers, flows: how many of each there are; they are described by the `set_…` methods.
     stall_s: seconds without any packet from the broker after which a wait raises LoadError.
     upgrade: the HTTP request with which each connection turns to WebSocket; empty: plain TCP. One frame a write.
+    tls: a client's ssl.SSLContext.
     """
 
     def __cinit__(self, str host, int port, *, int version, int qos, uint32_t payload_size, uint32_t clients,
-                  uint32_t publishers, uint32_t flows, double stall_s, bytes upgrade=b""):
+                  uint32_t publishers, uint32_t flows, double stall_s, object tls=None, bytes upgrade=b""):
         cdef uint32_t i
         self.epoll = -1
         if version not in (4, 5) or qos not in (0, 1, 2):
@@ -126,6 +129,10 @@ cdef class LoadGenerator:
         for i in range(clients):
             self.clients[i].fd = self.clients[i].publisher = -1
         self.client_count = clients
+        self.context = tls
+        self.is_tls = tls is not None
+        self.bios = (ssl.MemoryBIO(), ssl.MemoryBIO())
+        self.tls = [None] * clients if self.is_tls else []
         self.publisher_count = publishers
         self.epoll = linux.epoll_create1(linux.EPOLL_CLOEXEC)
         if self.epoll < 0:
@@ -369,6 +376,8 @@ cdef class LoadGenerator:
         cdef str what
         if self.fault == FAULT_SYSTEM:
             what = os.strerror(self.fault_code)
+        elif self.fault == FAULT_TLS:
+            what = f"TLS: {self.fault_text}"
         else:
             what = FAULT_TEXT[self.fault].format(self.fault_code)
         return LoadError(f"client {self.fault_client}: {what}")
@@ -501,11 +510,61 @@ cdef class LoadGenerator:
             return
         c.state = CLIENT_UPGRADING if self.is_websocket else CLIENT_GREETING
         self.watch(client)
-        if self.is_websocket:
-            if self.append(c, self.upgrade, self.upgrade_size):
-                self.flush(client)
-        elif self.append(c, c.connect, c.connect_size):
+        if self.is_tls:
+            self.start_tls(client)
+        elif self.begin(c):
             self.flush(client)
+
+    cdef int begin(self, client_t* c) noexcept nogil:
+        # What is said first; 0: a fault was kept.
+        if self.is_websocket:
+            return self.append(c, self.upgrade, self.upgrade_size)
+        return self.append(c, c.connect, c.connect_size)
+
+    cdef int fail_tls(self, uint32_t client, object error) noexcept with gil:
+        if not self.fault:
+            self.fault_text = str(error)
+        return self.fail(client, FAULT_TLS, 0)
+
+    cdef void start_tls(self, uint32_t client) noexcept with gil:
+        try:
+            self.tls[client] = TlsClient(self.context, self.bios, self.clients[client].fd)
+        except OSError as error:
+            self.fail_tls(client, error)
+
+    cdef Py_ssize_t receive_tls(self, uint32_t client, uint8_t* target, Py_ssize_t room) noexcept with gil:
+        # Like recv(), but RECORDS_NONE and RECORDS_CLOSED; a fault is kept.
+        cdef TlsClient tls = self.tls[client]
+        cdef client_t* c = &self.clients[client]
+        cdef bint was_open = tls.is_open
+        cdef Py_ssize_t got = RECORDS_CLOSED
+        try:
+            got = tls.receive(target, room)
+            if tls.is_open and not was_open and self.begin(c):
+                self.flush(client)
+        except OSError as error:
+            self.fail_tls(client, error)
+        return got
+
+    cdef void flush_tls(self, uint32_t client) noexcept with gil:
+        # Like flush(): what was sealed and not taken by the kernel goes first.
+        cdef TlsClient tls = self.tls[client]
+        cdef client_t* c = &self.clients[client]
+        cdef bint was_blocked = c.is_blocked
+        cdef bint is_through
+        try:
+            is_through = tls.send()
+            if is_through and c.out_at < c.out_size:
+                is_through = tls.write(c.out + c.out_at, c.out_size - c.out_at)
+                c.out_at = c.out_size = 0
+        except OSError as error:
+            self.fail_tls(client, error)
+            return
+        c.is_blocked = not is_through
+        if is_through and was_blocked and c.publisher >= 0:
+            self.mark(<uint32_t>c.publisher)
+        if c.is_blocked != was_blocked:
+            self.watch(client)
 
     cdef void hang_up(self, uint32_t client) noexcept nogil:
         cdef client_t* c = &self.clients[client]
@@ -571,6 +630,9 @@ cdef class LoadGenerator:
         cdef bint was_blocked = c.is_blocked
         if c.is_framing:
             self.end_frame(c)
+        if self.is_tls:
+            self.flush_tls(client)
+            return
         if c.out_at == c.out_size:
             return
         sent = linux.send(c.fd, c.out + c.out_at, c.out_size - c.out_at, linux.MSG_NOSIGNAL)
@@ -703,9 +765,15 @@ cdef class LoadGenerator:
             return                      # closed earlier in this turn
         if c.held_size:
             memcpy(self.input, c.held, c.held_size)
-        size = linux.recv(c.fd, self.input + c.held_size, self.input_size - c.held_size, 0)
+        if self.is_tls:
+            size = self.receive_tls(client, self.input + c.held_size, self.input_size - c.held_size)
+            if size == RECORDS_NONE:
+                self.heard_ns = now_ns()
+                return
+        else:
+            size = linux.recv(c.fd, self.input + c.held_size, self.input_size - c.held_size, 0)
         if size <= 0:
-            if size == 0:
+            if size == 0 or self.is_tls:
                 self.fail(client, FAULT_CLOSED, 0)
             elif errno != EAGAIN and errno != EINTR:
                 self.fail(client, FAULT_SYSTEM, errno)

@@ -39,10 +39,15 @@ def upgrade_request(host: str, path: str) -> bytes:
     ).encode()
 
 
-def connect_packet(client_id: str, version: int) -> bytes:
-    """Return a CONNECT with a clean session and without keep alive, so that a held connection needs no timer."""
-    body = text("MQTT") + bytes([version, 0x02]) + b"\x00\x00"
-    body += (b"\x00" if version == 5 else b"") + text(client_id)
+def connect_packet(client_id: str, version: int, *, is_durable: bool = False) -> bytes:
+    """Return a CONNECT without keep alive, so that a held connection needs no timer.
+
+    is_durable: for a session that outlives the connection, with MQTT 5 for ever; else a clean one.
+    """
+    body = text("MQTT") + bytes([version, 0x00 if is_durable else 0x02]) + b"\x00\x00"
+    if version == 5:
+        body += b"\x05\x11\xff\xff\xff\xff" if is_durable else b"\x00"  # Session Expiry Interval
+    body += text(client_id)
     return b"\x10" + variable_byte_integer(len(body)) + body
 
 

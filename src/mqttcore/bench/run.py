@@ -1,6 +1,7 @@
 """Run a scenario: build clients for the generator, walk through its phases, report what came of it."""
 
 import resource
+import ssl
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -30,6 +31,7 @@ class Options:
 
     version: 4 or 5. payload: bytes. count: messages (connections for `connect`) instead of a duration, without warm-up.
     rate: messages a second of an open loop. stall_s: how long a silent broker is waited for.
+    durable_subscribers: those that subscribe have sessions that outlive their connections.
     websocket_path: where MQTT is spoken in WebSocket; None: plain TCP, but for scenarios that are about WebSocket.
     """
 
@@ -44,6 +46,8 @@ class Options:
     count: int | None = None
     rate: float = 5_000.0
     stall_s: float = 10.0
+    durable_subscribers: bool = False
+    tls: ssl.SSLContext | None = None
     websocket_path: str | None = None
 
 
@@ -125,10 +129,12 @@ class _Run:
             publishers=publishers,
             flows=flows,
             stall_s=options.stall_s,
+            tls=options.tls,
             upgrade=upgrade_request(options.host, path) if path else b"",
         )
         for client in range(clients):
-            load.set_client(client, connect_packet(f"bench-{client:05}", self.version))
+            is_durable = options.durable_subscribers and client >= publishers
+            load.set_client(client, connect_packet(client_id(client), self.version, is_durable=is_durable))
         return load
 
     def begin(self, counter: int) -> None:
@@ -200,6 +206,11 @@ def _share(count: int | None, publishers: int, publisher: int) -> int | None:
     return count // publishers + (publisher < count % publishers)
 
 
+def client_id(client: int) -> str:
+    """Return the client id of the generator's client of that number."""
+    return f"bench-{client:05}"
+
+
 def wild_filters(topic: int) -> list[str]:
     """Return the ten filters that match wild topic *topic* and no other."""
     device, group = f"d{topic:05}", f"x{topic % 100:02}"
@@ -246,15 +257,18 @@ def _build_flow(run: _Run) -> tuple[LoadGenerator, int]:
     is_paired = publishers == subscribers
     copies = 1 if is_paired else subscribers
     load = run.generator(publishers + subscribers, publishers, publishers if is_paired else publishers * subscribers)
+    topics = [f"bench/{publisher:05}/state" for publisher in range(publishers)]
+    if run.scenario.is_p2p:
+        topics = [f"bench/p2p/{client_id(publishers + publisher)}" for publisher in range(publishers)]
     for publisher in range(publishers):
         limit = _share(run.options.count, publishers, publisher)
-        run.set_publisher(load, publisher, [f"bench/{publisher:05}/state"], copies=copies, limit=limit)
+        run.set_publisher(load, publisher, [topics[publisher]], copies=copies, limit=limit)
     load.connect(publishers + subscribers)
     for subscriber in range(subscribers):
         client = publishers + subscriber
         if is_paired:
             load.set_subscriber(client, first_publisher=subscriber, publisher_count=1, first_flow=subscriber)
-            run.subscribe(load, client, [f"bench/{subscriber:05}/state"])
+            run.subscribe(load, client, [topics[subscriber]])
         else:
             load.set_subscriber(
                 client, first_publisher=0, publisher_count=publishers, first_flow=subscriber * publishers

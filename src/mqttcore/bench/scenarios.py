@@ -36,7 +36,9 @@ class Scenario:
     version: int = 4
     has_properties: bool = False
     is_websocket: bool = False
+    is_p2p: bool = False  # each publisher's topic ends in its subscriber's client id
     gather_s: float = 0.0  # see LoadGenerator.gather()
+    is_tls: bool = False  # needs a broker that speaks TLS
     counts: str = ""  # what `clients` replaces: "pairs", "publishers", "subscribers"; empty: nothing
 
     def resized(self, clients: int | None) -> "Scenario":
@@ -88,13 +90,32 @@ SCENARIOS: dict[str, Scenario] = {
         _flow("pairs_q2", "pairs at QoS 2", 200, 200, qos=2, counts="pairs"),
         _flow("pairs_v5", "pairs at MQTT 5, with properties", 200, 200, version=5, has_properties=True, counts="pairs"),
         _flow("pairs_ws", "pairs in WebSocket, a frame each write", 200, 200, is_websocket=True, counts="pairs"),
+        _flow("pairs_p2p", "pairs to topics with the receiver's client id", 200, 200, is_p2p=True, counts="pairs"),
         _flow("wild", "1→101 clients holding 100,000 filters, 10 match each message", 1, 101, batch=8, window=64),
         Scenario(
             "retain", "100,000 retained messages, one # subscriber gets all", Shape.RETAIN, 1, 1, batch=100, window=1000
         ),
+        _flow("pairs_tls", "pairs over TLS 1.3", 200, 200, is_tls=True, counts="pairs"),
+        _flow("pairs_w1_tls", "pairs_w1 over TLS 1.3", 200, 200, window=1, is_tls=True, counts="pairs"),
         Scenario("idle", "connections held: bytes of RSS each", Shape.IDLE, subscribers=10_000, counts="subscribers"),
         Scenario(
             "connect", "connect, CONNACK, close, 64 at a time", Shape.CONNECT, subscribers=64, counts="subscribers"
+        ),
+        Scenario(
+            "idle_tls",
+            "idle over TLS 1.3, 2,000 connections",
+            Shape.IDLE,
+            subscribers=2_000,
+            is_tls=True,
+            counts="subscribers",
+        ),
+        Scenario(
+            "connect_tls",
+            "connect over TLS 1.3, without resumption",
+            Shape.CONNECT,
+            subscribers=64,
+            is_tls=True,
+            counts="subscribers",
         ),
         Scenario(
             "latency",

@@ -2,8 +2,11 @@
 
 import json
 import sys
+from typing import Any
 
 import click
+
+from mqttcore.cli.tls_options import client_context, tls_options
 
 __all__ = ["bench"]
 
@@ -11,7 +14,7 @@ __all__ = ["bench"]
 @click.command()
 @click.argument("scenario")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or IPv4 address of the broker.")
-@click.option("--port", default=1883, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", type=click.IntRange(1, 65535), help="Its port.  [default: 1883, with TLS 8883]")
 @click.option("--version", type=click.Choice(["4", "5"]), help="Protocol: 4 is 3.1.1.  [default: the scenario's]")
 @click.option("--qos", type=click.IntRange(0, 2), help="QoS of both legs.  [default: the scenario's]")
 @click.option("--payload", default=64, show_default=True, type=click.IntRange(24, 1 << 27), help="Bytes a message.")
@@ -22,11 +25,12 @@ __all__ = ["bench"]
 @click.option("--rate", default=5000.0, show_default=True, type=click.FloatRange(1), help="`latency`: messages/s.")
 @click.option("--websocket", "websocket_path", metavar="PATH", help="In WebSocket at PATH, often /mqtt.")
 @click.option("--broker-pid", type=int, help="Also print the CPU time and memory of this process and its children.")
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
     scenario: str,
     host: str,
-    port: int,
+    port: int | None,
     version: str | None,
     qos: int | None,
     payload: int,
@@ -38,6 +42,7 @@ def bench(
     websocket_path: str | None,
     broker_pid: int | None,
     as_json: bool,
+    **tls: Any,
 ) -> None:
     """Measure the broker at HOST:PORT with SCENARIO; `bench list` names the scenarios.
 
@@ -51,13 +56,17 @@ def bench(
 
     if scenario == "list":
         for row in SCENARIOS.values():
-            click.echo(f"{row.name:<12}{row.summary}")
+            click.echo(f"{row.name:<14}{row.summary}")
         return
     if scenario not in SCENARIOS:
         raise click.UsageError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    context = client_context(**tls)
+    if SCENARIOS[scenario].is_tls and context is None:
+        raise click.UsageError(f"{scenario} is run over TLS: --tls or one of its options is needed")
     options = Options(
         host=host,
-        port=port,
+        port=port or (1883 if context is None else 8883),
+        tls=context,
         version=int(version) if version else None,
         qos=qos,
         payload=payload,

@@ -45,6 +45,8 @@ def _everything(config: Config, plugins: list[EnabledPlugin]) -> str:
 
 def _summary(file: Path, config: Config) -> str:
     lines = [f"{file}: ok"]
-    lines += [f"listener {one.name}: {one.protocol} on {one.host}, port {one.port}" for one in config.listeners]
+    for one in config.listeners:
+        place = one.path or f"{one.host}, port {one.port}"
+        lines.append(f"listener {one.name}: {one.protocol}{' over TLS' if one.tls else ''} on {place}")
     lines.append(f"plugins: {', '.join(config.plugins) or 'none'}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from mqttcore.cli.tls_options import client_context, tls_options
 from mqttcore.client import Client, open_client
 from mqttcore.codec import Connect, Will
 from mqttcore.constants import PropertyId, ProtocolVersion
@@ -21,8 +22,7 @@ __all__ = ["EPILOG", "Connection", "connection_options", "run"]
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 27 timed out (sub -W). If the server refuses the connection, "
-    "its reason is printed and the exit code is that reason's number in MQTT 5, 128 to 162. "
-    "TLS is not there yet: its options come with the broker's TLS listeners."
+    "its reason is printed and the exit code is that reason's number in MQTT 5, 128 to 162."
 )
 
 _VERSIONS = {
@@ -37,9 +37,27 @@ _NEVER = 0xFFFFFFFF
 
 _OPTIONS = [
     click.option("-h", "--host", default="localhost", show_default=True, help="Server."),
-    click.option("-p", "--port", type=click.IntRange(1, 65535), default=1883, show_default=True, help="Its port."),
+    click.option(
+        "-p",
+        "--port",
+        type=click.IntRange(1, 65535),
+        help="Its port.  [default: 1883, with TLS 8883; of ws:// 80, wss:// 443]",
+    ),
     click.option("--unix", "unix_path", metavar="PATH", help="Unix socket, instead of host and port."),
-    click.option("-L", "--url", metavar="URL", help="mqtt://[user[:password]@]host[:port]/topic, all in one."),
+    click.option(
+        "-L",
+        "--url",
+        metavar="URL",
+        help="mqtt://[user[:password]@]host[:port]/topic, mqtts://…, ws://host[:port]/path, wss://…, or unix:///path.",
+    ),
+    click.option(
+        "--websocket",
+        "websocket_path",
+        metavar="[PATH]",
+        is_flag=False,
+        flag_value="/mqtt",
+        help="MQTT in WebSocket, at PATH; without one at /mqtt. ws:// and wss:// imply it.",
+    ),
     click.option("-A", "--bind", "local_host", metavar="ADDRESS", help="Local address to connect from."),
     click.option("-i", "--id", "client_id", help="Client identifier; by default a random one."),
     click.option("-I", "--id-prefix", help="Client identifier: this and the process id."),
@@ -86,9 +104,10 @@ class Connection:
         self,
         *,
         host: str,
-        port: int,
+        port: int | None,
         unix_path: str | None,
         url: str | None,
+        websocket_path: str | None,
         local_host: str | None,
         client_id: str | None,
         id_prefix: str | None,
@@ -104,12 +123,34 @@ class Connection:
         will_retain: bool,
         debug: bool,
         quiet: bool,
+        is_tls: bool,
+        cafile: str | None,
+        certificate: str | None,
+        key: str | None,
+        insecure: bool,
         properties: dict[str, dict[int, Any]],
         needs_v5: bool = False,
     ) -> None:
-        self.host, self.port, self.url_topic = host, port, None
-        if url is not None:
-            self.host, self.port, username, password, self.url_topic = _split_url(url, username, password)
+        self.url_topic = None
+        if url is not None and url.startswith("unix://"):
+            unix_path = _unix_path(url)
+        elif url is not None:
+            is_tls = is_tls or url.startswith(("mqtts://", "wss://"))
+            host, port, username, password, rest = _split_url(url, username, password)
+            if url.startswith(("ws://", "wss://")):
+                port = port or (443 if is_tls else 80)
+                websocket_path = f"/{rest}" if rest else websocket_path or "/mqtt"
+            else:
+                self.url_topic = unquote(rest) or None
+        self.tls = client_context(is_tls=is_tls, cafile=cafile, certificate=certificate, key=key, insecure=insecure)
+        if websocket_path is not None:
+            if not websocket_path.startswith("/"):
+                raise click.UsageError("--websocket: a path begins with /")
+            if self.tls is not None:
+                self.tls.set_alpn_protocols(["http/1.1"])
+        self.websocket_path = websocket_path
+        self.host = host
+        self.port = port or (1883 if self.tls is None else 8883)
         self.unix_path = unix_path
         self.local_host = local_host
         self.is_debug = debug
@@ -157,6 +198,8 @@ class Connection:
             port=self.port,
             unix_path=self.unix_path,
             local_host=self.local_host,
+            tls=self.tls,
+            websocket_path=self.websocket_path,
             in_flight_maximum=in_flight_maximum,
         )
 
@@ -172,6 +215,7 @@ class Connection:
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `Connection` takes, all but `properties`."""
+    command = tls_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -247,15 +291,23 @@ def _session_expiry_s(given: str | None, *, is_kept: bool) -> int:
     return int(given)
 
 
+def _unix_path(url: str) -> str:
+    path = unquote(url.removeprefix("unix://"))
+    if not path.startswith("/"):
+        raise click.UsageError("-L: not like unix:///run/mqttcore.sock")
+    return path
+
+
 def _split_url(
     url: str, username: str | None, password: str | None
-) -> tuple[str, int, str | None, str | None, str | None]:
+) -> tuple[str, int | None, str | None, str | None, str]:
+    """Return host, port, user name, password, and what follows the host's slash as it is written."""
     parts = urlsplit(url)
     try:
-        port = parts.port or 1883
+        port = parts.port
     except ValueError as error:
         raise click.UsageError(f"-L: {error}") from error
-    if parts.scheme != "mqtt" or not parts.hostname:
+    if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
         raise click.UsageError("-L: not like mqtt://host/topic")
     if parts.username is not None:
         username = unquote(parts.username)
@@ -263,4 +315,4 @@ def _split_url(
         password = unquote(parts.password)
     # `#` and `?` are topic characters here, not a URL's fragment and query.
     after_host = url.split("://", 1)[1].partition("/")[2]
-    return parts.hostname, port, username, password, unquote(after_host) or None
+    return parts.hostname, port, username, password, after_host

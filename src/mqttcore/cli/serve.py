@@ -31,6 +31,7 @@ class _Source(msgspec.Struct, frozen=True):
     host: str | None
     port: int | None
     log_level: str | None
+    store: Path | None
 
     def read(self) -> Config:
         """Return the effective configuration; raises ConfigError."""
@@ -45,6 +46,9 @@ class _Source(msgspec.Struct, frozen=True):
             config = msgspec.structs.replace(config, listeners=[listener])
         if self.log_level is not None:
             config = msgspec.structs.replace(config, log_level=self.log_level)
+        if self.store is not None:
+            plugins = {**config.plugins, "sqlite": {**config.plugins.get("sqlite", {}), "path": str(self.store)}}
+            config = msgspec.structs.replace(config, plugins=plugins)
         return config
 
 
@@ -52,15 +56,21 @@ class _Source(msgspec.Struct, frozen=True):
 @click.option("--config", "path", type=click.Path(path_type=Path), metavar="FILE", help="Configuration, TOML.")
 @click.option("--host", help="Address to listen on, instead of the configured listener's.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 lets the system choose.")
+@click.option(
+    "--store",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep sessions and messages in FILE: the path of [plugins.sqlite].",
+)
 @click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="Least severe records that are logged.")
-def serve(path: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
+def serve(path: Path | None, host: str | None, port: int | None, log_level: str | None, store: Path | None) -> None:
     """Run a broker until SIGTERM or SIGINT; SIGHUP rereads the configuration.
 
     Without options: on 127.0.0.1, port 1883, in memory, for anonymous clients. Prints one line per listener on standard
     output when it listens; logs go to standard error. Exit codes: 0 stopped, 1 could not run, 2 wrong configuration or
     usage.
     """
-    source = _Source(path, host, port, log_level)
+    source = _Source(path, host, port, log_level, store)
     try:
         config = source.read()
         loop_factory = _loop_factory(config.loop)
@@ -178,8 +188,9 @@ def _tune_garbage_collection() -> None:
 
 
 def _announce(broker: Broker, config: Config) -> None:
-    protocols = {listener.name: listener.protocol for listener in config.listeners}
+    protocols = {one.name: one.protocol + (" over TLS" if one.tls else "") for one in config.listeners}
     for name, host, port in broker.addresses:
         shown = f"[{host}]" if ":" in host else host
+        place = shown if host.startswith("/") else f"{shown}:{port}"
         # click.echo flushes: whoever waits for this line gets it through a pipe, too.
-        click.echo(f"mqttcore {__version__} listening on {shown}:{port} ({protocols[name]})")
+        click.echo(f"mqttcore {__version__} listening on {place} ({protocols[name]})")

@@ -11,7 +11,7 @@ cdef class ClientView:
     cdef readonly object address      # (host, port), a path, or None
     cdef readonly str listener        # the listener's name, or None
     cdef readonly object tls          # what the listener knows of the TLS connection, or None
-    cdef readonly int protocol_version
+    cdef readonly int protocol_version            # 0: there is no connection
     cdef readonly bint clean_start
     cdef readonly object identity     # mqttcore.Identity, or None: anonymous, or not authenticated yet
     cdef readonly dict attributes     # for plugins, for as long as the connection lasts

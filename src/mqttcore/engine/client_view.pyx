@@ -22,15 +22,14 @@ cdef class ClientView:
         self.connection = connection
         self.connection_id = connection.core.new_connection_id()
         self.client_id = connection.client_id or ""
-        if connection.connect is not None:
-            self.user_name = connection.connect.user_name
-        elif connection.session is not None:
-            self.user_name = connection.session.user_name
         if connection.session is not None:
+            self.user_name = connection.session.user_name
             self.identity = connection.session.identity
+        elif connection.connect is not None:
+            self.user_name = connection.connect.user_name
         self.address = connection.address()
         self.listener = getattr(connection.listener, "name", None)
-        self.tls = connection.tls()
+        self.tls = (<object>connection).tls           # a driver's property
         self.protocol_version = connection.version
         self.clean_start = connection.clean_start
         self.attributes = {}

@@ -1,9 +1,9 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 from mqttcore.codec.codes cimport (
     PROP_REASON_STRING,
@@ -21,7 +21,9 @@ from mqttcore.codec.codes cimport (
     PT_PUBREL,
     PT_SUBSCRIBE,
     PT_UNSUBSCRIBE,
+    RC_IMPLEMENTATION_SPECIFIC_ERROR,
     RC_KEEP_ALIVE_TIMEOUT,
+    RC_MESSAGE_RATE_TOO_HIGH,
     RC_NO_MATCHING_SUBSCRIBERS,
     RC_NOT_AUTHORIZED,
     RC_PACKET_IDENTIFIER_NOT_FOUND,
@@ -40,11 +42,17 @@ from mqttcore.codec.packets cimport decode_body
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
-from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
+from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, DROP_QUOTA, Core
+from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REFUSED, EVENT_CONNECTION_CLOSED, EVENT_MESSAGE_DROPPED
+from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
+from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
+from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport pub_done, pub_t
-from mqttcore.engine.outbuf cimport out_reserve, out_take, out_wrote
+from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
+from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
+from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
-from mqttcore.engine.topics cimport route_t
+from mqttcore.engine.topics cimport OPT_QOS, route_t
 
 import logging
 
@@ -54,6 +62,7 @@ from mqttcore.errors import MalformedPacket, PacketTooLarge, ProtocolError
 log = logging.getLogger("mqttcore.connection")
 
 cdef enum:
+    HOOKS_OF_PUBLISH = HOOK_AUTHORIZE_PUBLISH | HOOK_TRANSFORM_PUBLISH
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
@@ -61,6 +70,14 @@ cdef enum:
 cdef void on_timer(void* owner, int64_t now_ms) noexcept:
     cdef Connection connection = <Connection>owner        # its last other reference may go meanwhile
     connection.look_at_clock(now_ms)
+
+
+cdef void on_rate_timer(void* owner, int64_t now_ms) noexcept:
+    cdef Connection connection = <Connection>owner
+    try:
+        connection.resume(PAUSE_RATE)
+    except Exception:
+        log.exception("client %s: going on after a pause", connection.client_id)
 
 
 cdef int refusal_code(uint8_t packet_type, object reason_code) except -1:
@@ -102,9 +119,12 @@ cdef class Connection(Outlet):
             self.state = STATE_CLOSED
             timer_disarm(&self.core.wheel, &self.timer)
             self.core.counters.connections -= 1
+            if self.rates != NULL:
+                timer_disarm(&self.core.wheel, &self.rates.timer)
 
     def __dealloc__(self):
         free(self.rest)
+        free(self.rates)
         self.free_aliases()
 
     # --- Python face ----------------------------------------------------------------------------------------------
@@ -117,10 +137,13 @@ cdef class Connection(Outlet):
 
     def take_output(self) -> bytes:
         """Return what is to be written and forget it; for drivers without C access, and tests."""
-        cdef bytes taken = out_take(&self.out)
+        cdef bytes taken
+        if self.cork:
+            return b""
+        taken = out_take(&self.out)
         if self.session is not None and self.session.has_backlog():
             self.session.pump()           # there is room again
-            while not self.out.pending and self.session.has_paused():
+            while not self.out.pending and self.session is not None and self.session.has_paused():
                 self.session.pump()
         return taken
 
@@ -145,7 +168,13 @@ cdef class Connection(Outlet):
         self.core.counters.connects_refused += 1
         self.send_refusal(reason_code, reason if self.wants_problem_information else None)
         self.close_reason = reason_code
+        self.note_refusal(reason_code, reason)
         self.end(False)
+
+    cdef int note_refusal(self, uint8_t reason_code, str reason) except -1:
+        if self.core.events.mask & EVENT_CONNECT_REFUSED:
+            self.core.events.refused(self.core.wall_ms(), self.core.view_of(self), reason_code, reason)
+        return 0
 
     @property
     def is_closed(self) -> bool:
@@ -159,9 +188,6 @@ cdef class Connection(Outlet):
 
     cdef object address(self):
         return self.given_peer
-
-    cdef object tls(self):
-        return None
 
     @property
     def tls(self) -> object:
@@ -259,6 +285,7 @@ cdef class Connection(Outlet):
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t total
         cdef uint32_t remaining
+        cdef Py_ssize_t maximum
         cdef int n
         while size - at >= 2 and self.state != STATE_CLOSED and not self.is_paused:
             if data[at + 1] < 0x80:
@@ -274,12 +301,13 @@ cdef class Connection(Outlet):
                     self.fail_with(MalformedPacket(0x81, "MQTT-1.5.5-1", "Remaining Length is not a minimal Variable Byte Integer"))
                     break
             total = 1 + n + <Py_ssize_t>remaining
-            if total > self.core.limits.maximum_packet_size_bytes or total > self.packet_maximum:
+            maximum = min(self.core.limits.maximum_packet_size_bytes, self.packet_maximum)
+            if self.state < STATE_CONNECTED:
+                maximum = min(maximum, self.core.limits.connect_packet_bytes_maximum)     # for who nobody knows yet
+            if total > maximum:
                 # [MQTT-3.2.2-15]; said before any of the body is kept.
                 self.fail_with(PacketTooLarge(
-                    RC_PACKET_TOO_LARGE, "MQTT-3.2.2-15",
-                    f"packet of {total} bytes, maximum is "
-                    f"{min(self.core.limits.maximum_packet_size_bytes, self.packet_maximum)}",
+                    RC_PACKET_TOO_LARGE, "MQTT-3.2.2-15", f"packet of {total} bytes, maximum is {maximum}",
                 ))
                 break
             if self.state == STATE_NEW and data[at] != PT_CONNECT << 4:
@@ -349,6 +377,7 @@ cdef class Connection(Outlet):
                 self.maximum_packet_size = error.maximum_packet_size
             self.send_refusal(error.reason_code, error.text)
         self.close_reason = error.reason_code
+        self.note_refusal(error.reason_code, error.text)
         return self.end(False)
 
     cdef int connected(self, Session session, uint16_t keep_alive_s) except -1:
@@ -361,10 +390,17 @@ cdef class Connection(Outlet):
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + <int64_t>keep_alive_s * 1500)
         else:
             timer_disarm(&self.core.wheel, &self.timer)
-        if self.is_paused:
-            self.set_paused(False)
         return 0
 
+    cdef int pause(self, uint8_t reason) except -1:
+        self.pauses |= reason
+        return self.set_paused(True)
+
+    cdef int resume(self, uint8_t reason) except -1:
+        if not self.pauses & reason:
+            return 0
+        self.pauses &= <uint8_t>~reason
+        return self.set_paused(self.pauses != 0)
     cdef int set_deadline(self, int64_t ms) except -1:
         if self.state == STATE_NEW:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
@@ -430,11 +466,14 @@ cdef class Connection(Outlet):
         cdef uint8_t* props
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
-        cdef bint is_taken = False            # by a topic handler
+        cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
+        cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
+        if self.rates != NULL and self.is_too_fast(size):
+            return 0
         if view.qos > core.limits.maximum_qos:
             return self.fail_with(ProtocolError(RC_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11", f"QoS {view.qos} is not supported"))
         if view.retain and not core.limits.retain_available:
@@ -442,8 +481,10 @@ cdef class Connection(Outlet):
         if view.topic_alias and not self.resolve_alias(&view):
             return 0
         if view.qos == 2:
-            if not session.begin_receive(view.packet_id):
-                return self.send_ack(PT_PUBREC << 4, view.packet_id, RC_SUCCESS)      # [MQTT-4.3.3-10]
+            if not session.begin_receive(view.packet_id):                             # [MQTT-4.3.3-10]
+                if session.is_received_unsafe(view.packet_id):
+                    return self.hold(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, None)
+                return self.acknowledge(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, mark)
             if (
                 self.version == 5 and core.limits.enforce_receive_maximum
                 # what is left of earlier connections does not count, but is bounded, too
@@ -469,6 +510,10 @@ cdef class Connection(Outlet):
             is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
             if is_for_handlers_only and not core.topics.handlers:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
+            if session.rights is not None and not core.topics.handlers and not verdict_permits(
+                session.rights.judge(MAY_PUBLISH, view.topic, view.topic_size), view.qos, view.retain
+            ):
+                return self.refuse_publish(&view, RC_NOT_AUTHORIZED)      # before a route is made for it
             route = core.topics.route(view.topic, view.topic_size)
             if is_for_handlers_only and not route.handler_count:
                 return self.refuse_publish(&view, RC_NOT_AUTHORIZED)
@@ -499,22 +544,20 @@ cdef class Connection(Outlet):
             if pub.expiry_at > view.alias_at:
                 pub.expiry_at -= 3
         try:
-            if route.handler_count:
-                is_taken = core.handle(self, &pub, route, True, &reason_code)
-                if not is_taken:
-                    # (whether the client may publish there is asked here: after who authorises by itself)
-                    route = core.topics.route(pub.topic, pub.topic_size)
-                    is_taken = core.handle(self, &pub, route, False, &reason_code)
-                    if not is_taken:
-                        route = core.topics.route(pub.topic, pub.topic_size)
-                        if is_for_handlers_only:
-                            is_taken = True
-                            reason_code = RC_NOT_AUTHORIZED
+            if route.handler_count or session.rights is not None or core.hook_mask & HOOKS_OF_PUBLISH:
+                is_taken = self.examine(&pub, &route, is_for_handlers_only, &reason_code)
             if not is_taken:
-                targets = core.publish(&pub, route)
+                if core.is_refusing:
+                    reason_code = core.refusal(&pub, route)
+                if reason_code:
+                    is_taken = True
+                else:
+                    targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
         if is_taken and reason_code >= 0x80:
+            if core.is_refusing and (reason_code == RC_QUOTA_EXCEEDED or reason_code == RC_IMPLEMENTATION_SPECIFIC_ERROR):
+                return self.refuse_unkept(&view, reason_code) if self.state == STATE_CONNECTED else 0
             return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
         if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
             if is_taken:
@@ -525,18 +568,127 @@ cdef class Connection(Outlet):
                 reason_code = RC_QUOTA_EXCEEDED
                 if view.qos == 2 and self.version == 5:
                     session.on_pubrel(view.packet_id)
-            self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+            self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code, mark)
+        if core.journal is not None and core.journal.is_full() and core.journal.writes != mark:
+            self.pause_for_store()
         if core.congested != NULL:
             core.pause_publisher(self)
         return 0
 
+    cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1:
+        # What cannot be kept is not taken. 3.1.1 has no way to say so but to close without an acknowledgement.
+        if view.qos == 2:
+            self.session.on_pubrel(view.packet_id)
+        if self.version < 5:
+            return self.close_with(reason_code, True, None)
+        self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+        return 0
+
+    cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1:
+        # The order: handlers that authorise by themselves, rights, hooks, the other handlers. Each that is Python may close
+        # this connection, and change what routes lead to. After a handler *pub* stands on its own and goes on all the same;
+        # a hook that closes the connection ends it.
+        cdef Core core = self.core
+        cdef Rights rights = self.session.rights
+        cdef int refused
+        if route[0].early_count:
+            if core.handle(self, pub, route[0], 0, route[0].early_count, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if rights is not None and rights.has_rules and not verdict_permits(
+            rights.verdict(MAY_PUBLISH, pub.topic, pub.topic_size, route[0].hash), pub.qos, pub.retain
+        ):
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        if rights is not None and pub.payload_size > rights.payload_bytes_maximum:
+            if self.version == 5 and pub.qos:     # who can be told is
+                reason_code[0] = RC_QUOTA_EXCEEDED
+            else:
+                core.counters.dropped[DROP_QUOTA] += 1
+            return True
+        if core.hook_mask & HOOKS_OF_PUBLISH:
+            refused = core.authorize_publish(self, pub) if core.hook_mask & HOOK_AUTHORIZE_PUBLISH else 0
+            if refused == 0 and self.state == STATE_CONNECTED and core.hook_mask & HOOK_TRANSFORM_PUBLISH:
+                refused = core.transform_publish(self, pub)
+            if refused:
+                reason_code[0] = <uint8_t>refused
+            if refused or self.state != STATE_CONNECTED:
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if route[0].handler_count > route[0].early_count:
+            if core.handle(self, pub, route[0], route[0].early_count, route[0].handler_count, reason_code):
+                return True
+            route[0] = core.topics.route(pub.topic, pub.topic_size)
+        if is_for_handlers_only:
+            reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        return False
+
+    cdef bint is_too_fast(self, Py_ssize_t size) except -1:
+        cdef Core core = self.core
+        cdef int64_t wait_ms = rates_take(self.rates, size, core.now_ms)
+        cdef int64_t pressed_ms
+        if wait_ms == 0:
+            return False
+        pressed_ms = rates_pressed(self.rates, wait_ms, core.now_ms)
+        if core.limits.rate_excess_maximum_ms and pressed_ms >= core.limits.rate_excess_maximum_ms:
+            log.info("client %s: over its rate for %d ms", self.client_id, pressed_ms)
+            self.close_with(RC_MESSAGE_RATE_TOO_HIGH, True, "too many messages or bytes a second")
+            return True
+        core.counters.rate_limited += 1
+        self.pause(PAUSE_RATE)                # what has come is taken, what follows waits
+        timer_arm(&core.wheel, &self.rates.timer, core.now_ms + wait_ms)
+        return False
+
+    cdef int set_rates(self, double messages_per_s, double bytes_per_s) except -1:
+        if messages_per_s == 0 and bytes_per_s == 0:
+            if self.rates != NULL:
+                timer_disarm(&self.core.wheel, &self.rates.timer)
+                free(self.rates)
+                self.rates = NULL
+        elif self.rates == NULL:
+            self.rates = rates_new(messages_per_s, bytes_per_s, self.core.now_ms)
+            self.rates.timer.owner = <void*>self
+            self.rates.timer.fire = on_rate_timer
+        else:
+            rates_set(self.rates, messages_per_s, bytes_per_s, self.core.now_ms)
+            timer_disarm(&self.core.wheel, &self.rates.timer)
+        return self.resume(PAUSE_RATE)
+
+    cdef int check_changed(self, pub_t* pub) except -1:
+        # A topic that a plugin chose: as that of any PUBLISH.
+        cdef Session session = self.session
+        if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > self.core.limits.topic_bytes_maximum:
+            return RC_TOPIC_NAME_INVALID
+        if pub.topic_size >= 5 and pub.topic[:5] == b"$SYS/":
+            return RC_NOT_AUTHORIZED
+        if session.rights is not None and not verdict_permits(
+            session.rights.judge(MAY_PUBLISH, pub.topic, pub.topic_size), pub.qos, pub.retain
+        ):
+            return RC_NOT_AUTHORIZED
+        return 0
+
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1:
-        # Not delivered. 3.1.1 has no way to say so in an acknowledgement [v3 MQTT-3.3.5-2].
+        # Not delivered. 3.1.1 has no way to say so in an acknowledgement, nor has QoS 0 any: then the connection is closed,
+        # unless dropping without a word is what the operator wants [v3 MQTT-3.3.5-2].
+        # A message of QoS 0 that could not be handled (0x80 and others) is lost like any other.
+        cdef bint can_tell = self.version == 5 and view.qos > 0
+        cdef bint closes = not can_tell and self.core.limits.refused_publish_disconnects and (
+            reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
+        )
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
-        if view.qos == 2 and self.version == 5:
+        if self.core.events.mask & EVENT_MESSAGE_DROPPED:
+            self.core.events.count_drop(self.client_id, DROP_NOT_AUTHORIZED)
+        if view.qos == 2 and (can_tell or closes):
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
+        if closes:
+            log.info("client %s: refused to publish to %r: 0x%02X", self.client_id, view.topic[:view.topic_size], reason_code)
+            return self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, "refused to publish there")
         if view.qos:
-            self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
+            self.acknowledge(
+                (PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code,
+                self.core.journal.writes if self.core.journal is not None else 0,
+            )
         return 0
 
     cdef int resolve_alias(self, publish_view* view) except -1:
@@ -590,6 +742,7 @@ cdef class Connection(Outlet):
 
     cdef int on_ack(self, uint8_t packet_type, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
         cdef ack_view view
+        cdef uint64_t mark
         cdef int status = decode_ack(packet_type, first & 0x0F, body, size, self.version, &view)
         if status:
             return self.fail(status)
@@ -599,12 +752,88 @@ cdef class Connection(Outlet):
             self.session.on_pubrec(view.packet_id, view.reason_code)
         elif packet_type == PT_PUBREL:
             # An unknown id is answered, never punished (MQTT 5 §4.3.3).
-            self.send_ack(
+            mark = self.core.journal.writes if self.core.journal is not None else 0
+            self.acknowledge(
                 PT_PUBCOMP << 4, view.packet_id,
-                RC_SUCCESS if self.session.on_pubrel(view.packet_id) else RC_PACKET_IDENTIFIER_NOT_FOUND,
+                RC_SUCCESS if self.session.on_pubrel(view.packet_id) else RC_PACKET_IDENTIFIER_NOT_FOUND, mark,
             )
         else:
             self.session.on_pubcomp(view.packet_id)
+        return 0
+
+    cdef int acknowledge(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, uint64_t mark) except -1:
+        # At once, or when the store is as far. mark: Journal.writes before what is acknowledged was done.
+        cdef Journal journal = self.core.journal
+        if journal is None or (journal.writes == mark and self.holds.count == 0):
+            return self.send_ack(first, packet_id, reason_code)
+        return self.hold(first, packet_id, reason_code, None)
+
+    cdef int answer(self, bytes packet, uint64_t mark) except -1:
+        # The same for a SUBACK or UNSUBACK; no other acknowledgement has to leave before it.
+        if self.core.journal is None or self.core.journal.writes == mark:
+            return self.send_bytes(packet)
+        return self.hold(0, 0, 0, packet)
+
+    cdef int pause_for_store(self) except -1:
+        # Too much is not safe yet: it is not read until that is less.
+        if self.pauses & PAUSE_STORE or self.state != STATE_CONNECTED:
+            return 0
+        self.core.counters.publishers_paused += 1
+        self.core.journal.paused.append(self)
+        return self.pause(PAUSE_STORE)
+
+    cdef int release(self) except -1:
+        # Sends what waited for batches that are safe now.
+        cdef uint64_t safe = self.core.journal.safe
+        cdef held_t held
+        cdef bytes packet
+        if self.cork and self.cork <= safe:
+            self.cork = 0
+            self.mark_dirty()
+        while self.holds.count and holds_head(&self.holds).batch <= safe:
+            held = holds_pop(&self.holds)
+            if held.packet != NULL:
+                packet = <bytes>held.packet
+                Py_DECREF(packet)         # ours; the variable holds another
+                self.send_bytes(packet)
+            elif held.first >> 4 == PT_PUBLISH:
+                self.session.send_held(held.packet_id)
+            else:
+                self.send_ack(held.first, held.packet_id, held.reason_code)
+        if self.session is not None and self.session.has_acked:
+            self.session.pump()
+        return 0
+
+    cdef int refuse_held(self, uint8_t reason_code) except -1:
+        # The store failed: who waits for an acknowledgement hears so. What completes an exchange goes on waiting.
+        cdef holds_t held_before = self.holds
+        cdef held_t held
+        if self.cork:
+            out_clear(&self.out)
+            self.cork = 0
+            self.core.counters.connects_refused += 1
+            self.send_refusal(reason_code, "the store fails" if self.wants_problem_information else None)
+            self.close_reason = reason_code
+            return self.end(False)
+        memset(&self.holds, 0, sizeof(holds_t))
+        try:
+            while held_before.count:
+                held = holds_pop(&held_before)
+                if self.state == STATE_CLOSED:
+                    Py_XDECREF(held.packet)
+                elif held.packet != NULL or (self.version < 5 and PT_PUBACK <= held.first >> 4 <= PT_PUBREC):
+                    # The message has been taken and may be delivered yet, so its id stays: the client, which has not been
+                    # told that it was refused, will send it again.
+                    Py_XDECREF(held.packet)
+                    self.close_with(reason_code, True, "the store fails")
+                elif PT_PUBACK <= held.first >> 4 <= PT_PUBREC:
+                    if held.first >> 4 == PT_PUBREC and held.reason_code < 0x80:
+                        self.session.on_pubrel(held.packet_id)
+                    self.send_ack(held.first, held.packet_id, max(held.reason_code, reason_code))
+                else:
+                    holds_push(&self.holds, held.batch, None, held.first, held.packet_id, held.reason_code)
+        finally:
+            holds_clear(&held_before)
         return 0
 
     # --- everything else --------------------------------------------------------------------------------------------
@@ -643,24 +872,43 @@ cdef class Connection(Outlet):
         return self.core.continue_authentication(self, packet)
 
     cdef int on_subscribe(self, object packet) except -1:
-        cdef list codes = []
         cdef object subscription
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
-        cdef uint8_t options
         if not self.answer_fits(len(packet.subscriptions)):
             return 0
         if subid and not self.core.limits.subscription_identifier_available:
             return self.fail_with(ProtocolError(0xA1, "§3.2.2.3.12", "Subscription Identifiers are not supported"))
         for subscription in packet.subscriptions:
-            options = subscription.options
-            if options & 0x04 and subscription.topic_filter.startswith("$share/"):
+            if subscription.options & 0x04 and subscription.topic_filter.startswith("$share/"):
                 return self.fail_with(ProtocolError(
                     RC_PROTOCOL_ERROR, "MQTT-3.8.3-4", "No Local on a shared subscription"
                 ))
+        if self.session.rights is not None or self.core.hook_mask & HOOK_AUTHORIZE_SUBSCRIBE:
+            return self.core.begin_subscribe(self, packet)
+        return self.finish_subscribe(packet, None)
+
+    cdef int finish_subscribe(self, object packet, list decisions) except -1:
+        cdef list codes = []
+        cdef object subscription
+        cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
+        cdef uint8_t options
+        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
+        cdef int decided
+        cdef Py_ssize_t i = 0
+        for subscription in packet.subscriptions:
+            options = subscription.options
+            if decisions is not None:
+                decided = decisions[i]
+                i += 1
+                if decided > 2:
+                    codes.append(decided)
+                    continue
+                if decided < options & OPT_QOS:
+                    options = (options & ~<uint8_t>OPT_QOS) | <uint8_t>decided
             codes.append(self.core.subscribe(self.session, subscription.topic_filter.encode(), options, subid))
             if self.state != STATE_CONNECTED:
                 return 0
-        self.send_bytes(SubAck(packet.packet_id, codes).encode(self.version))         # [MQTT-3.8.4-1]
+        self.answer(SubAck(packet.packet_id, codes).encode(self.version), mark)       # [MQTT-3.8.4-1]
         self.session.has_acked = True         # retained messages follow the SUBACK
         return 0
 
@@ -675,11 +923,17 @@ cdef class Connection(Outlet):
 
     cdef int on_unsubscribe(self, object packet) except -1:
         cdef list codes = []
+        cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.topic_filters)):
             return 0
+        if self.session.number and self.core.journal is not None and self.core.journal.failure:
+            if self.version < 5:
+                return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
+            codes = [RC_IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.topic_filters)
+            return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(5))
         for topic_filter in packet.topic_filters:
             codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
-        return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(self.version))      # [MQTT-3.10.4-4]
+        return self.answer(UnsubAck(packet.packet_id, codes).encode(self.version), mark)    # [MQTT-3.10.4-4]
 
     cdef int on_disconnect(self, object packet) except -1:
         cdef object expiry = packet.properties.get(PROP_SESSION_EXPIRY_INTERVAL)
@@ -692,8 +946,10 @@ cdef class Connection(Outlet):
                 ))
             self.session.session_expiry_s = min(expiry, self.core.limits.session_expiry_maximum_s)
         self.session.is_clean = self.session.session_expiry_s == 0
+        if self.core.events.mask & EVENT_CLIENT_DISCONNECTED:
+            self.core.events.disconnected(self.core.wall_ms(), self.core.view_of(self), packet.reason_code)
         # [MQTT-3.14.4-3]: only reason 0x00 deletes the will.
-        return self.end(packet.reason_code != RC_SUCCESS)
+        return self.end(packet.reason_code != RC_SUCCESS, "disconnected by client")
 
     # --- bytes out --------------------------------------------------------------------------------------------------
 
@@ -716,7 +972,7 @@ cdef class Connection(Outlet):
             rounds += 1
             self.session.pump()
             if not self.out.pending:
-                if self.session.has_paused():
+                if self.session is not None and self.session.has_paused():
                     self.mark_dirty()
                 return 0              # the window is full: acknowledgements go on from here
         return 0
@@ -748,20 +1004,28 @@ cdef class Connection(Outlet):
             if PyBytes_GET_SIZE(packet) > self.maximum_packet_size:
                 packet = Disconnect(reason_code, {}).encode(5)
             self.send_bytes(packet)
-        return self.end(publish_will)
+        return self.end(publish_will, None, reason)
 
     cdef int lost(self) except -1:
-        return self.end(True)
+        return self.end(True, "connection lost" if self.was_reset else "closed by client")
 
-    cdef int end(self, bint publish_will) except -1:
+    cdef int end(self, bint publish_will, str reason=None, str detail=None) except -1:
         cdef Session session = self.session
         if self.state == STATE_CLOSED:
             return 0
+        if session is not None and self.core.events.mask & EVENT_CONNECTION_CLOSED:
+            self.core.events.closed(self.core.wall_ms(), self.core.view_of(self), self.close_reason, reason, detail)
         self.state = STATE_CLOSED
         self.session = None
         self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)
+        if self.rates != NULL:
+            timer_disarm(&self.core.wheel, &self.rates.timer)
         self.core.counters.connections -= 1
+        holds_clear(&self.holds)
+        if self.cork:
+            self.cork = 0
+            out_clear(&self.out)      # it never heard that it was accepted, so nothing of what follows
         self.free_aliases()
         self.drop_aliases()
         self.mark_dirty()             # what is pending is written, then the driver closes

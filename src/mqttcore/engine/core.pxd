@@ -5,7 +5,11 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mqttcore.engine.events cimport EventLog
+from mqttcore.engine.hooks cimport HookTable
+from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport birth_t, msg_t, pub_t
+from mqttcore.engine.permissions cimport Rulebook
 from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport wheel_t
@@ -23,6 +27,8 @@ cdef struct limits_t:
     int64_t queued_bytes_maximum
     int64_t queued_age_maximum_ms     # 0: none
     int64_t queued_total_bytes_maximum
+    uint32_t queued_resident_messages
+    int64_t queued_resident_bytes
     uint32_t output_high_water_bytes
     uint32_t topic_levels_maximum
     uint32_t topic_bytes_maximum
@@ -31,6 +37,10 @@ cdef struct limits_t:
     uint32_t connections_maximum
     uint32_t sessions_maximum
     uint32_t publisher_pause_ms
+    uint32_t connect_packet_bytes_maximum
+    int64_t rate_excess_maximum_ms    # 0: none
+    double messages_per_s             # 0: no bound
+    double bytes_per_s
     uint16_t receive_maximum
     uint16_t topic_alias_maximum
     uint16_t topic_alias_maximum_out
@@ -42,7 +52,19 @@ cdef struct limits_t:
     bint subscription_identifier_available
     bint shared_subscription_available
     bint queue_drop_newest
+    bint queue_refuse                 # a message for a full queue is refused to its publisher
     bint queue_qos0_offline
+    # config.Authorization
+    bint refused_publish_disconnects
+    bint refused_subscribe_disconnects
+    bint checks_at_delivery
+    uint8_t session_owner             # OWNER_*
+
+
+cdef enum:
+    OWNER_REFUSE = 0
+    OWNER_REPLACE = 1
+    OWNER_IGNORE = 2
 
 
 cdef enum:
@@ -50,12 +72,13 @@ cdef enum:
     DROP_SLOW_READER = 1      # QoS 0 to a connection that does not read
     DROP_EXPIRED = 2          # Message Expiry Interval or queued_age_maximum_s passed
     DROP_TOO_LARGE = 3        # over the receiver's Maximum Packet Size
-    DROP_NOT_AUTHORIZED = 4   # publishing refused
+    DROP_NOT_AUTHORIZED = 4   # publishing refused, or receiving
     DROP_SESSION_ENDED = 5    # still queued or in flight when the session ended
     DROP_TOTAL_FULL = 6       # the broker's total for queued messages was reached
-    DROP_QUOTA = 7            # a retained message over the retained limits
+    DROP_QUOTA = 7            # a retained message over the retained limits, a payload over the publisher's quota
     DROP_TAP_FULL = 8         # a tap's queue was at its limit
-    DROP_REASONS = 9
+    DROP_LOST = 9             # the store did not have it any more
+    DROP_REASONS = 10
 
 
 cdef struct counters_t:
@@ -78,6 +101,11 @@ cdef struct counters_t:
     uint64_t protocol_errors
     uint64_t takeovers
     uint64_t publishers_paused
+    uint64_t paged_out                # queued messages given up to the store
+    uint64_t paged_in
+    uint64_t rate_limited             # times a client was not read for being over its rate
+    uint64_t subscriptions_refused    # for want of permission
+    uint64_t subscriptions_ignored    # granted, but over a quota that lets them have no effect
     int64_t connections               # open, any state
     int64_t connections_peak
     int64_t online                    # sessions with a connection
@@ -96,20 +124,28 @@ cdef class Core:
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics
     cdef readonly RetainedTree retained
+    cdef readonly HookTable hooks
+    cdef readonly Rulebook rulebook
+    cdef uint32_t hook_mask           # of hooks
+    cdef readonly EventLog events
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
+    cdef Journal journal              # None: nothing is durable
+    cdef bint is_refusing             # refusal() has to be asked before a message is published
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
     cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
     cdef uint64_t ids_given
-    cdef PyObject* congested          # Session whose queue just ran full while online, borrowed; the publisher is paused for it
+    cdef PyObject* congested          # Session or Tap whose queue just ran full, borrowed; the publisher is paused for it
 
+    # Milliseconds since 1970 (UTC).
+    cdef int64_t wall_ms(self) noexcept
     # Delivers to a route and keeps a retained message; the number of targets.
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1
-    # Asks the handlers of the message's route, those that authorise by themselves or the others. 1: it was taken, with the
-    # reason code for its publisher, 0x80 and above refuse it; 0: go on, with the topic's route asked for anew.
-    # client: a Connection, or the ClientView of one that is gone. When Python ran, *pub* points into its kept form.
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    # Asks the handlers first to last - 1 of the message's route. 1: one took it, with the reason code for its publisher,
+    # 0x80 and above refuse it; 0: go on, with the topic's route asked for anew, as a handler may have changed it.
+    # client: a Connection, or the Session of one that is gone. When Python ran, *pub* points into its kept form.
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1
     # A CONNECT that passed the standard's checks: authenticate, then connected() or refused().
     cdef int admit(self, object connection, object packet) except -1
@@ -119,14 +155,32 @@ cdef class Core:
     cdef int open_session(self, object connection, object packet) except -1
     # The connection is gone; clean: by DISCONNECT without will.
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1
+    # Asks the hook: 0, or the reason code to refuse with. The client may be gone afterwards, and routes with it.
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1
+    # Asks the hook, and gives *pub* what it wants different: 0, or the reason code to refuse with.
+    cdef int transform_publish(self, object connection, pub_t* pub) except -1
+    # Asks the hook whether a message may go to a session that is connected.
+    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1
+    # Begins to decide a SUBSCRIBE: it is answered now, or by answer_subscribe().
+    cdef int begin_subscribe(self, object connection, object packet) except -1
     # 32 hexadecimal digits: eight random bytes of this engine, and a count.
     cdef str new_connection_id(self)
+    # The ClientView of a connection, or of the client whose Session it is, its connection being gone.
+    cdef object view_of(self, object client)
     # The connection that has a ClientView is closed.
     cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.
     cdef int end_session(self, object session) except -1
     # Gives messages that a leaving member of a shared subscription did not complete to another member.
     cdef int redistribute(self, msg_t* m, object group, object leaving) except -1
+    # Why a message must not be taken now, as a reason code of PUBACK; 0: it may. For the store, or a full queue.
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept
+    # Drops the oldest message that waits in any queue, to make room; False: none waits.
+    cdef bint drop_oldest(self) except -1
+    # A session's queues were empty, and are not now.
+    cdef int queue_began(self, object session) except -1
+    # Goes on emptying this queue of an ended session, in slices; takes over what it points to.
+    cdef int bury_queue(self, void* queue) except -1
     # Publishes a will or a broker message by its topic.
     cdef int publish_message(self, msg_t* m, void* origin) except -1
     # Subscribes a session to one filter; the SUBACK reason code. options: the SUBSCRIBE options byte, subid 0: none.

@@ -9,8 +9,14 @@ cdef class Core:
     cdef Py_ssize_t publish(self, pub_t* pub, route_t* route) except -1:
         raise NotImplementedError
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
+        raise NotImplementedError
+
+    cdef int64_t wall_ms(self) noexcept:
+        return self.now_ms + self.birth.wall_offset_ms
+
+    cdef object view_of(self, object client):
         raise NotImplementedError
 
     cdef int admit(self, object connection, object packet) except -1:
@@ -23,6 +29,18 @@ cdef class Core:
         raise NotImplementedError
 
     cdef int connection_ended(self, object connection, object session, bint publish_will) except -1:
+        raise NotImplementedError
+
+    cdef int authorize_publish(self, object connection, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef int transform_publish(self, object connection, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1:
+        raise NotImplementedError
+
+    cdef int begin_subscribe(self, object connection, object packet) except -1:
         raise NotImplementedError
 
     cdef str new_connection_id(self):
@@ -48,6 +66,18 @@ cdef class Core:
         raise NotImplementedError
 
     cdef int pause_publisher(self, object connection) except -1:
+        raise NotImplementedError
+
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept:
+        return 0
+
+    cdef bint drop_oldest(self) except -1:
+        raise NotImplementedError
+
+    cdef int queue_began(self, object session) except -1:
+        raise NotImplementedError
+
+    cdef int bury_queue(self, void* queue) except -1:
         raise NotImplementedError
 
     cdef uint8_t* scratch(self, Py_ssize_t size) except NULL:

@@ -2,23 +2,27 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.connection cimport Connection
-from mqttcore.engine.core cimport Core
 from mqttcore.engine.hooks cimport HookTable
 from mqttcore.engine.message cimport msg_t, pub_t
+from mqttcore.engine.queue cimport queue_t
 from mqttcore.engine.session cimport Session
-from mqttcore.engine.topics cimport Subscriber, recipients_t
+from mqttcore.engine.topics cimport Subscriber, recipients_t, route_t, target_t
 
 
-cdef class Engine(Core):
+# What a session left that held too much to let go at once.
+cdef class Remains:
+    cdef queue_t queue
+
+
+cdef class Engine(Authorizer):
     cdef readonly object limits_source    # the config.Limits it was made from
-    cdef readonly HookTable hooks
     cdef dict clients                     # client_id -> Session
     cdef dict taps                        # id(subscriber) -> (filter, subscriber): subscribers that are no sessions
     cdef dict handlers                    # Handler -> filter
     cdef list graveyard                   # subscribers that left while a delivery was under way: routes borrow them
-    cdef list held_publishers             # (Connection, Session, due_ms, acked then): read again when there is room
-    cdef readonly bint sys_for_anonymous
+    cdef list held_publishers             # (Connection, Session or Tap, due_ms, acked then): read again when there is room
     cdef readonly bint is_overloaded      # new clients are refused, see set_overloaded()
     cdef readonly bint is_closed          # close() was called
     cdef bint is_retained_full            # the last retained message was refused for a limit
@@ -29,18 +33,25 @@ cdef class Engine(Core):
     cdef bytes connack_new                # whole packets, when nothing else is to be said
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
-
-    cdef int64_t wall_offset_ms           # of the wall clock before the engine's
+    cdef object on_journal                # called when there is something to do for the store, or None
+    cdef list ranking                     # heap of (since_ms, number, Session): whose oldest message is the oldest; None: not needed yet
+    cdef uint64_t ranked                  # numbers given out there: no two sessions compare equal
+    cdef list remains                     # Remains: queues of ended sessions that are still being emptied
 
     cdef int flush_dirty(self) except -1
     cdef int turn(self, int64_t now_ms) except -1
-    cdef int wake(self) except -1
+    # Empties queues of ended sessions: at most *budget* entries.
+    cdef int empty_remains(self, int budget) except -1
+    cdef bint journal_fails(self) noexcept
+    cdef uint8_t refusal_of(self, pub_t* pub, target_t* targets, uint32_t count) noexcept
+    cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept
+    cdef int raise_refusal(self, uint8_t reason_code) except -1
     cdef void bury(self, object subscriber) noexcept
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1
+    cdef int publish_will(self, Session session) except -1
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
-    cdef object view_of(self, object client)
-    cdef int publish_will(self, Session session) except -1
+    cdef Session make_session(self, str client_id)
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,

@@ -1,5 +1,6 @@
 """The engine: client table, publish path, delivery, wills, takeover, expiry."""
 
+cimport cython
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
@@ -10,8 +11,6 @@ from mqttcore.codec.codes cimport (
     PROP_AUTHENTICATION_METHOD,
     PROP_MAXIMUM_PACKET_SIZE,
     PROP_MAXIMUM_QOS,
-    PROP_MESSAGE_EXPIRY_INTERVAL,
-    PROP_PAYLOAD_FORMAT_INDICATOR,
     PROP_RECEIVE_MAXIMUM,
     PROP_REQUEST_PROBLEM_INFORMATION,
     PROP_REQUEST_RESPONSE_INFORMATION,
@@ -46,19 +45,36 @@ from mqttcore.codec.codes cimport (
     RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
 )
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name
-from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
+from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.client_view cimport ClientView
-from mqttcore.engine.connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_EXPIRED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED
+from mqttcore.engine.compose cimport make_message
+from mqttcore.engine.connection cimport (
+    PACKET_MAXIMUM, PAUSE_ADMITTING, PAUSE_CONGESTED, STATE_ADMITTING, STATE_CONNECTED, Connection,
+)
+from mqttcore.engine.core cimport (
+    DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_REASONS, DROP_SESSION_ENDED, DROP_TOTAL_FULL, OWNER_IGNORE,
+    OWNER_REFUSE,
+)
+from mqttcore.engine.events cimport (
+    EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED, EVENT_SESSION_ENDED, EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED, EventLog,
+    drop_names,
+)
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
-from mqttcore.engine.message cimport Message, birth_t, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t
+from mqttcore.engine.message cimport (
+    Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
+)
 from mqttcore.engine.outlet cimport Outlet
+from mqttcore.engine.permissions cimport Rights, Rulebook
+from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
-from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
-from mqttcore.engine.subscriber cimport recipients_ref, recipients_unref, subids_add, subids_unref, target_init
+from mqttcore.engine.recipients cimport STORES_AS_SENDER, ClientChanges, recipients_find, recipients_stand
+from mqttcore.engine.subscriber cimport (
+    KIND_SESSION, KIND_TAP, recipients_ref, recipients_unref, subids_add, subids_unref, target_init,
+)
+from mqttcore.engine.tap cimport Tap
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport (
     OPT_NO_LOCAL,
@@ -74,12 +90,15 @@ from mqttcore.engine.topics cimport (
     target_t,
 )
 
+import heapq
 import logging
 import secrets
 
 from mqttcore.codec import Auth, ConnAck
+from mqttcore.config import Authorization
 from mqttcore.engine.handler import REFUSED
-from mqttcore.errors import ProtocolError, QuotaExceeded
+from mqttcore.engine.hooks import PENDING
+from mqttcore.errors import ProtocolError, QuotaExceeded, StoreError
 from mqttcore.handlers import Consumed
 from mqttcore.identity import Challenge, Identity, Refusal
 
@@ -88,11 +107,9 @@ log = logging.getLogger("mqttcore.engine")
 cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
+    REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
-
-
-PENDING = object()
 
 
 cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
@@ -103,23 +120,35 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
         log.exception("session %s: clock", session.client_id)
 
 
-cdef class Engine(Core):
+@cython.final
+cdef class Remains:
+    """The queue of a session that ended."""
+
+    def __dealloc__(self):
+        queue_clear(&self.queue)
+
+
+cdef class Engine(Authorizer):
     """State of one broker.
 
     limits: a config.Limits. hooks: a HookTable or None. sys_for_anonymous: whether clients that nobody authenticated may
-    subscribe to `$SYS/`. node, epoch: 32 bits each; they name this process and this start of it in message ids. The
-    driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds connections, and calls `flush` when it
-    has fed what it had.
+    subscribe to `$SYS/`. authorization: a config.Authorization. node, epoch: 32 bits each; they name this process and this
+    start of it in message ids. The driver sets `now_ms` (monotonic milliseconds, above 0) through `advance`, feeds
+    connections, and calls `flush` when it has fed what it had.
     """
 
     def __init__(
         self, limits: object, hooks: HookTable | None = None, *, now_ms: int = 1, sys_for_anonymous: bool = False,
-        node: int = 0, epoch: int = 0
+        authorization: object = None, node: int = 0, epoch: int = 0,
     ) -> None:
         self.sys_for_anonymous = sys_for_anonymous
+        self.read_authorization(authorization if authorization is not None else Authorization())
+        self.rulebook = Rulebook(limits.verdicts_cached_maximum)
         self.limits_source = limits
         self.hooks = hooks if hooks is not None else HookTable()
+        self.hook_mask = self.hooks.mask
         self.now_ms = now_ms
+        self.birth.now_ms = &self.now_ms
         self.birth.node_epoch = <uint64_t>(node & 0xFFFFFFFF) << 32 | <uint64_t>(epoch & 0xFFFFFFFF)
         wheel_init(&self.wheel, now_ms)
         self.read_limits(limits)
@@ -135,11 +164,13 @@ cdef class Engine(Core):
         )
         self.id_prefix = secrets.token_hex(8)
         self.clients = {}
+        self.events = EventLog()
         self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
         self.handlers = {}
         self.graveyard = []
         self.held_publishers = []
+        self.remains = []
 
     def __del__(self):
         # Engine, sessions and connections refer to each other: when the collector ends them, it chooses the order.
@@ -164,6 +195,8 @@ cdef class Engine(Core):
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
         self.limits.queued_age_maximum_ms = <int64_t>limits.queued_age_maximum_s * 1000
         self.limits.queued_total_bytes_maximum = limits.queued_total_bytes_maximum
+        self.limits.queued_resident_messages = limits.queued_resident_messages
+        self.limits.queued_resident_bytes = limits.queued_resident_bytes
         self.limits.output_high_water_bytes = limits.output_high_water_bytes
         self.limits.topic_levels_maximum = limits.topic_levels_maximum
         self.limits.topic_bytes_maximum = limits.topic_bytes_maximum
@@ -172,6 +205,10 @@ cdef class Engine(Core):
         self.limits.connections_maximum = limits.connections_maximum
         self.limits.sessions_maximum = limits.sessions_maximum
         self.limits.publisher_pause_ms = limits.publisher_pause_ms
+        self.limits.connect_packet_bytes_maximum = limits.connect_packet_bytes_maximum
+        self.limits.messages_per_s = limits.messages_per_s
+        self.limits.bytes_per_s = limits.bytes_per_s
+        self.limits.rate_excess_maximum_ms = int(limits.rate_excess_maximum_s * 1000)
         self.limits.receive_maximum = limits.receive_maximum
         self.limits.topic_alias_maximum = limits.topic_alias_maximum
         self.limits.topic_alias_maximum_out = min(limits.topic_alias_maximum_out, 0x7FFF)
@@ -182,7 +219,9 @@ cdef class Engine(Core):
         self.limits.wildcard_subscription_available = limits.wildcard_subscription_available
         self.limits.subscription_identifier_available = limits.subscription_identifier_available
         self.limits.shared_subscription_available = limits.shared_subscription_available
-        self.limits.queue_drop_newest = limits.queue_drop == "newest"
+        self.limits.queue_drop_newest = limits.queue_drop != "oldest"
+        self.limits.queue_refuse = limits.queue_drop == "refuse"
+        self.is_refusing = self.limits.queue_refuse or (self.journal is not None and self.journal.failure)
         self.limits.queue_qos0_offline = limits.queue_qos0_offline
         self.connack_properties = self.standing_properties(limits)
         self.connack_new = ConnAck(False, 0, self.connack_properties).encode(5)
@@ -220,10 +259,14 @@ cdef class Engine(Core):
         """Have *callback* called when output appears outside a driver's turn (by publish(), timers, disconnect())."""
         self.on_wake = callback
 
+    @property
+    def wall_clock_ms(self) -> int:
+        """Milliseconds since 1970 (UTC), at `clock_ms`."""
+        return self.wall_ms()
+
     def set_wall_clock(self, wall_ms: int) -> None:
         """Say what time it is, in milliseconds since 1970 (UTC), at `clock_ms`; from there on it goes with that clock."""
-        self.wall_offset_ms = wall_ms - self.now_ms
-        self.birth.wall_ms = wall_ms
+        self.birth.wall_offset_ms = wall_ms - self.now_ms
 
     def advance(self, now_ms: int) -> None:
         """Set the clock and do what became due: keep-alive, wills, expiry, held publishers."""
@@ -231,10 +274,11 @@ cdef class Engine(Core):
 
     cdef int turn(self, int64_t now_ms) except -1:
         self.now_ms = now_ms
-        self.birth.wall_ms = now_ms + self.wall_offset_ms
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
+        if self.remains:
+            self.empty_remains(REMAINS_BUDGET)
         return 0
 
     def sweep(self) -> int:
@@ -262,6 +306,8 @@ cdef class Engine(Core):
                 log.exception("writing to %s", outlet)
         if self.graveyard and not self.delivering:
             self.graveyard.clear()
+        if self.journal is not None and self.journal.has_work() and self.on_journal is not None:
+            self.on_journal()
         return 0
 
     @property
@@ -270,7 +316,7 @@ cdef class Engine(Core):
         return self.dirty != NULL
 
     cdef int wake(self) except -1:
-        if self.on_wake is not None and self.dirty != NULL:
+        if self.on_wake is not None and (self.dirty != NULL or self.journal is not None and self.journal.has_work()):
             self.on_wake()
         return 0
 
@@ -313,6 +359,7 @@ cdef class Engine(Core):
 
     cdef bint keep_retained(self, pub_t* pub) except -1:
         cdef msg_t* m
+        cdef stored_t* stored
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
@@ -328,7 +375,116 @@ cdef class Engine(Core):
                 self.retained.remove(pub.topic, pub.topic_size)   # [v3 MQTT-3.3.1-7]: nobody is told, so none stays
             return False
         self.is_retained_full = False
+        if self.journal is not None and self.journal.keeps_retained and not (pub.topic_size > 4 and pub.topic[:5] == b"$SYS/"):
+            stored = stored_ref(self.journal.store(m))
+            self.journal.put_retained(stored)
         return True
+
+    # --- what cannot be taken ---------------------------------------------------------------------------------------
+
+    cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept:
+        cdef uint32_t i
+        cdef ShareGroup group
+        cdef Py_ssize_t k
+        cdef uint8_t reason_code
+        if pub.qos == 0:
+            return 0
+        if self.journal is not None and self.journal.failure and pub.retain and self.journal.keeps_retained:
+            return self.journal.failure
+        reason_code = self.refusal_of(pub, route.targets, route.count)
+        for i in range(route.group_count):
+            if reason_code:
+                return reason_code
+            group = <ShareGroup>route.groups[i]
+            for k in range(group.count):
+                reason_code = self.refusal_of(pub, &group.members[k].target, 1)
+                if not reason_code:
+                    break                     # one that would take it is enough
+        return reason_code
+
+    cdef uint8_t refusal_of(self, pub_t* pub, target_t* targets, uint32_t count) noexcept:
+        # Why one of these would not take a message of QoS 1 or 2: the store cannot keep it, or a queue has no room.
+        cdef uint32_t i
+        cdef Session session
+        cdef bint has_failed = self.journal is not None and self.journal.failure
+        if pub.qos == 0:
+            return 0
+        if has_failed and pub.qos == 2 and pub.origin != NULL and (<Session>pub.origin).number:
+            return self.journal.failure
+        for i in range(count):
+            if targets[i].qos == 0 or (<Subscriber>targets[i].subscriber).kind != KIND_SESSION:
+                continue
+            session = <Session>targets[i].subscriber
+            if has_failed and session.number:
+                return self.journal.failure
+            if self.limits.queue_refuse and self.is_refused_by(session, pub):
+                return RC_QUOTA_EXCEEDED
+        return 0
+
+    cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept:
+        # Whether the message would be queued where there is no room for it.
+        if session.link is not None and session.queue.count == 0 and session.has_window():
+            return False
+        return session.is_over_limit(<int64_t>pub.topic_size + pub.props_size + pub.payload_size)
+
+    cdef bint drop_oldest(self) except -1:
+        # A heap of the sessions by their oldest message, made when it is first needed. A session's place may be too good,
+        # never too bad: what it waits with only gets younger. So the best place is looked at, and corrected if need be.
+        cdef Session session
+        cdef int64_t since_ms
+        if self.ranking is None:
+            self.ranking = []
+            for session in self.clients.values():
+                if session.queue.count or session.queue_qos0.count:
+                    self.queue_began(session)
+        while self.ranking:
+            since_ms, number, session = self.ranking[0]
+            if session.queue.count == 0 and session.queue_qos0.count == 0:
+                heapq.heappop(self.ranking)
+                session.is_ranked = False
+            elif session.oldest_ms() > since_ms:
+                heapq.heapreplace(self.ranking, (session.oldest_ms(), number, session))
+            else:
+                session.drop_head(DROP_TOTAL_FULL)
+                return True
+        return False
+
+    cdef int queue_began(self, object began) except -1:
+        cdef Session session = <Session>began
+        if self.ranking is not None:
+            self.ranked += 1
+            session.is_ranked = True
+            heapq.heappush(self.ranking, (session.oldest_ms(), self.ranked, session))
+        return 0
+
+    cdef int bury_queue(self, void* queue) except -1:
+        cdef Remains remains = Remains.__new__(Remains)
+        self.remains.append(remains)
+        remains.queue = (<queue_t*>queue)[0]
+        memset(queue, 0, sizeof(queue_t))
+        return 0
+
+    cdef int empty_remains(self, int budget) except -1:
+        cdef Remains remains
+        cdef int64_t before_bytes
+        while self.remains and budget > 0:
+            remains = <Remains>self.remains[0]
+            while remains.queue.count and budget > 0:
+                budget -= 1
+                entry = queue_head(&remains.queue)
+                if entry.group != NULL and entry.message != NULL:
+                    self.redistribute(entry.message, <object>entry.group, None)
+                else:
+                    self.counters.dropped[DROP_SESSION_ENDED] += 1
+                if entry.key and self.journal is not None:
+                    self.journal.forget(entry.key, entry.stored)
+                before_bytes = remains.queue.bytes
+                queue_pop(&remains.queue)
+                self.counters.queued -= 1
+                self.counters.queued_bytes -= before_bytes - remains.queue.bytes
+            if remains.queue.count == 0:
+                self.remains.pop(0)
+        return 0
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:
         cdef pub_t pub
@@ -345,14 +501,19 @@ cdef class Engine(Core):
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
         route = self.topics.route(m.data, m.topic_size)
         try:
-            if route.handler_count and origin != NULL:
-                client = self.view_of(<Session>origin)
-                if self.handle(client, &pub, route, True, &ignored):
+            if origin != NULL:
+                client = <Session>origin
+                if route.early_count and self.handle(client, &pub, route, 0, route.early_count, &ignored):
+                    return 0
+                # Its rights may have been replaced since the CONNECT.
+                if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
+                    self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
-                if self.handle(client, &pub, route, False, &ignored):
-                    return 0
-                route = self.topics.route(m.data, m.topic_size)
+                if route.handler_count > route.early_count:
+                    if self.handle(client, &pub, route, route.early_count, route.handler_count, &ignored):
+                        return 0
+                    route = self.topics.route(m.data, m.topic_size)
             self.publish(&pub, route)
         finally:
             pub_done(&pub)
@@ -361,50 +522,90 @@ cdef class Engine(Core):
 
     # --- topic handlers ---------------------------------------------------------------------------------------------
 
-    cdef bint handle(self, object client, pub_t* pub, route_t* route, bint authorize_themselves,
+    cdef bint handle(self, object client, pub_t* pub, route_t* route, uint32_t first, uint32_t last,
                      uint8_t* reason_code) except -1:
         cdef uint32_t i
         cdef Handler handler
         cdef recipients_t* recipients
         cdef object answer
+        if route.recipients != NULL and route.recipients_at == first and recipients_stand(
+            route.recipients, self.client_changes
+        ):
+            reason_code[0] = self.deliver_to(pub, route.recipients)
+            return True
         route_ref(route)              # a handler may subscribe
         try:
-            for i in range(route.handler_count):
+            for i in range(first, last):
                 handler = <Handler>route.handlers[i]
-                if handler.is_authorized_by_itself != authorize_themselves:
-                    continue
                 if route.recipients != NULL and route.recipients_at == i and recipients_stand(
                     route.recipients, self.client_changes
                 ):
-                    recipients = recipients_ref(route.recipients)
-                else:
-                    self.counters.handler_calls += 1
-                    answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
-                    if answer is None:
-                        continue
-                    if isinstance(answer, Consumed):
-                        reason_code[0] = answer.reason_code
-                        self.counters.handler_failures += answer is REFUSED
-                        self.counters.handled += answer.reason_code < 0x80
-                        return True
-                    try:
-                        recipients = recipients_find(answer, self.clients, self.client_changes)
-                    except Exception as error:
-                        handler.failed(error)
-                        self.counters.handler_failures += 1
-                        reason_code[0] = RC_UNSPECIFIED_ERROR
-                        return True
+                    reason_code[0] = self.deliver_to(pub, route.recipients)
+                    return True
+                self.counters.handler_calls += 1
+                answer = handler.ask(self.view_of(client), Message.new(pub_settle(pub)))
+                if answer is None:
+                    continue
+                if isinstance(answer, Consumed):
+                    reason_code[0] = answer.reason_code
+                    self.counters.handler_failures += answer is REFUSED
+                    self.counters.handled += answer.reason_code < 0x80
+                    return True
+                try:
+                    recipients = recipients_find(answer, self.clients, self.client_changes)
+                except Exception as error:
+                    handler.failed(error)
+                    self.counters.handler_failures += 1
+                    reason_code[0] = RC_UNSPECIFIED_ERROR
+                    return True
+                try:
                     if answer.is_fixed:
                         self.topics.remember(route, recipients, i)
-                try:
-                    reason_code[0] = RC_SUCCESS if self.deliver_to(pub, recipients) else RC_NO_MATCHING_SUBSCRIBERS
+                    reason_code[0] = self.deliver_to(pub, recipients)
                 finally:
                     recipients_unref(recipients)
-                self.counters.handled += 1
                 return True
         finally:
             route_unref(route)
         return False
+
+    cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF:
+        # The reason code for the publisher: whether anybody got it, by connection or by queue.
+        cdef pub_t renamed
+        cdef target_t* target
+        cdef uint32_t i
+        cdef bint stores_offline = recipients.stores_offline
+        cdef uint8_t reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        if self.is_refusing:
+            reason_code = self.refusal_of(pub, recipients.targets, recipients.count)
+            if reason_code:
+                return reason_code
+            reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        if recipients.stores_offline == STORES_AS_SENDER:
+            stores_offline = pub.origin == NULL or (<Session>pub.origin).session_expiry_s != 0
+        recipients_ref(recipients)    # a hook of the delivery may let the route go
+        self.delivering += 1
+        if recipients.topic_size:
+            renamed = pub[0]
+            renamed.kept = NULL
+            renamed.topic = recipients.topic
+            renamed.topic_size = recipients.topic_size
+            pub = &renamed
+        try:
+            for i in range(recipients.count):
+                target = &recipients.targets[i]
+                if (<Subscriber>target.subscriber).is_online or (
+                    stores_offline and pub.qos and target.qos
+                ):
+                    (<Session>target.subscriber).deliver(pub, target)
+                    reason_code = RC_SUCCESS
+        finally:
+            self.delivering -= 1
+            if recipients.topic_size:
+                pub_done(&renamed)
+            recipients_unref(recipients)
+        self.counters.handled += 1
+        return reason_code
 
     cdef object view_of(self, object client):
         if isinstance(client, Session):       # its connection is gone
@@ -413,46 +614,20 @@ cdef class Engine(Core):
             return ClientView.of(<Connection>client)
         return client
 
-    cdef Py_ssize_t deliver_to(self, pub_t* pub, recipients_t* recipients) except -1:
-        # The number of recipients reached: by connection, or by their queue.
-        cdef pub_t renamed
-        cdef target_t* target
-        cdef uint32_t i
-        cdef Py_ssize_t reached = 0
-        if recipients.topic_size:
-            renamed = pub[0]
-            renamed.kept = NULL
-            renamed.topic = recipients.topic
-            renamed.topic_size = recipients.topic_size
-            pub = &renamed
-        self.delivering += 1
-        try:
-            for i in range(recipients.count):
-                target = &recipients.targets[i]
-                if (<Subscriber>target.subscriber).is_online or (
-                    recipients.stores_offline and pub.qos and target.qos
-                ):
-                    (<Session>target.subscriber).deliver(pub, target)
-                    reached += 1
-        finally:
-            self.delivering -= 1
-            if recipients.topic_size:
-                pub_done(&renamed)
-        return reached
-
     def add_handler(
         self, topic_filter: bytes, function: object, *, is_authorized_by_itself: bool = False, order: int = 0,
-        owner: str = ""
+        owner: str = "", on_failure: object = None
     ) -> Handler:
         """Hang a topic handler on the trie: *function(client, message)* is asked before a client's message is routed.
 
         It answers a `Consumed`, a `Recipients` or None. Wills are asked for as well, the broker's own messages are not.
         Those with is_authorized_by_itself are asked first, before the client's permissions, then the others; among them
         by order, lower first. Clients may publish to a `$SYS/` topic where a handler takes the message, else not.
-        owner: whose it is, for logs. ValueError when the filter is none, or a shared one.
+        owner: whose it is, for logs; on_failure: takes what went wrong, instead of the log. ValueError when the filter is
+        none, or a shared one.
         """
         cdef Handler handler = Handler(
-            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner
+            function, is_authorized_by_itself=is_authorized_by_itself, order=order, owner=owner, on_failure=on_failure
         )
         self.check_filter(topic_filter)
         if topic_filter.startswith(b"$share/"):
@@ -478,11 +653,16 @@ cdef class Engine(Core):
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef pub_t pub
         cdef target_t target
+        cdef uint8_t refusal
         try:
             if session is None or (session.link is None and not (stores_offline and qos)):
                 return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
+            refusal = self.refusal_of(&pub, &target, 1) if self.is_refusing else 0
+            if refusal:
+                self.raise_refusal(refusal)
+            target.is_direct = True
             session.deliver(&pub, &target)
         finally:
             msg_unref(m)
@@ -512,14 +692,21 @@ cdef class Engine(Core):
         """Publish a message of the broker's own; the number of subscribers reached.
 
         topic: UTF-8; checked here, ValueError when it is no Topic Name. properties: PropertyId -> value, as in PUBLISH.
-        Raises QuotaExceeded when it cannot be retained.
+        Raises QuotaExceeded when it cannot be retained, or is refused by a full queue; StoreError when it would have to
+        be kept and the store fails.
         """
         cdef pub_t pub
+        cdef route_t* route
+        cdef uint8_t refusal
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
         cdef Py_ssize_t reached
         try:
             msg_view(m, &pub)
-            reached = self.publish(&pub, self.topics.route(m.data, m.topic_size))
+            route = self.topics.route(m.data, m.topic_size)
+            refusal = self.refusal(&pub, route) if self.is_refusing else 0
+            if refusal:
+                self.raise_refusal(refusal)
+            reached = self.publish(&pub, route)
         finally:
             msg_unref(m)
         self.congested = NULL         # nobody to pause; it is borrowed only until the publisher has been seen to
@@ -527,6 +714,16 @@ cdef class Engine(Core):
         if reached == -2:
             raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
         return reached
+
+    cdef int raise_refusal(self, uint8_t reason_code) except -1:
+        if not self.journal_fails():
+            raise QuotaExceeded(reason_code, "§4.3.2", "the queue of a subscriber is full")
+        raise StoreError(
+            "full" if reason_code == RC_QUOTA_EXCEEDED else "io", "it fails, and the message would have to be kept"
+        )
+
+    cdef bint journal_fails(self) noexcept:
+        return self.journal is not None and self.journal.failure != 0
 
     cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
         # The next member; the leaving one is out of the trie already. [MQTT-4.8.2-6]
@@ -549,37 +746,50 @@ cdef class Engine(Core):
 
     cdef int pause_publisher(self, object connection) except -1:
         cdef Connection publisher = <Connection>connection
-        cdef Session session = <Session>self.congested
+        cdef Subscriber receiver = <Subscriber>self.congested
+        cdef int64_t due_ms = 0               # a tap holds until it has room
+        cdef uint64_t acked = 0
         self.congested = NULL
-        if (
-            self.limits.publisher_pause_ms == 0 or publisher.session is session
-            or publisher.state != STATE_CONNECTED or publisher.is_paused
-        ):
+        if publisher.session is receiver or publisher.state != STATE_CONNECTED or publisher.pauses & PAUSE_CONGESTED:
             return 0
+        if receiver.kind == KIND_SESSION:
+            if self.limits.publisher_pause_ms == 0:
+                return 0
+            due_ms = self.now_ms + self.limits.publisher_pause_ms
+            acked = (<Session>receiver).acked
         self.counters.publishers_paused += 1
-        publisher.set_paused(True)
-        self.held_publishers.append(
-            (publisher, session, self.now_ms + self.limits.publisher_pause_ms, session.acked)
-        )
+        publisher.pause(PAUSE_CONGESTED)
+        self.held_publishers.append((publisher, receiver, due_ms, acked))
         return 0
 
     cdef int release_publishers(self) except -1:
-        # Held at most publisher_pause_ms, and for a reader that acknowledged nothing meanwhile not again: one that hangs
-        # must not slow the others down.
+        # A session holds at most publisher_pause_ms, and one that acknowledged nothing meanwhile not again: a reader that
+        # hangs must not slow the others down.
         cdef list still = []
         cdef Connection publisher
-        cdef Session session
+        cdef Subscriber receiver
         cdef list held = self.held_publishers
         self.held_publishers = []
-        for publisher, session, due_ms, acked in held:
-            if due_ms > self.now_ms and session.link is not None and session.is_congested(2):
-                still.append((publisher, session, due_ms, acked))
+        for publisher, receiver, due_ms, acked in held:
+            if receiver.kind == KIND_TAP:
+                if (<Tap>receiver).is_congested(2) and publisher.state == STATE_CONNECTED:
+                    still.append((publisher, receiver, due_ms, acked))
+                else:
+                    publisher.resume(PAUSE_CONGESTED)
+            elif due_ms > self.now_ms and (<Session>receiver).link is not None and (<Session>receiver).is_congested(2):
+                still.append((publisher, receiver, due_ms, acked))
             else:
-                if due_ms <= self.now_ms and session.acked == acked:
-                    session.is_stalled = True
-                publisher.set_paused(False)
+                if due_ms <= self.now_ms and (<Session>receiver).acked == acked:
+                    (<Session>receiver).is_stalled = True
+                publisher.resume(PAUSE_CONGESTED)
         self.held_publishers.extend(still)
         return 0
+
+    def release_held(self) -> None:
+        """Read publishers again that waited for a tap, where it has room now."""
+        if self.held_publishers:
+            self.release_publishers()
+            self.wake()
 
     # --- CONNECT ----------------------------------------------------------------------------------------------------
 
@@ -622,8 +832,8 @@ cdef class Engine(Core):
                 answer = certified_answer(conn)
             elif answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
                 answer = self.hooks.authenticate(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("authenticating client %s", packet.client_id)
+        except Exception as error:
+            self.hooks.failed("authenticate", packet.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
         return self.take_answer(conn, answer)
 
@@ -633,6 +843,7 @@ cdef class Engine(Core):
             conn.refuse(reason_code)
             return 0
         self.counters.connects_refused += 1
+        conn.note_refusal(reason_code, None)
         return conn.close_with(reason_code, False)
 
     cdef int take_answer(self, Connection conn, object answer) except -1:
@@ -643,7 +854,7 @@ cdef class Engine(Core):
         elif isinstance(answer, Identity):
             self.accept_session(conn, conn.connect, answer)
         elif answer is PENDING:
-            conn.set_paused(True)     # nothing is read until the answer comes
+            conn.pause(PAUSE_ADMITTING)       # nothing is read until the answer comes
         elif isinstance(answer, Challenge):
             self.challenge(conn, answer.data)
         elif isinstance(answer, Refusal):
@@ -693,10 +904,22 @@ cdef class Engine(Core):
             self.wake()
 
     cdef int reauthenticated(self, Connection conn, object identity) except -1:
-        conn.session.identity = identity
-        conn.session.publisher = None
-        if conn.client is not None:
-            (<ClientView>conn.client).identity = identity
+        cdef Session session = conn.session
+        cdef Rights rights
+        if self.limits.session_owner != OWNER_IGNORE and not self.owns(session, identity):
+            conn.refuse(RC_NOT_AUTHORIZED, "the session belongs to another identity")
+            return 0
+        try:
+            rights = self.compile_identity(conn.client_id, session.user_name, identity, session.rights)
+        except ProtocolError as error:
+            conn.refuse(error.reason_code, error.text)
+            return 0
+        self.take_identity(session, identity, rights)
+        self.bind_identity(session)
+        if conn.state != STATE_CONNECTED:
+            return 0
+        if self.events.mask & EVENT_CLIENT_AUTHENTICATED:
+            self.events.authenticated(self.wall_ms(), ClientView.of(conn), identity)
         conn.is_reauthenticating = False
         return conn.send_bytes(Auth(RC_SUCCESS, {PROP_AUTHENTICATION_METHOD: conn.authentication_method}).encode(5))
 
@@ -724,8 +947,8 @@ cdef class Engine(Core):
             connection.refuse(RC_PACKET_TOO_LARGE, "AUTH would be over your Maximum Packet Size")      # [MQTT-3.1.2-24]
             return
         connection.send_bytes(packet)
-        if connection.state == STATE_ADMITTING and connection.is_paused:
-            connection.set_paused(False)
+        if connection.state == STATE_ADMITTING:
+            connection.resume(PAUSE_ADMITTING)
         self.wake()
 
     cdef int continue_authentication(self, object connection, object packet) except -1:
@@ -746,8 +969,8 @@ cdef class Engine(Core):
             conn.is_reauthenticating = True
         try:
             answer = self.hooks.continue_authentication(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("re-authenticating client %s", conn.client_id)
+        except Exception as error:
+            self.hooks.failed("continue_authentication", conn.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
         if conn.state == STATE_ADMITTING:
             if answer is None:
@@ -771,6 +994,11 @@ cdef class Engine(Core):
             conn.refuse(RC_UNSPECIFIED_ERROR)
         return 0
 
+    cdef Session make_session(self, str client_id):
+        cdef Session session = Session.new(self, client_id)
+        session.timer.fire = on_session_timer
+        return session
+
     cdef int open_session(self, object connection, object packet) except -1:
         return self.accept_session(connection, packet, None)
 
@@ -779,14 +1007,18 @@ cdef class Engine(Core):
         cdef Connection conn = <Connection>connection
         cdef dict properties = packet.properties
         cdef str client_id = packet.client_id
+        cdef str user_name = packet.user_name if conn.certified_name is None else conn.certified_name
         cdef bint is_assigned = not client_id
+        cdef bint is_replaced = False
         cdef bint present
+        cdef Rights rights
         cdef uint64_t requested_s
         cdef uint32_t expiry_s
         cdef int keep_alive_s = packet.keep_alive_s
         cdef Session session
         cdef Connection old
         cdef bytes connack
+        cdef uint64_t mark = self.journal.writes if self.journal is not None else 0
         if is_assigned:
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
@@ -794,6 +1026,23 @@ cdef class Engine(Core):
         if conn.client is not None:
             (<ClientView>conn.client).client_id = client_id
             (<ClientView>conn.client).identity = identity
+        session = self.clients.get(client_id)
+        try:
+            rights = self.admit_identity(
+                conn, identity, packet, user_name, session.rights if session is not None else None
+            )
+        except ProtocolError as error:
+            conn.refuse(error.reason_code, error.text)
+            return 0
+        if conn.state != STATE_ADMITTING:
+            return 0                  # a hook was asked about the will
+        session = self.clients.get(client_id)
+        if session is not None and not self.owns(session, identity):
+            if self.limits.session_owner == OWNER_REFUSE:
+                log.info("client %s at %s: the session belongs to another identity", client_id, conn.peer)
+                conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)       # nothing is said of whose it is
+                return 0
+            is_replaced = self.limits.session_owner != OWNER_IGNORE
         if conn.version == 5:
             requested_s = properties.get(PROP_SESSION_EXPIRY_INTERVAL, 0)
         else:
@@ -803,14 +1052,21 @@ cdef class Engine(Core):
             keep_alive_s == 0 or keep_alive_s > self.limits.keep_alive_maximum_s
         ) and conn.version == 5:
             keep_alive_s = self.limits.keep_alive_maximum_s       # [MQTT-3.2.2-21]
-        session = self.clients.get(client_id)
         if session is None and len(self.clients) >= self.limits.sessions_maximum:
             conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
             return 0
         # A session that ends with its connection does not outlive the takeover.
         present = (
-            session is not None and not packet.clean_start and (session.link is None or session.session_expiry_s != 0)
+            session is not None and not packet.clean_start and not is_replaced
+            and (session.link is None or session.session_expiry_s != 0)
         )
+        if self.journal_fails() and (
+            expiry_s or (session is not None and session.number) if not present
+            else session.number and self.journal.is_unsafe(session.number)
+        ):
+            # A session could not be kept or ended; one that is kept may be taken up, so that what it holds can go.
+            conn.refuse(self.journal.failure, "the store fails")
+            return 0
         connack = self.success_connack(
             conn, packet, present, client_id if is_assigned else None, expiry_s if expiry_s != requested_s else None,
             keep_alive_s,
@@ -825,8 +1081,7 @@ cdef class Engine(Core):
         if session is not None and not present:
             self.end_session(session)                             # [MQTT-3.1.4-4]; maybe it ended with its connection
         if not present:
-            session = Session.new(self, client_id)
-            session.timer.fire = on_session_timer
+            session = self.make_session(client_id)
             self.clients[client_id] = session
             self.client_changes.changed(client_id)
         timer_disarm(&self.wheel, &session.timer)
@@ -834,9 +1089,9 @@ cdef class Engine(Core):
         session.set_will(NULL, 0)
         self.epochs += 1
         session.epoch = self.epochs
-        session.identity = identity
         session.publisher = session.ordering_key = None
-        session.user_name = packet.user_name if conn.certified_name is None else conn.certified_name
+        session.user_name = user_name
+        self.take_identity(session, identity, rights)             # before any of its messages is sent
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -852,11 +1107,19 @@ cdef class Engine(Core):
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
         conn.send_bytes(connack)
+        if self.journal is not None:
+            if expiry_s or session.number:
+                session.keep(True)
+            if self.journal.writes != mark and not self.journal.failure:
+                conn.cork_output()
         self.counters.connects += 1
         session.attach(conn, properties.get(PROP_RECEIVE_MAXIMUM, 65535))
-        session.pump()
+        if self.events.mask & EVENT_CLIENT_CONNECTED:
+            self.events.connected(self.wall_ms(), ClientView.of(conn), session, present, keep_alive_s)
         conn.connected(session, keep_alive_s)
-        return 0
+        self.bind_identity(session)
+        session.pump()
+        return conn.resume(PAUSE_ADMITTING)
 
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,
                                int keep_alive_s):
@@ -889,6 +1152,8 @@ cdef class Engine(Core):
     cdef int connection_ended(self, object connection, object ended, bint publish_will) except -1:
         cdef Session session = <Session>ended
         session.detach()
+        timer_disarm(&self.wheel, &session.timer)                 # it was the identity's
+        session.expires_ms = 0
         if session.will != NULL:
             if not publish_will:
                 session.set_will(NULL, 0)                         # [MQTT-3.1.2-10]
@@ -900,6 +1165,8 @@ cdef class Engine(Core):
             return self.end_session(session)
         if session.session_expiry_s != NEVER_S:
             session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
+        if session.number:
+            session.keep(False)
         self.arm_session(session)
         return 0
 
@@ -917,9 +1184,16 @@ cdef class Engine(Core):
         return 0
 
     cdef int session_due(self, Session session, int64_t now_ms) except -1:
+        if session.link is not None:
+            if session.expires_ms and session.expires_ms <= now_ms:
+                log.info("client %s: its identity expired", session.client_id)
+                return (<Connection>session.link).close_with(RC_NOT_AUTHORIZED, True, "identity expired")
+            return self.arm_session(session)
         if session.will_due_ms and session.will_due_ms <= now_ms:
             session.will_due_ms = 0
             self.publish_will(session)
+            if session.number:
+                session.keep(False)
         if session.expires_ms and session.expires_ms <= now_ms:
             return self.end_session(session)                      # [MQTT-4.1.0-2]
         return self.arm_session(session)
@@ -932,7 +1206,7 @@ cdef class Engine(Core):
         try:
             self.publish_message(will, <void*>session)            # [MQTT-3.1.2-8]
         finally:
-            msg_unref(will)
+            session.release_will(will)
         return 0
 
     cdef int end_session(self, object ended) except -1:
@@ -948,6 +1222,16 @@ cdef class Engine(Core):
                 self.topics.unsubscribe(<const uint8_t*><char*>(<bytes>topic_filter), len(topic_filter), session)
             self.counters.subscriptions -= len(session.subscriptions)
             session.subscriptions = None
+        if self.events.mask & EVENT_SESSION_ENDED:
+            self.events.session_ended(self.wall_ms(), session.client_id)
+        if session.number and self.journal is not None:
+            if session.key:
+                self.journal.delete(session.key)
+            if session.subscription_keys is not None:
+                for key in session.subscription_keys.values():
+                    self.journal.delete(key)
+                session.subscription_keys = None
+            session.key = 0
         if self.clients.get(session.client_id) is session:
             del self.clients[session.client_id]
             self.client_changes.changed(session.client_id)
@@ -975,11 +1259,18 @@ cdef class Engine(Core):
             return RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
         if session.subscriptions is None:
             session.subscriptions = {}
-        if not self.sys_for_anonymous and session.identity is None and is_sys_filter(topic_filter, is_shared):
-            return RC_NOT_AUTHORIZED
+        if session.number and self.journal_fails():
+            return self.journal.failure
+        if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
+            return RC_NOT_AUTHORIZED                              # $SYS
         is_new = topic_filter not in session.subscriptions
         if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
             return RC_QUOTA_EXCEEDED
+        if is_new and session.rights is not None and len(session.subscriptions) >= session.rights.subscriptions_maximum:
+            if not session.rights.ignores_extra_subscriptions:
+                return RC_QUOTA_EXCEEDED
+            self.counters.subscriptions_ignored += 1
+            return min(qos, self.limits.maximum_qos)
         if qos > self.limits.maximum_qos:
             qos = self.limits.maximum_qos                         # granted less than asked for (MQTT 5 §3.9.3)
         try:
@@ -989,6 +1280,11 @@ cdef class Engine(Core):
             return RC_QUOTA_EXCEEDED
         session.subscriptions[topic_filter] = (options & ~<uint8_t>OPT_QOS) | qos | <uint64_t>subid << 8
         self.counters.subscriptions += is_new
+        if self.events.mask & EVENT_SUBSCRIBED:
+            self.events.subscribed(
+                self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
+            )
+        session.keep_subscription(topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
         return qos
@@ -1011,10 +1307,15 @@ cdef class Engine(Core):
         cdef Session session = <Session>subscriber
         if check_topic_filter(<const uint8_t*><char*>topic_filter, len(topic_filter)):
             return RC_TOPIC_FILTER_INVALID
-        if session.subscriptions is None or session.subscriptions.pop(topic_filter, None) is None:
+        if session.subscriptions is None or topic_filter not in session.subscriptions:
             return RC_NO_SUBSCRIPTION_EXISTED
+        del session.subscriptions[topic_filter]
+        if session.number and self.journal is not None:
+            self.journal.delete(session.subscription_keys.pop(topic_filter))
         self.topics.unsubscribe(<const uint8_t*><char*>topic_filter, len(topic_filter), session)
         session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
+        if self.events.mask & EVENT_UNSUBSCRIBED:
+            self.events.unsubscribed(self.wall_ms(), session.client_id, topic_filter)
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
@@ -1036,7 +1337,92 @@ cdef class Engine(Core):
         """Take a subscriber off again; without effect when it is not there."""
         if self.taps.pop((id(subscriber), topic_filter), None) is not None:
             self.topics.unsubscribe(topic_filter, len(topic_filter), subscriber)
+            if self.congested == <PyObject*>subscriber:
+                self.congested = NULL
             self.bury(subscriber)
+
+    def subscribe_client(self, client_id: str, topic_filter: bytes, options: int, subscription_id: int) -> int | None:
+        """Subscribe a session; the reason code of SUBACK, None without such a session. options: the byte of SUBSCRIBE."""
+        cdef Session session = self.clients.get(client_id)
+        cdef int code
+        if session is None:
+            return None
+        if topic_filter.startswith(b"$share/") and options & OPT_NO_LOCAL:
+            return RC_PROTOCOL_ERROR                              # [MQTT-3.8.3-4]
+        code = self.subscribe(session, topic_filter, options, subscription_id)
+        if session.link is not None:
+            session.pump()            # retained messages
+        self.wake()
+        return code
+
+    def unsubscribe_client(self, client_id: str, topic_filter: bytes) -> int | None:
+        """Unsubscribe a session; the reason code of UNSUBACK, None without such a session."""
+        cdef Session session = self.clients.get(client_id)
+        return None if session is None else self.unsubscribe(session, topic_filter)
+
+    def subscriptions_of(self, client_id: str) -> list:
+        """Return the subscriptions of a session as (filter, options, subscription id); empty without such a session."""
+        cdef Session session = self.clients.get(client_id)
+        if session is None or session.subscriptions is None:
+            return []
+        return [(f.decode(), value & 0xFF, value >> 8) for f, value in session.subscriptions.items()]
+
+    def subscribers_of(self, topic_filter: bytes) -> list:
+        """Return the sessions that subscribed to exactly this filter as (client id, options, subscription id)."""
+        cdef list found = []
+        cdef uint64_t value
+        for subscriber in self.topics.subscribers(topic_filter):
+            if (<Subscriber>subscriber).kind == KIND_SESSION:
+                value = (<Session>subscriber).subscriptions[topic_filter]
+                found.append(((<Session>subscriber).client_id, value & 0xFF, value >> 8))
+        return found
+
+    def set_ordering_key(self, client_id: str, key: str | None) -> bool:
+        """Give what a client publishes from now on an ordering key, until its connection ends; False when it has none."""
+        cdef Session session = self.clients.get(client_id)
+        if session is None or session.link is None:
+            return False
+        session.ordering_key = key
+        session.publisher = None
+        return True
+
+    def retained_message(self, topic: bytes) -> Message | None:
+        """Return the retained message of a topic, or None."""
+        cdef msg_t* m = self.retained.find(topic, len(topic))
+        return None if m == NULL or (m.expires_ms and m.expires_ms <= self.now_ms) else Message.new(m)
+
+    def set_retained(self, topic: bytes, payload: bytes, qos: int = 0, properties: dict | None = None) -> None:
+        """Keep a retained message without publishing it. Arguments are checked as by publish_bytes(); payload not empty.
+
+        Raises QuotaExceeded when it cannot be retained.
+        """
+        cdef pub_t pub
+        cdef msg_t* m
+        cdef bint is_kept
+        if not payload:
+            raise ValueError("a retained message has a payload; delete_retained() removes it")
+        m = self.own_message(topic, payload, qos, True, properties)
+        try:
+            msg_view(m, &pub)
+            is_kept = self.keep_retained(&pub)
+        finally:
+            msg_unref(m)
+        if not is_kept:
+            raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "retained message over the limits of the broker")
+
+    def delete_retained(self, topic: bytes) -> bool:
+        """Remove the retained message of a topic; False when there was none."""
+        cdef pub_t pub
+        cdef msg_t* m
+        if self.retained.find(topic, len(topic)) == NULL:
+            return False
+        m = self.own_message(topic, b"", 0, True, None)
+        try:
+            msg_view(m, &pub)
+            self.keep_retained(&pub)
+        finally:
+            msg_unref(m)
+        return True
 
     def retained_messages(self, topic_filter: bytes) -> list:
         """Return the retained messages that *topic_filter* matches, as `Message`."""
@@ -1056,6 +1442,9 @@ cdef class Engine(Core):
         return found
 
     # --- looking and acting from outside ------------------------------------------------------------------------------
+
+    cdef Session session_of(self, str client_id):
+        return self.clients.get(client_id)
 
     def session(self, client_id: str) -> Session | None:
         """Return the session of a client id, connected or not."""
@@ -1094,6 +1483,10 @@ cdef class Engine(Core):
                 closed += 1
         return closed
 
+    def set_authorization(self, authorization: object) -> None:
+        """Take over a new config.Authorization; clients that are connected keep the check on delivery they have."""
+        self.read_authorization(authorization)
+
     def set_limits(self, limits: object) -> None:
         """Take over new limits; those of trie, routes, retained messages and topic aliases must be as they were."""
         self.limits_source = limits
@@ -1104,7 +1497,9 @@ cdef class Engine(Core):
         self.is_overloaded = is_overloaded
 
     def close(self) -> None:
-        """Forget every session and retained message; the engine is not to be used any more."""
+        """Forget every session and retained message; the engine is not to be used any more. The store keeps what it has."""
+        self.journal = self.retained.journal = None
+        self.is_refusing = False
         for session in list(self.clients.values()):
             (<Session>session).will_due_ms = 0
             (<Session>session).set_will(NULL, 0)
@@ -1129,10 +1524,9 @@ cdef class Engine(Core):
         for i in range(3):
             found[f"messages_received_qos{i}"] = self.counters.messages_in[i]
             found[f"messages_sent_qos{i}"] = self.counters.messages_out[i]
-        reasons = ("queue_full", "slow_reader", "expired", "too_large", "not_authorized", "session_ended",
-                   "total_full", "quota", "tap_full")
+        names = drop_names()
         for i in range(DROP_REASONS):
-            found[f"messages_dropped_{reasons[i]}"] = self.counters.dropped[i]
+            found[f"messages_dropped_{names[i]}"] = self.counters.dropped[i]
         found.update(
             bytes_received=self.counters.bytes_in,
             bytes_sent=self.counters.bytes_out,
@@ -1143,6 +1537,7 @@ cdef class Engine(Core):
             handler_calls=self.counters.handler_calls,
             handler_failures=self.counters.handler_failures,
             handlers=self.topics.handlers,
+            events_dropped=self.events.dropped,
             connects_accepted=self.counters.connects,
             connects_refused=self.counters.connects_refused,
             connects_shed=self.counters.connects_shed,
@@ -1150,6 +1545,12 @@ cdef class Engine(Core):
             protocol_errors=self.counters.protocol_errors,
             takeovers=self.counters.takeovers,
             publishers_paused=self.counters.publishers_paused,
+            rate_limited=self.counters.rate_limited,
+            subscriptions_refused=self.counters.subscriptions_refused,
+            subscriptions_ignored=self.counters.subscriptions_ignored,
+            rights_shared=self.rulebook.shared_count,
+            verdicts_remembered=self.rulebook.hits,
+            verdicts_judged=self.rulebook.misses,
             connections=self.counters.connections,
             connections_peak=self.counters.connections_peak,
             sessions=len(self.clients),
@@ -1162,6 +1563,8 @@ cdef class Engine(Core):
             awaiting_release=self.counters.awaiting_release,
             queued=self.counters.queued,
             queued_bytes=self.counters.queued_bytes,
+            queued_paged_out=self.counters.paged_out,
+            queued_paged_in=self.counters.paged_in,
             taps=len(self.taps),
         )
         return found
@@ -1174,43 +1577,6 @@ cdef object certified_answer(Connection conn):
     if conn.authentication_method is not None:
         return Refusal(RC_BAD_AUTHENTICATION_METHOD)              # [MQTT-4.12.0-1]
     return Identity(conn.certified_name)
-
-
-cdef bint is_sys_filter(bytes topic_filter, bint is_shared):
-    # Whether a filter can match below $SYS: only one that says so can [MQTT-4.7.2-1].
-    if is_shared:
-        topic_filter = topic_filter.split(b"/", 2)[2]
-    return topic_filter == b"$SYS" or topic_filter.startswith(b"$SYS/")
-
-
-cdef msg_t* make_message(bytes topic, bytes payload, uint8_t qos, bint retain, dict properties,
-                         birth_t* birth) except NULL:
-    # birth NULL: it is published later, from a copy. The one reference belongs to the caller. The expiry goes first in the
-    # block, so its place is known.
-    cdef bytes block = b""
-    cdef dict ordered = {}
-    cdef pub_t pub
-    cdef object expiry = None
-    if properties:
-        expiry = properties.get(PROP_MESSAGE_EXPIRY_INTERVAL)
-        if expiry is not None:
-            ordered[PROP_MESSAGE_EXPIRY_INTERVAL] = expiry
-        ordered.update(properties)
-        ordered.pop(PROP_WILL_DELAY_INTERVAL, None)
-        block = encode_properties_block(ordered)
-    memset(&pub, 0, sizeof(pub_t))
-    pub.topic = topic
-    pub.topic_size = <uint32_t>len(topic)
-    pub.payload = payload
-    pub.payload_size = <uint32_t>len(payload)
-    pub.props = block
-    pub.props_size = <uint32_t>len(block)
-    pub.expiry_at = 2 if expiry is not None else 0
-    pub.birth = birth
-    pub.qos = qos
-    pub.retain = retain
-    pub.is_utf8 = properties.get(PROP_PAYLOAD_FORMAT_INDICATOR, 0) if properties else 0
-    return pub_keep(&pub)
 
 
 cdef subids_t* make_subids(uint32_t subid) except? NULL:

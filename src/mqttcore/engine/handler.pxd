@@ -13,7 +13,8 @@ cdef class Handler(Subscriber):
     cdef readonly object function               # (ClientView, Message) -> Consumed, Recipients or None
     cdef readonly bint is_authorized_by_itself  # asked before the client's permissions
     cdef readonly int32_t order                 # lower ones are asked first
-    cdef readonly str owner                     # the plugin's name, for logs and events
+    cdef readonly str owner                     # the plugin's name, for logs
+    cdef object on_failure                      # takes the exception, or None
     cdef readonly uint64_t calls
     cdef readonly uint64_t failures             # calls that raised or answered nonsense
 
@@ -21,5 +22,5 @@ cdef class Handler(Subscriber):
     cdef bint precedes(self, Handler other) noexcept
     # What the function answers: None, a Consumed or a Recipients. One that fails refuses the message.
     cdef object ask(self, object client, Message message)
-    # Counts a failure and logs it, more and more rarely.
+    # Counts a failure and tells it, or logs it, more and more rarely.
     cdef int failed(self, object error) except -1

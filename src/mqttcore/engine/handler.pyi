@@ -17,6 +17,7 @@ class Handler(Subscriber):
         is_authorized_by_itself: bool = False,
         order: int = 0,
         owner: str = "",
+        on_failure: Callable[[Exception], object] | None = None,
     ) -> None: ...
     @property
     def function(self) -> Callable[[ClientView, Message], Consumed | Recipients | None]: ...

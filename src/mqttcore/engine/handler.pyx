@@ -19,17 +19,20 @@ log = logging.getLogger("mqttcore.engine")
 cdef class Handler(Subscriber):
     """A function that hangs on the topic tree; made by `Engine.add_handler`.
 
-    function(client, message): answers `Consumed`, `Recipients` or None. owner: whose it is, for logs and events.
+    function(client, message): answers `Consumed`, `Recipients` or None. owner: whose it is, for logs.
+    on_failure: called with what it raised, or with what was wrong with its answer; None: that is logged.
     """
 
     def __init__(
-        self, function: object, *, is_authorized_by_itself: bool = False, order: int = 0, owner: str = ""
+        self, function: object, *, is_authorized_by_itself: bool = False, order: int = 0, owner: str = "",
+        on_failure: object = None
     ) -> None:
         self.kind = KIND_HANDLER
         self.function = function
         self.is_authorized_by_itself = is_authorized_by_itself
         self.order = order
         self.owner = owner
+        self.on_failure = on_failure
 
     cdef bint precedes(self, Handler other) noexcept:
         if self.is_authorized_by_itself != other.is_authorized_by_itself:
@@ -54,6 +57,9 @@ cdef class Handler(Subscriber):
 
     cdef int failed(self, object error) except -1:
         self.failures += 1
+        if self.on_failure is not None:
+            self.on_failure(error)
+            return 0
         if self.failures & (self.failures - 1) == 0:      # the 1st, 2nd, 4th, ...: a client could fill the log as well
             log.error(
                 "handler %r of %s failed %d times, the message is refused: %r", self.function, self.owner or "the embedder",

@@ -3,6 +3,8 @@ from typing import Any, Never
 
 from typing_extensions import disjoint_base
 
+PENDING: object
+
 @disjoint_base
 class HookTable:
     def __init__(
@@ -15,6 +17,7 @@ class HookTable:
         authorize_publish: Callable[..., Any] | None = None,
         authorize_deliver: Callable[..., Any] | None = None,
         transform_publish: Callable[..., Any] | None = None,
+        on_failure: Callable[[str, Exception], object] | None = None,
     ) -> None: ...
     @property
     def mask(self) -> int: ...
@@ -32,3 +35,5 @@ class HookTable:
     def authorize_deliver(self) -> Callable[..., Any] | None: ...
     @property
     def transform_publish(self) -> Callable[..., Any] | None: ...
+    @property
+    def on_failure(self) -> Callable[[str, Exception], object] | None: ...

@@ -3,7 +3,13 @@
 # pub_t   a PUBLISH being routed: borrowed pointers into a read buffer or a msg_t. Lives on the stack of one publish.
 # msg_t   the same, kept: one malloc, counted references, never changed after birth. Made only when something has to
 #         outlive the publish (a queue, an in-flight window, the retained tree, a tap); pub_keep() makes it at most once.
+# stored_t what the engine remembers of a message in the store, whether it is in memory or not.
 # Message the read-only Python face of a msg_t, for taps, handlers and embedders.
+#
+#   queue entry, slot, retained node, will  ── a reference each ──▶ stored_t ── borrowed ──▶ msg_t, while it is in memory
+#
+# A stored_t's refs are the records that refer to its message record; with the last one that goes, too: Journal.forget()
+# sees to the disk, stored_unref() to the memory.
 #
 # All references are counted under the GIL.
 
@@ -27,11 +33,16 @@ cdef class Publisher:
 cdef struct birth_t:
     uint64_t node_epoch       # node << 32 | epoch: who numbers (a broker process, and its start)
     uint64_t number           # the last one given
-    int64_t wall_ms           # milliseconds since 1970 (UTC), as of the engine's clock
+    int64_t wall_offset_ms    # of the wall clock (milliseconds since 1970, UTC) before the engine's
+    const int64_t* now_ms     # the engine's clock
+
+
+cdef struct stored_t
 
 
 cdef struct msg_t:
     Py_ssize_t refs
+    stored_t* stored          # borrowed; NULL: not in the store
     int64_t expires_ms        # engine clock; 0: never
     PyObject* publisher       # Publisher, a reference; NULL: the broker itself
     uint64_t node_epoch       # with number the message id (CLUSTER: node, epoch, counter); kept by stores and peers
@@ -45,6 +56,15 @@ cdef struct msg_t:
     uint8_t retain            # as published
     uint8_t is_utf8           # Payload Format Indicator
     uint8_t data[1]           # topic, props, payload: one behind the other
+
+
+cdef struct stored_t:
+    uint64_t key              # of the message record
+    uint64_t retained_key     # of the record that retains it; 0: none
+    msg_t* message            # borrowed; NULL: not in memory
+    int64_t expires_ms        # as in msg_t
+    int64_t bytes             # msg_bytes() of the message
+    uint32_t refs
 
 
 cdef struct pub_t:
@@ -91,8 +111,25 @@ cdef inline msg_t* msg_ref(msg_t* m) noexcept nogil:
 cdef inline void msg_unref(msg_t* m) noexcept:
     m.refs -= 1
     if m.refs == 0:
+        if m.stored != NULL:
+            m.stored.message = NULL
         Py_XDECREF(m.publisher)
         free(m)
+
+
+cdef inline stored_t* stored_ref(stored_t* stored) noexcept nogil:
+    if stored != NULL:
+        stored.refs += 1
+    return stored
+
+
+cdef inline void stored_unref(stored_t* stored) noexcept:
+    if stored != NULL:
+        stored.refs -= 1
+        if stored.refs == 0:
+            if stored.message != NULL:
+                stored.message.stored = NULL
+            free(stored)
 
 
 # The message of *pub* on the heap, made on the first call; borrowed: take msg_ref() to keep it. NULL with MemoryError set.

@@ -16,6 +16,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
     if m == NULL:
         raise MemoryError
     m.refs = 1
+    m.stored = NULL
     m.expires_ms = pub.expires_ms
     Py_XINCREF(pub.publisher)
     m.publisher = pub.publisher
@@ -23,7 +24,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
         pub.birth.number += 1
         m.node_epoch = pub.birth.node_epoch
         m.number = pub.birth.number
-        m.received_ms = pub.birth.wall_ms
+        m.received_ms = pub.birth.now_ms[0] + pub.birth.wall_offset_ms
     else:
         m.node_epoch = m.number = 0
         m.received_ms = 0

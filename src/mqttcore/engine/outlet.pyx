@@ -7,6 +7,7 @@ from libc.string cimport memcmp, memcpy
 
 from mqttcore.codec.codes cimport PT_PUBLISH
 from mqttcore.codec.wire cimport put_u16, put_u32, put_varint, varint_size
+from mqttcore.engine.holds cimport holds_clear, holds_push
 from mqttcore.engine.message cimport msg_t, pub_keep
 from mqttcore.engine.outbuf cimport PAYLOAD_BY_REFERENCE, out_add_payload, out_clear, out_reserve, out_wrote
 
@@ -16,6 +17,7 @@ cdef class Outlet:
 
     def __dealloc__(self):
         out_clear(&self.out)
+        holds_clear(&self.holds)
         self.drop_aliases()
 
     cdef void drop_aliases(self) noexcept:
@@ -63,6 +65,20 @@ cdef class Outlet:
             out_wrote(&self.out, 4)
         self.core.counters.packets_out[first >> 4] += 1
         self.mark_dirty()
+        return 0
+
+    cdef int hold(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, bytes packet) except -1:
+        holds_push(&self.holds, self.core.journal.number, packet, first, packet_id, reason_code)
+        return self.wait_for_store()
+
+    cdef int cork_output(self) except -1:
+        self.cork = self.core.journal.number
+        return self.wait_for_store()
+
+    cdef int wait_for_store(self) except -1:
+        if not self.is_waiting:
+            self.is_waiting = True
+            self.core.journal.waiting.append(self)
         return 0
 
     cdef int send_publish(self, pub_t* pub, uint8_t first, uint16_t packet_id, subids_t* ids) except -1:

@@ -26,7 +26,7 @@ cdef class ClientChanges:
 cdef recipients_t* recipients_find(object answer, dict clients, ClientChanges changes) except NULL:
     cdef object client_ids = answer.client_ids
     cdef int qos_maximum = answer.qos_maximum
-    cdef bint stores_offline = answer.stores_offline
+    cdef uint8_t stores_offline = STORES_AS_SENDER if answer.stores_offline is None else bool(answer.stores_offline)
     cdef bytes topic = b""
     cdef recipients_t* recipients
     cdef list sessions = []
@@ -63,6 +63,7 @@ cdef recipients_t* recipients_find(object answer, dict clients, ClientChanges ch
     recipients.named = <uint32_t>named
     for i in range(recipients.count):
         target_init(&recipients.targets[i], <PyObject*>sessions[i], <uint8_t>qos_maximum, 0)
+        recipients.targets[i].is_direct = True
     recipients.slots = <uint16_t*>&recipients.targets[recipients.count]
     for i in range(named):
         recipients.slots[i] = hash(client_ids[i]) & (CLIENT_SLOTS - 1)

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
+from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport msg_t
 from mqttcore.engine.tree cimport node_t, tree_t, walk_t
 
@@ -23,6 +24,7 @@ cdef class RetainedTree:
     cdef readonly Py_ssize_t count_maximum
     cdef readonly Py_ssize_t bytes_maximum      # of messages and nodes together
     cdef readonly Py_ssize_t levels_maximum
+    cdef Journal journal                        # where removed messages are forgotten that are in the store; None: no store
     cdef tree_t tree                            # a node's value: its msg_t, with a reference
     cdef walk_t sweep                           # where expire() goes on
     # Takes a reference of its own; replaces. -1 with QuotaExceeded set when a limit is reached.
@@ -36,3 +38,5 @@ cdef class RetainedTree:
     cdef Py_ssize_t expire(self, int64_t now_ms, int budget) noexcept
 
     cdef void _drop(self, node_t* node) noexcept
+    # Gives a message back that is not retained any more.
+    cdef void _let_go(self, msg_t* message) noexcept

@@ -103,7 +103,7 @@ cdef class RetainedTree:
         node.value = msg_ref(message)
         self.bytes_held = held
         if before != NULL:
-            msg_unref(before)
+            self._let_go(before)
         else:
             self.count += 1
         return 0
@@ -149,8 +149,13 @@ cdef class RetainedTree:
         node.value = NULL
         self.count -= 1
         self.bytes_held -= msg_bytes(message)
-        msg_unref(message)
+        self._let_go(message)
         tree_prune(&self.tree, node)
+
+    cdef void _let_go(self, msg_t* message) noexcept:
+        if self.journal is not None and message.stored != NULL and message.stored.retained_key:
+            self.journal.drop_retained(message.stored)
+        msg_unref(message)
 
     def clear(self) -> None:
         """Remove all retained messages."""

@@ -39,6 +39,7 @@ cdef struct member_t:
 
 cdef class ShareGroup:
     cdef bytes share_name
+    cdef bytes text                 # whole_filter(), once it was asked for
     cdef readonly Py_ssize_t count  # members
     cdef uint8_t strategy           # SHARE_*
     cdef Py_ssize_t turn            # round robin: the next index; sticky: the present one
@@ -54,6 +55,8 @@ cdef class ShareGroup:
     # Takes over changed options of a member.
     cdef int update(self, entry_t* entry) except -1
     cdef void leave(self, entry_t* entry) noexcept
+    # The `$share/name/filter` that its members subscribed to.
+    cdef bytes whole_filter(self)
     cdef bint is_named(self, const uint8_t* name, Py_ssize_t size) noexcept
     cdef int _fill(self, member_t* member, entry_t* entry) except -1
 

@@ -1,11 +1,12 @@
 """Shared subscriptions: who of a group gets the next message."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memcmp
 
 from mqttcore.engine.subscriber cimport Subscriber, target_clear, target_init
+from mqttcore.engine.tree cimport node_t, path_size, path_write
 
 
 @cython.final
@@ -47,6 +48,18 @@ cdef class ShareGroup:
         elif self.strategy == SHARE_STICKY:
             self.turn = index
         return &self.members[index].target
+
+    cdef bytes whole_filter(self):
+        cdef node_t* node
+        cdef Py_ssize_t size
+        cdef bytes path
+        if self.text is None:
+            node = <node_t*>self.entry.owner
+            size = path_size(node)
+            path = PyBytes_FromStringAndSize(NULL, size)
+            path_write(node, <uint8_t*>PyBytes_AS_STRING(path))
+            self.text = b"$share/" + self.share_name + b"/" + path
+        return self.text
 
     cdef bint is_named(self, const uint8_t* name, Py_ssize_t size) noexcept:
         return (PyBytes_GET_SIZE(self.share_name) == size

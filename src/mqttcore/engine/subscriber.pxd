@@ -34,6 +34,7 @@ cdef struct target_t:
     uint8_t qos                     # highest of the merged subscriptions
     uint8_t own_qos                 # the same without No Local subscriptions; 0xFF: all are No Local
     uint8_t retain_as_published     # any of them asks for it
+    uint8_t is_direct               # the receiver was named, not found by its subscriptions: they do not have to allow it
 
 
 # Recipients that a handler named for a message; recipients.pxd says how long they hold.
@@ -46,7 +47,7 @@ cdef struct recipients_t:
     uint32_t topic_size             # 0: the message's own
     uint32_t named                  # clients
     uint32_t count                  # of those that have a session: targets
-    bint stores_offline             # for those without a connection
+    uint8_t stores_offline          # for those without a connection: 0 no, 1 yes, or STORES_AS_SENDER
     target_t targets[1]             # without subids and groups
 
 
@@ -58,6 +59,7 @@ cdef struct route_t:
     uint32_t count                  # of targets
     uint32_t group_count
     uint32_t handler_count
+    uint32_t early_count            # of those that authorise by themselves; they come first
     uint32_t recipients_at          # index of the handler that named recipients
     PyObject** groups               # ShareGroup, a reference each; in the same allocation
     PyObject** handlers             # Handler, a reference each, in the order they are asked; in the same allocation
@@ -103,6 +105,8 @@ cdef void subids_unref(subids_t* subids) noexcept
 # Adds one identifier's property to what *subids* points to (NULL at first). The block must have no other reference than
 # those the caller knows of: it may move.
 cdef int subids_add(subids_t** subids, uint32_t subid) except -1
+# A block of encoded properties, with one reference for the caller; NULL for none.
+cdef subids_t* subids_of(const uint8_t* data, uint32_t size) except? NULL
 # The identifiers of a block, in order.
 cdef tuple subids_values(subids_t* subids)
 

@@ -74,6 +74,19 @@ cdef subids_t* subids_copy(subids_t* subids) except? NULL:
     return block
 
 
+cdef subids_t* subids_of(const uint8_t* data, uint32_t size) except? NULL:
+    cdef subids_t* block
+    if size == 0:
+        return NULL
+    block = <subids_t*>PyMem_Malloc(sizeof(subids_t) + subids_capacity(size))
+    if block == NULL:
+        raise MemoryError
+    memcpy(block.data, data, size)
+    block.size = size
+    block.refs = 1
+    return block
+
+
 cdef tuple subids_values(subids_t* subids):
     cdef list values = []
     cdef uint32_t i = 0, subid
@@ -95,6 +108,7 @@ cdef int target_init(target_t* target, PyObject* subscriber, uint8_t options, ui
     target.subscriber = subscriber
     target.subids = target.own_subids = NULL
     target.group = NULL
+    target.is_direct = False
     target.qos = options & OPT_QOS
     target.own_qos = 0xFF if options & OPT_NO_LOCAL else target.qos
     target.retain_as_published = (options & OPT_RETAIN_AS_PUBLISHED) != 0

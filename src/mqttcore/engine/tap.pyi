@@ -9,8 +9,23 @@ from mqttcore.engine.subscriber import Subscriber
 @disjoint_base
 class Tap(Subscriber):
     def __init__(
-        self, core: Core, on_message: Callable[[], object], *, messages_maximum: int, bytes_maximum: int
+        self,
+        core: Core,
+        on_message: Callable[[], object],
+        *,
+        messages_maximum: int,
+        bytes_maximum: int,
+        pauses: bool = False,
     ) -> None: ...
+    @property
+    def pauses(self) -> bool: ...
+    @property
+    def is_closed(self) -> bool: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    def close(self) -> None: ...
     @property
     def bytes_held(self) -> int: ...
     @property

@@ -70,6 +70,8 @@ cdef class TopicTree:
     # 1: removed, 0: there was none.
     cdef int unsubscribe(self, const uint8_t* topic_filter, Py_ssize_t size, Subscriber subscriber) except -1
 
+    # The group of a `$share/name/filter`; None: nobody is in it.
+    cdef ShareGroup find_group(self, const uint8_t* topic_filter, Py_ssize_t size)
     # Keeps a reference to what the handler at this index named for the topic of *route*; without effect when the cache has
     # another route for it by now, or no room. Forgets it with NULL.
     cdef int remember(self, route_t* route, recipients_t* recipients, uint32_t at) except -1

@@ -89,6 +89,7 @@ cdef void add_handler(route_t* route, PyObject* handler) noexcept:
         at -= 1
     route.handlers[at] = handler
     route.handler_count += 1
+    route.early_count += (<Handler>handler).is_authorized_by_itself
 
 
 @cython.final
@@ -447,6 +448,7 @@ cdef class TopicTree:
             group.join(entry)
             if group_entry == NULL:
                 group.entry = self._new_entry(ENTRY_GROUP, node, group)
+                group.whole_filter()        # while it hangs in the tree: who asks later may find it gone
         except BaseException:
             Py_DECREF(subscriber)
             PyMem_Free(entry)
@@ -459,6 +461,14 @@ cdef class TopicTree:
         self._link(group.entry, node)
         self.share_groups += 1
         return IS_NEW | ROUTES_CHANGED
+
+    cdef ShareGroup find_group(self, const uint8_t* topic_filter, Py_ssize_t size):
+        cdef Py_ssize_t name_size = share_name_size(topic_filter, size)
+        cdef const uint8_t* name = topic_filter + SHARE_PREFIX
+        cdef Py_ssize_t skipped = SHARE_PREFIX + name_size + 1
+        cdef node_t* node = tree_find(&self.tree, topic_filter + skipped, size - skipped) if name_size else NULL
+        cdef entry_t* entry = self._find_group(node, name, name_size) if node != NULL else NULL
+        return <ShareGroup>entry.subscriber if entry != NULL else None
 
     cdef entry_t* _find_entry(self, uint8_t kind, void* owner, PyObject* subscriber) noexcept:
         cdef uint32_t hash = entry_hash(&self.tree.key, owner, subscriber)
@@ -547,6 +557,29 @@ cdef class TopicTree:
         self._unlink(entry)
         tree_prune(&self.tree, node)
         return True
+
+    def subscribers(self, bytes topic_filter not None) -> list:
+        """Return who subscribed to exactly this filter, members of a shared group with `$share/name/filter`."""
+        cdef const uint8_t* text = <const uint8_t*><const char*>topic_filter
+        cdef Py_ssize_t size = len(topic_filter)
+        cdef Py_ssize_t name_size = share_name_size(text, size)
+        cdef Py_ssize_t skipped = SHARE_PREFIX + name_size + 1 if name_size else 0
+        cdef node_t* node = tree_find(&self.tree, text + skipped, size - skipped)
+        cdef entry_t* entry = NULL
+        cdef uint8_t kind = ENTRY_ORDINARY
+        cdef list found = []
+        if node != NULL and name_size:
+            entry = self._find_group(node, text + SHARE_PREFIX, name_size)
+            if entry != NULL:
+                entry = (<ShareGroup>entry.subscriber).first
+                kind = ENTRY_MEMBER
+        elif node != NULL:
+            entry = <entry_t*>node.value
+        while entry != NULL:
+            if entry.link.flags == kind:
+                found.append(<object>entry.subscriber)
+            entry = entry.next
+        return found
 
     def clear(self) -> None:
         """Remove all subscriptions and cached routes."""

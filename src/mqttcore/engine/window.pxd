@@ -4,9 +4,9 @@
 # of PUBLISH at first, of PUBREL from PUBREC on.
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from mqttcore.engine.message cimport msg_t
+from mqttcore.engine.message cimport msg_t, stored_t
 from mqttcore.engine.subscriber cimport subids_t
 
 
@@ -20,12 +20,14 @@ cdef enum:
 
 cdef struct slot_t:
     msg_t* message            # owned reference; NULL in states that need none
+    stored_t* stored          # owned reference; NULL: not in the store, or in states that need none
+    uint64_t key              # of its record in the store; 0: none
     subids_t* subids          # owned reference; NULL: none
     PyObject* group           # owned reference on the ShareGroup it was picked from; NULL: not shared
     uint32_t seq              # order of sending what was sent last
     uint16_t packet_id        # 0: free
     uint8_t state
-    uint8_t retain            # RETAIN bit as sent
+    uint8_t retain            # session.IS_RETAINED and IS_DIRECT, as sent
 
 
 cdef struct window_t:

@@ -4,7 +4,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
-from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref
+from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref, stored_unref
 from mqttcore.engine.subscriber cimport subids_unref
 
 cdef enum:
@@ -77,6 +77,9 @@ cdef void window_let_go(window_t* w, slot_t* slot) noexcept:
         w.bytes -= msg_bytes(slot.message)
         msg_unref(slot.message)
         slot.message = NULL
+    if slot.stored != NULL:
+        stored_unref(slot.stored)
+        slot.stored = NULL
 
 
 cdef void slot_release(window_t* w, slot_t* slot) noexcept:

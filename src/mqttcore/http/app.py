@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from mqttcore.config import Listener
+from mqttcore.errors import MqttCoreError
 from mqttcore.http import health
 from mqttcore.http.connection import HttpConnection
 from mqttcore.http.replies import SERVER, problem
@@ -33,8 +34,8 @@ def make_app(
 ) -> web.Application:
     """Return the application of one listener.
 
-    settings: its `http_…` and `websocket_…` fields count. routes: further ones, of plugins; ValueError when one of them
-    is there already. allow_anonymous: of MQTT clients. listener: the broker's own, which says that and counts.
+    settings: its `http_…` and `websocket_…` fields count. routes: further ones, of plugins; MqttCoreError when one of
+    them is there already. allow_anonymous: of MQTT clients. listener: the broker's own, which says that and counts.
     """
     app = web.Application(
         middlewares=[_bounded(settings.http_request_timeout_s)], client_max_size=settings.http_body_bytes_maximum
@@ -43,9 +44,23 @@ def make_app(
     if settings.websocket_path:
         handler = websocket_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
         app.router.add_get(settings.websocket_path, handler, allow_head=False)
-    app.add_routes(routes)
+    for route in routes:
+        _add(app, route)
     app.on_response_prepare.append(_name_server)
     return app
+
+
+def _add(app: web.Application, route: web.AbstractRouteDef) -> None:
+    before = {(one.method, one.resource.canonical) for one in app.router.routes() if one.resource is not None}
+    try:
+        added = route.register(app.router)
+    except RuntimeError as error:  # aiohttp's word for one that comes next to its double
+        raise MqttCoreError(f"an HTTP route cannot be added: {error}") from error
+    for one in added:
+        if one.resource is not None and (one.method, one.resource.canonical) in before:
+            raise MqttCoreError(
+                f"an HTTP route cannot be added: {one.method} {one.resource.canonical} is there already"
+            )
 
 
 async def _name_server(request: web.Request, response: web.StreamResponse) -> None:

@@ -18,6 +18,9 @@ cdef class TlsPipes:
     cdef object incoming              # ssl.MemoryBIO: ciphertext to OpenSSL
     cdef object outgoing              # ssl.MemoryBIO: ciphertext from OpenSSL
     cdef uint8_t* plain               # PLAIN_SIZE bytes, valid until the next call of any channel
+    cdef uint8_t* gathered            # SEAL_SIZE bytes: plaintext put together to be sealed
+
+    cdef int clear(self) except -1
 
 
 cdef class TlsChannel:

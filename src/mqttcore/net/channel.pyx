@@ -19,16 +19,24 @@ cdef class TlsPipes:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.plain = <uint8_t*>malloc(PLAIN_SIZE)
-        if self.plain == NULL:
+        self.gathered = <uint8_t*>malloc(SEAL_SIZE)
+        if self.plain == NULL or self.gathered == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.plain)
+        free(self.gathered)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing lies between two connections; always, between two calls."""
         return not self.incoming.pending and not self.outgoing.pending
+
+    cdef int clear(self) except -1:
+        # What one connection left behind must never reach another.
+        self.incoming.read()
+        self.outgoing.read()
+        return 0
 
 
 cdef class TlsChannel:
@@ -63,6 +71,7 @@ cdef class TlsChannel:
             self.fail(getattr(error, "verify_message", None) or error.reason or str(error))
         except BaseException:
             self.fail("internal error")
+            self.pipes.clear()
             raise
         if self.pipes.incoming.pending:
             self.pipes.incoming.read()            # behind the peer's last record
@@ -101,8 +110,7 @@ cdef class TlsChannel:
                 at += self.session.write(PyMemoryView_FromMemory(<char*>data + at, size - at, PyBUF_READ))
         except BaseException:
             self.fail("cannot be written to")
-            self.pipes.incoming.read()
-            self.pipes.outgoing.read()
+            self.pipes.clear()
             raise
         return self.pipes.outgoing.read()
 
@@ -113,6 +121,9 @@ cdef class TlsChannel:
                 (getattr(self.session, "shutdown", None) or self.session.unwrap)()
             except Failed:
                 pass                              # it also wants to hear the peer's, which we do not wait for
+            except BaseException:
+                self.pipes.clear()
+                raise
         said = self.pipes.outgoing.read()
         self.is_ended = True
         return said

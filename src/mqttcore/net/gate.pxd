@@ -4,7 +4,7 @@
 #
 # Drivers give it what they read and send what it has; plaintext goes to Connection.feed().
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.outbuf cimport outbuf_t
@@ -26,6 +26,7 @@ cdef class Gate:
     cdef Py_ssize_t unsent_at
     cdef object info                  # TlsInfo once somebody asked, or None
     cdef readonly object proxy        # ProxyInfo, or None
+    cdef int64_t heard_ms             # when its peer last sent something, or connected
     cdef readonly uint8_t stage
     cdef bint has_parted              # our last record is among unsent
 

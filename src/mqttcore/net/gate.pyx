@@ -47,6 +47,7 @@ cdef class Gate:
         return self.info
 
     cdef bint take(self, Connection connection, const uint8_t* data, Py_ssize_t size) except -1:
+        self.heard_ms = connection.core.now_ms
         if self.stage == GATE_PROXY:
             return self.take_header(connection, data, size)
         if self.channel is None:
@@ -117,6 +118,8 @@ cdef class Gate:
             info = self.tls_info
             if info is not None and info.is_verified:
                 connection.certified_name = info.identity or ""       # "": a certificate that names nobody
+            elif self.channel is not None and self.listener.tls.settings.client_certificate == "required":
+                connection.certified_name = ""        # resumed with one that has expired meanwhile
         return 0
 
     cdef bint fail(self, Connection connection, str reason) except -1:
@@ -146,9 +149,9 @@ cdef class Gate:
             else:
                 for i in range(count):            # together: every record costs
                     part = min(iov[i].size, SEAL_SIZE - total)
-                    memcpy(self.pipes.plain + total, iov[i].base, part)
+                    memcpy(self.pipes.gathered + total, iov[i].base, part)
                     total += part
-                self.unsent = self.channel.seal(self.pipes.plain, total)
+                self.unsent = self.channel.seal(self.pipes.gathered, total)
             out_consume(out, total)
         elif is_last and not self.has_parted:
             self.has_parted = True

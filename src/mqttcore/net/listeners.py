@@ -1,6 +1,7 @@
 """Listening sockets: bound here, accepted on by the poller or by asyncio servers."""
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -138,7 +139,7 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(state.st_mode):
-        raise FileExistsError(17, "there is a file that is no socket")
+        raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -146,7 +147,7 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             Path(path).unlink()
         else:
-            raise OSError(98, "somebody listens on it")
+            raise OSError(errno.EADDRINUSE, "somebody listens on it")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

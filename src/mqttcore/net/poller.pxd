@@ -18,11 +18,11 @@ cdef class SocketConnection(Connection):
     cdef Poller poller
     cdef Gate gate                    # PROXY header and TLS; None: the listener has neither
     cdef int fd                       # -1: closed
-    cdef bint is_gated                # all bytes go through the gate
-    cdef bint wants_write             # EPOLLOUT is on
-    cdef bint reads                   # EPOLLIN is on
-    cdef bint is_choked               # not read from until it has read what we wrote
-    cdef bint is_shut                 # we have said our last; read until the peer closes
+    cdef uint8_t is_gated             # all bytes go through the gate
+    cdef uint8_t wants_write          # EPOLLOUT is on
+    cdef uint8_t reads                # EPOLLIN is on
+    cdef uint8_t is_choked            # not read from until it has read what we wrote
+    cdef uint8_t is_shut              # we have said our last; read until the peer closes
     cdef uint8_t address_size
     cdef uint8_t address_bytes[28]    # struct sockaddr_in or sockaddr_in6
 

@@ -1,5 +1,6 @@
 """Sockets on an epoll of our own; poller.pxd says why."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -40,7 +41,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
 cdef extern from "<sys/socket.h>" nogil:
-    enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, AF_INET, AF_INET6
+    enum: SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, AF_INET, AF_INET6
     struct sockaddr:
         pass
     struct iovec:
@@ -89,7 +90,7 @@ cdef enum:
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
     HANDSHAKE_STEPS = 8       # in one turn: each costs as much as hundreds of messages
-    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
+    PATIENCE_MS = 1000        # a handshake that was silent for less does not have to make room for another
 
 
 cdef inline int64_t monotonic_us() noexcept:
@@ -143,6 +144,7 @@ cdef class SocketConnection(Connection):
             return self.feed(self.poller.buffer, n)
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -168,6 +170,7 @@ cdef class SocketConnection(Connection):
             return 0
         if n < 0 and (errno == EAGAIN or errno == EINTR):
             return 0
+        self.was_reset = n < 0
         self.drop()
         return 0
 
@@ -209,6 +212,7 @@ cdef class SocketConnection(Connection):
                 break
         if n < 0:
             if errno != EAGAIN:
+                self.was_reset = True
                 self.drop()
                 return -1
             n = 0
@@ -262,7 +266,7 @@ cdef class SocketConnection(Connection):
         return True
 
     cdef int flush(self) except -1:
-        if self.fd < 0:
+        if self.fd < 0 or self.cork:
             return 0
         if self.wants_write:
             self.linger()
@@ -447,19 +451,13 @@ cdef class Poller:
         is_counted: its address has been admitted.
         """
         cdef WebSocketConnection connection = WebSocketConnection(self.engine, listener)
-        cdef const uint8_t[::1] view = received
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t part
+        cdef bytearray unmasked = bytearray(received)     # not the poller's buffer: a read may be under way
         ws_init(&connection.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
         connection.is_counted = is_counted
         if not self.enroll_socket(connection, sock):
             return
         self.engine.now_ms = monotonic_ms()
-        while at < view.shape[0]:
-            part = min(view.shape[0] - at, <Py_ssize_t>READ_SIZE)
-            memcpy(self.buffer, &view[at], part)
-            ws_receive(&connection.ws, connection, self.buffer, part)
-            at += part
+        ws_receive(&connection.ws, connection, <uint8_t*>PyByteArray_AS_STRING(unmasked), len(unmasked))
         connection.mark_dirty()
         self.engine.wake()
 
@@ -526,22 +524,24 @@ cdef class Poller:
             if self.pipes is None:
                 self.pipes = TlsPipes()
             connection.gate = Gate(listener, self.pipes)
+            connection.gate.heard_ms = self.engine.now_ms
             connection.is_gated = True
             connection.set_deadline(listener.handshake_timeout_ms)
             listener.handshaking[id(connection)] = connection
         return True
 
     cdef bint has_room(self, object listener) except -1:
-        # Whether one more handshake may begin. Those that come to nothing make room; those that are young do not, so that
-        # a crowd of honest clients waits in the kernel instead of pushing each other out.
+        # Whether one more handshake may begin. Silent ones make room; those under way do not, so that a crowd of honest
+        # clients waits in the kernel instead of pushing each other out.
         cdef SocketConnection oldest
+        cdef uint8_t waiting
         if self.engine.is_overloaded:
             return False
         if len(listener.handshaking) < listener.handshakes_maximum:
             return True
         oldest = next(iter(listener.handshaking.values()))
-        if self.engine.now_ms - oldest.opened_ms < PATIENCE_MS:
-            return False
+        if self.engine.now_ms - oldest.gate.heard_ms < PATIENCE_MS or recv(oldest.fd, &waiting, 1, MSG_PEEK) > 0:
+            return False              # it, or we, are at work
         listener.handshakes_evicted += 1
         oldest.drop()
         return True
@@ -562,6 +562,8 @@ cdef class Poller:
         cdef int limit = listener.max_connections
         cdef bint is_gated = listener.is_gated
         cdef bint is_rated = listener.admission is not None and listener.admission.settings.connection_rate
+        if is_gated and most > HANDSHAKE_STEPS:
+            most = HANDSHAKE_STEPS    # to begin a TLS session takes time as well
         for _ in range(most):
             if is_gated and not self.has_room(listener):
                 return self.suspend(fd, listener)
@@ -644,6 +646,7 @@ cdef class Poller:
                     if events[i].events & <uint32_t>EPOLLIN and connection.reads:
                         connection.readable()
                     elif events[i].events & (<uint32_t>EPOLLERR | <uint32_t>EPOLLHUP):
+                        connection.was_reset = True
                         connection.drop()
                 except Exception:
                     log.exception("serving client %s at %s: closed", connection.client_id, connection.peer)

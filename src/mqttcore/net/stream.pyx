@@ -1,6 +1,7 @@
 """The asyncio face of a connection: a Protocol around the same state machine that the poller drives."""
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
@@ -19,7 +20,7 @@ log = logging.getLogger("mqttcore.net")
 cdef enum:
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
-    PATIENCE_MS = 1000        # a handshake younger than this does not have to make room for another
+    PATIENCE_MS = 1000        # a handshake that was silent for less does not have to make room for another
     UNMASK_SIZE = 65536
 
 
@@ -96,13 +97,14 @@ cdef class StreamConnection(Connection):
         if len(listener.handshaking) >= listener.handshakes_maximum:
             # asyncio has accepted it already: it cannot wait, as it does with the poller.
             oldest = next(iter(listener.handshaking.values()))
-            if self.core.now_ms - oldest.opened_ms < PATIENCE_MS:
+            if self.core.now_ms - oldest.gate.heard_ms < PATIENCE_MS:
                 listener.refused += 1
                 return False
             listener.handshakes_evicted += 1
             oldest.abort()
             oldest.gate.leave(oldest)
         self.gate = Gate(listener, self.pipes)
+        self.gate.heard_ms = self.core.now_ms
         self.set_deadline(listener.handshake_timeout_ms)
         listener.handshaking[id(self)] = self
         return True
@@ -148,6 +150,7 @@ cdef class StreamConnection(Connection):
 
     def connection_lost(self, error: Exception | None = None) -> None:
         """Asyncio: the transport is gone."""
+        self.was_reset = error is not None
         if self.transport is not None and self.listener is not None:
             self.listener.connections -= 1
         if self.is_counted:
@@ -188,7 +191,7 @@ cdef class StreamConnection(Connection):
         return out_take(&self.out)
 
     cdef int flush(self) except -1:
-        if self.transport is None:
+        if self.transport is None or self.cork:
             return 0
         if self.state == STATE_CLOSED:
             return self.finish()
@@ -236,10 +239,6 @@ cdef class StreamConnection(Connection):
         return 0
 
 
-# What a WebSocketStream unmasks: bytes objects may not be written to. Nothing borrows it beyond feed().
-cdef uint8_t unmasked[UNMASK_SIZE]
-
-
 cdef class WebSocketStream(StreamConnection):
     """MQTT in WebSocket frames on an asyncio transport whose HTTP request has been read.
 
@@ -284,13 +283,20 @@ cdef class WebSocketStream(StreamConnection):
         return True                   # whoever read the request has looked at it already
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        # Unmasks a copy: bytes objects may not be written to. Its own, because what is fed may lead here again.
         cdef Py_ssize_t part
-        while size:
-            part = min(size, <Py_ssize_t>UNMASK_SIZE)
-            memcpy(unmasked, data, part)
-            ws_receive(&self.ws, self, unmasked, part)
-            data += part
-            size -= part
+        cdef uint8_t* copy = <uint8_t*>malloc(min(size, <Py_ssize_t>UNMASK_SIZE))
+        if copy == NULL:
+            raise MemoryError
+        try:
+            while size:
+                part = min(size, <Py_ssize_t>UNMASK_SIZE)
+                memcpy(copy, data, part)
+                ws_receive(&self.ws, self, copy, part)
+                data += part
+                size -= part
+        finally:
+            free(copy)
         return 0
 
     cdef bytes due(self):

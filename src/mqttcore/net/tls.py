@@ -308,10 +308,14 @@ def distinguished_name(subject: Iterable[Iterable[tuple[str, str]]]) -> str:
 
 def _escaped(value: str) -> str:
     # RFC 4514 §2.4
-    text = "".join(f"\\{one}" if one in ',+"\\<>;' else "\\00" if one == "\0" else one for one in value)
-    if text.startswith((" ", "#")):
-        text = "\\" + text
-    return text[:-1] + "\\ " if text.endswith(" ") and len(text) > 1 else text
+    last = len(value) - 1
+    found = []
+    for at, one in enumerate(value):
+        if one in ',+"\\<>;' or (at == 0 and one in " #") or (at == last and one == " "):
+            found.append(f"\\{one}")
+        else:
+            found.append("\\00" if one == "\0" else one)
+    return "".join(found)
 
 
 def identity_of(certificate: dict[str, Any], kind: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import zlib
@@ -20,6 +21,7 @@ from mqttcore.sinks.spool import Spool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mqttcore.batches import BatchTap
     from mqttcore.broker import Broker
     from mqttcore.engine.message import Message
     from mqttcore.events import Event
@@ -107,6 +109,7 @@ class Sink:
         self._worker: asyncio.Task[None] | None = None
         self._broker: Broker | None = None
         self._failures_in_row = 0
+        self._taps: list[BatchTap] = []
 
     # --- what a sink gives ------------------------------------------------------------------------------------------
 
@@ -132,15 +135,22 @@ class Sink:
             if not self._spool.is_empty:
                 self._has_records.set()
         await self.open()
+        section = broker.plugin_section(self.name)
+        for key in self.metrics():
+            section.measure(key, functools.partial(self._metric, key))
         self._worker = asyncio.get_running_loop().create_task(self._work())
         for topic_filter in self.config.topic_filters:
-            broker.tap(topic_filter, self._take_messages, when_full=self.config.when_full)
+            self._taps.append(broker.tap(topic_filter, self._take_messages, when_full=self.config.when_full))
 
     @hookimpl
     async def shutdown(self, broker: Broker) -> None:
         """Send what waits, for a while; spool the rest, or count it as dropped."""
+        for tap in self._taps:
+            tap.close()
+        self._taps.clear()
         self._stopping.set()
         self._has_records.set()
+        self._has_room.set()  # whoever waits for room looks again, and gives up
         if self._worker is not None:
             await asyncio.wait([self._worker], timeout=self.config.stop_timeout_s)
             self._worker.cancel()
@@ -315,6 +325,9 @@ class Sink:
         if self._spool is not None:
             self._spool.close()
         self._disk.shutdown(wait=False)
+
+    def _metric(self, key: str) -> int:
+        return self.metrics()[key]
 
     def metrics(self) -> dict[str, int]:
         """Return counters since start, and what waits now."""

@@ -46,6 +46,28 @@ def check(chunk: object) -> int:
     return count
 
 
+def keys(chunk: object) -> bytes:
+    """Return the keys of all records as native uint64, in their order. Raises StoreError (corrupt) as `index` does."""
+    cdef const uint8_t[::1] data = chunk
+    cdef Py_ssize_t size = data.shape[0], at = 0, used, count = 0
+    while at < size:
+        used = frame_size(&data[0], at, size)
+        if used == 0:
+            raise torn(at)
+        count += 1
+        at += used
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, count * 8)
+    cdef char* to = PyBytes_AS_STRING(found)
+    cdef uint64_t key
+    at = 0
+    while at < size:
+        key = load_u64(&data[at + 4])
+        memcpy(to, &key, 8)
+        to += 8
+        at += frame_size(&data[0], at, size)
+    return found
+
+
 def select(chunk: object, keys: object) -> bytes:
     """Return the chunk's records with these keys, in order; keys that it does not have are passed over.
 

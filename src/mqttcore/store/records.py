@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from mqttcore.errors import StoreError
-from mqttcore.store.framing import check, index, select, without
+from mqttcore.store.framing import check, index, keys, select, without
 
 __all__ = [
     "FORMAT_VERSION",
@@ -42,6 +42,7 @@ __all__ = [
     "decode",
     "encode",
     "index",
+    "keys",
     "select",
     "upgrade",
     "without",
@@ -68,10 +69,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 class SessionRecord(Record, frozen=True, kw_only=True, tag="session"):
     """A session that outlives its connection (session_expiry_s > 0).
 
-    number: what other records call it; the key of its first record. expires_at: when it ends; 0 while it is connected,
+    number: what other records call it; no other session ever had it. expires_at: when it ends; 0 while it is connected,
     and for session_expiry_s 4294967295. will_message: key of the message record, 0: none. will_due_at: when a will that
     is being delayed is published; 0: its session is connected, or there is none. user_name: of the CONNECT.
-    identity_name: whom authentication found. Both are empty when there was none.
+    identity_name: to whom it belongs. Both are empty when there was none.
     """
 
     KIND: ClassVar[int] = 1
@@ -107,19 +108,27 @@ class SubscriptionRecord(Record, frozen=True, kw_only=True, tag="subscription"):
 class MessageRecord(Record, frozen=True, kw_only=True, tag="message"):
     """An application message as it is forwarded.
 
-    expires_at: when its Message Expiry Interval ends. expiry_place: 1 + offset of that property's four value bytes in
-    properties, 0: absent. properties: MQTT 5 block without its length. qos, retain: as published.
+    expires_at: when its Message Expiry Interval ends. received_at: when it was published. node_epoch, number: its id.
+    expiry_place: 1 + offset of the interval's four value bytes in properties, 0: absent. qos, retain: as published.
+    publisher, identity_name, ordering_key: client id of who published it, whom authentication found, and by what sinks
+    keep its messages in order; empty: the broker itself, nobody, none. properties: MQTT 5 block without its length.
     """
 
     KIND: ClassVar[int] = 3
-    _LAYOUT: ClassVar[str] = "QIBBBsbr"
+    _LAYOUT: ClassVar[str] = "QQQQIBBBssssbr"
 
     expires_at: int
+    received_at: int
+    node_epoch: int
+    number: int
     expiry_place: int
     qos: int
     retain: bool
     is_utf8: bool
     topic: str
+    publisher: str
+    identity_name: str
+    ordering_key: str
     properties: bytes
     payload: bytes
 
@@ -128,7 +137,8 @@ class EntryRecord(Record, frozen=True, kw_only=True, tag="entry"):
     """A message that a session is to get or is getting.
 
     state: 0 queued, packet_id is 0; 1 PUBLISH of QoS 1 sent, PUBACK awaited; 2 PUBLISH of QoS 2 sent, PUBREC awaited;
-    3 PUBREL sent, PUBCOMP awaited, message is 0. queued_at: since when. qos, retain: of the delivery.
+    3 PUBREL sent, PUBCOMP awaited, message is 0. queued_at: since when. qos: of the delivery.
+    flags: 1 it goes out with RETAIN, 128 its receiver was named, so no subscription has to allow it.
     subscription_ids: encoded properties. share: the `$share/…` filter it came through, or empty.
     """
 
@@ -141,7 +151,7 @@ class EntryRecord(Record, frozen=True, kw_only=True, tag="entry"):
     packet_id: int
     state: int
     qos: int
-    retain: bool
+    flags: int
     subscription_ids: bytes
     share: str
 
@@ -157,13 +167,12 @@ class ReceivedRecord(Record, frozen=True, kw_only=True, tag="received"):
 
 
 class RetainedRecord(Record, frozen=True, kw_only=True, tag="retained"):
-    """The retained message of its topic. publisher: client id, for No Local; empty: the broker itself."""
+    """The retained message of its topic."""
 
     KIND: ClassVar[int] = 6
-    _LAYOUT: ClassVar[str] = "Qs"
+    _LAYOUT: ClassVar[str] = "Q"
 
     message: int
-    publisher: str
 
 
 _TYPES: dict[int, type[Record]] = {

@@ -93,24 +93,30 @@ def sample_records() -> list[tuple[int, records.Record]]:
                 packet_id=0,
                 state=0,
                 qos=1,
-                retain=True,
+                flags=0x81,
                 subscription_ids=b"\x0b\x01",
                 share="$share/g/a/#",
             ),
         ),
         (9, records.ReceivedRecord(session=1, packet_id=65535)),
-        (1_000_000, records.RetainedRecord(message=5, publisher="träumer")),
+        (1_000_000, records.RetainedRecord(message=5)),
     ]
 
 
 def _message(topic: str, payload: bytes) -> records.MessageRecord:
     return records.MessageRecord(
         expires_at=0,
+        received_at=1_700_000_000_000,
+        node_epoch=2**64 - 1,
+        number=1,
         expiry_place=0,
         qos=1,
         retain=False,
         is_utf8=False,
         topic=topic,
+        publisher="träumer",
+        identity_name="",
+        ordering_key="",
         properties=b"\x01\x00",
         payload=payload,
     )
@@ -162,8 +168,11 @@ class ControlledStore(MemoryStore):
         released, self._waiting = self._waiting[:count], [] if count is None else self._waiting[count:]
         for place, (batch, done) in enumerate(released):
             if self.fails_with is None:
-                super().commit(batch)
-                done.set_result(None)
+                error = super().commit(batch).exception()
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
             else:
                 done.set_exception(StoreError("closed" if place else self.fails_with, "as the test wants it"))
         return len(released)

@@ -267,13 +267,24 @@ static const char *do_connect(const cJSON *command, cJSON *answer)
     MQTTClient_willOptions will = MQTTClient_willOptions_initializer;
     MQTTProperties properties = MQTTProperties_initializer;
     MQTTProperties will_properties = MQTTProperties_initializer;
+    MQTTClient_SSLOptions secured = MQTTClient_SSLOptions_initializer;
+    const cJSON *tls = cJSON_GetObjectItemCaseSensitive(command, "tls");
     const cJSON *wanted_will = cJSON_GetObjectItemCaseSensitive(command, "will");
     unsigned char *will_payload = NULL;
     int status;
 
     if (!connection)
         return "too many connections";
-    snprintf(address, sizeof address, "tcp://%s:%d", text_of(command, "host"), number_of(command, "port"));
+    if (cJSON_IsObject(tls)) {
+        secured.trustStore = text_of(tls, "ca");
+        if (cJSON_HasObjectItem(tls, "certificate")) {
+            secured.keyStore = text_of(tls, "certificate");
+            secured.privateKey = text_of(tls, "key");
+        }
+        secured.verify = 1;
+        options.ssl = options5.ssl = &secured;
+    }
+    snprintf(address, sizeof address, "%s://%s:%d", options.ssl ? "ssl" : "tcp", text_of(command, "host"), number_of(command, "port"));
     snprintf(connection->name, sizeof connection->name, "%s", text_of(command, "name"));
     connection->version = number_of(command, "version");
     create.MQTTVersion = connection->version;

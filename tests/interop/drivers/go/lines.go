@@ -3,6 +3,8 @@ package lines
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -60,6 +62,34 @@ type Will struct {
 	Properties Properties
 }
 
+// TLS names PEM files; Certificate and Key are empty where the client has none.
+type TLS struct {
+	CA          string
+	Certificate string
+	Key         string
+}
+
+// Config returns what crypto/tls needs, for a server of that name.
+func (t *TLS) Config(host string) (*tls.Config, error) {
+	pem, err := os.ReadFile(t.CA)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New("no certificate in " + t.CA)
+	}
+	config := &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}
+	if t.Certificate != "" {
+		own, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{own}
+	}
+	return config, nil
+}
+
 // Filter is one filter of a subscribe command.
 type Filter struct {
 	Filter            string
@@ -80,6 +110,7 @@ type Command struct {
 	ClientID       string `json:"client_id"`
 	CleanStart     bool   `json:"clean_start"`
 	KeepAliveS     uint16 `json:"keep_alive_s"`
+	TLS            *TLS
 	Will           *Will
 	Properties     Properties
 	Filters        json.RawMessage

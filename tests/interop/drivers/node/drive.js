@@ -1,6 +1,7 @@
 // Driver for MQTT.js; the line protocol is in ../README.md.
 "use strict";
 
+const fs = require("node:fs");
 const readline = require("node:readline");
 const mqtt = require("mqtt");
 const { version } = require("mqtt/package.json");
@@ -60,7 +61,8 @@ function connect(command) {
   const options = {
     host: command.host,
     port: command.port,
-    protocol: "mqtt",
+    protocol: (process.env.MQTTCORE_INTEROP_WEBSOCKET ? "ws" : "mqtt") + (command.tls === null ? "" : "s"),
+    path: process.env.MQTTCORE_INTEROP_WEBSOCKET,
     protocolId: command.version === 3 ? "MQIsdp" : "MQTT",
     protocolVersion: command.version,
     clientId: command.client_id,
@@ -70,6 +72,13 @@ function connect(command) {
     connectTimeout: 10000,
     resubscribe: false,
   };
+  if (command.tls !== null) {
+    options.ca = fs.readFileSync(command.tls.ca);
+    if (command.tls.certificate) {
+      options.cert = fs.readFileSync(command.tls.certificate);
+      options.key = fs.readFileSync(command.tls.key);
+    }
+  }
   if (command.version === 5) options.properties = toMqttjs(command.properties);
   const will = command.will;
   if (will !== null) {

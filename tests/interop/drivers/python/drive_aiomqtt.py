@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -29,6 +30,11 @@ class Connection:
             options["properties"] = to_paho(PacketTypes.CONNECT, command["properties"])
         else:
             options["clean_session"] = command["clean_start"]
+        if path := os.environ.get("MQTTCORE_INTEROP_WEBSOCKET"):
+            options |= {"transport": "websockets", "websocket_path": path}
+        tls = command["tls"]
+        if tls is not None:
+            options["tls_params"] = aiomqtt.TLSParameters(tls["ca"], tls.get("certificate"), tls.get("key"))
         self.client = aiomqtt.Client(
             command["host"],
             command["port"],

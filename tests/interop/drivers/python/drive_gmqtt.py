@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from importlib.metadata import version
 from typing import Any
 
@@ -81,8 +82,18 @@ class Connection:
 
     async def open(self) -> Fields:
         command = self.command
+        tls = command["tls"]
+        context: ssl.SSLContext | bool = False
+        if tls is not None:
+            context = ssl.create_default_context(cafile=tls["ca"])
+            if "certificate" in tls:
+                context.load_cert_chain(tls["certificate"], tls["key"])
         connecting = self.client.connect(
-            command["host"], command["port"], keepalive=command["keep_alive_s"], version=command["version"]
+            command["host"],
+            command["port"],
+            ssl=context,
+            keepalive=command["keep_alive_s"],
+            version=command["version"],
         )
         try:
             await asyncio.wait_for(connecting, DEADLINE_S)

@@ -77,6 +77,11 @@ class Connection:
         command = self.command
         found = ["-h", command["host"], "-p", str(command["port"]), "-V", VERSIONS[command["version"]]]
         found += ["-k", str(command["keep_alive_s"])]
+        tls = command["tls"]
+        if tls is not None:
+            found += ["--cafile", tls["ca"]]
+            if "certificate" in tls:
+                found += ["--cert", tls["certificate"], "--key", tls["key"]]
         return found
 
     def start(self) -> tuple[Fields, list[int]]:

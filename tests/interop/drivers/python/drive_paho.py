@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -28,7 +29,9 @@ class Connection:
         self.closed = threading.Event()
         self.acks: dict[int, Future[list[int]]] = {}
         self.lock = threading.Lock()
+        path = os.environ.get("MQTTCORE_INTEROP_WEBSOCKET")
         common = {
+            "transport": "websockets" if path else "tcp",
             "client_id": command["client_id"],
             "protocol": self.version,
             "reconnect_on_failure": False,
@@ -52,10 +55,15 @@ class Connection:
         client.on_subscribe = lambda c, u, mid, codes, props=None: self.on_ack(mid, codes)
         client.on_message = self.on_message
         self.client = client
+        if path:
+            client.ws_set_options(path)
         will = command["will"]
         if will is not None:
             extra = {"properties": to_paho(PacketTypes.WILLMESSAGE, will["properties"])} if self.version == 5 else {}
             client.will_set(will["topic"], bytes.fromhex(will["payload"]), will["qos"], will["retain"], **extra)
+        tls = command["tls"]
+        if tls is not None:
+            client.tls_set(tls["ca"], tls.get("certificate"), tls.get("key"))
         how: dict[str, Any] = {}
         if self.version == 5:
             how["clean_start"] = command["clean_start"]

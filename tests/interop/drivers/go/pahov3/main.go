@@ -23,7 +23,16 @@ func wait(token mqtt.Token) error {
 
 func connect(c *lines.Command) (lines.Answer, error) {
 	options := mqtt.NewClientOptions()
-	options.AddBroker(fmt.Sprintf("tcp://%s:%d", c.Host, c.Port))
+	if c.TLS == nil {
+		options.AddBroker(fmt.Sprintf("tcp://%s:%d", c.Host, c.Port))
+	} else {
+		config, err := c.TLS.Config(c.Host)
+		if err != nil {
+			return lines.Answer{}, err
+		}
+		options.AddBroker(fmt.Sprintf("ssl://%s:%d", c.Host, c.Port))
+		options.SetTLSConfig(config)
+	}
 	options.SetProtocolVersion(c.Version)
 	options.SetClientID(c.ClientID)
 	options.SetCleanSession(c.CleanStart)

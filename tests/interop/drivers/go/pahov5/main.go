@@ -3,10 +3,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
 	lines "interop"
@@ -90,8 +92,24 @@ func connectPacket(c *lines.Command) *paho.Connect {
 	return packet
 }
 
+func dial(c *lines.Command) (net.Conn, error) {
+	address := fmt.Sprintf("%s:%d", c.Host, c.Port)
+	if c.TLS == nil {
+		return net.Dial("tcp", address)
+	}
+	config, err := c.TLS.Config(c.Host)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := tls.Dial("tcp", address, config)
+	if err != nil {
+		return nil, err
+	}
+	return packets.NewThreadSafeConn(conn), nil // tls.Conn tears writes of several goroutines apart
+}
+
 func connect(ctx context.Context, c *lines.Command) (lines.Answer, error) {
-	conn, err := net.Dial("tcp", fmt.Sprintf("%s:%d", c.Host, c.Port))
+	conn, err := dial(c)
 	if err != nil {
 		return lines.Answer{}, err
 	}

@@ -1,5 +1,6 @@
 package interop;
 
+import com.hivemq.client.mqtt.MqttClientSslConfig;
 import interop.Lines.Answer;
 import interop.Lines.Command;
 import java.util.HashMap;
@@ -21,6 +22,15 @@ final class HiveMq {
     }
 
     private final Map<String, Connection> connections = new HashMap<>();
+
+    /** Null where the command wants none. */
+    static MqttClientSslConfig tls(Command command) throws Exception {
+        if (command.tls == null) return null;
+        return MqttClientSslConfig.builder()
+                .trustManagerFactory(Certificates.trusted(command.tls))
+                .keyManagerFactory(Certificates.own(command.tls))
+                .build();
+    }
 
     private Answer handle(Command command) throws Exception {
         if (command.verb.equals("connect")) {

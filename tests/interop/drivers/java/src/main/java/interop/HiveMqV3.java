@@ -23,9 +23,10 @@ import java.util.concurrent.TimeUnit;
 final class HiveMqV3 implements HiveMq.Connection {
     private final Mqtt3AsyncClient client;
 
-    HiveMqV3(Command command) {
+    HiveMqV3(Command command) throws Exception {
         client = MqttClient.builder()
                 .useMqttVersion3()
+                .sslConfig(HiveMq.tls(command))
                 .identifier(command.clientId)
                 .serverHost(command.host)
                 .serverPort(command.port)

@@ -37,9 +37,10 @@ import java.util.concurrent.TimeUnit;
 final class HiveMqV5 implements HiveMq.Connection {
     private final Mqtt5AsyncClient client;
 
-    HiveMqV5(Command command) {
+    HiveMqV5(Command command) throws Exception {
         var builder = MqttClient.builder()
                 .useMqttVersion5()
+                .sslConfig(HiveMq.tls(command))
                 .serverHost(command.host)
                 .serverPort(command.port)
                 .addDisconnectedListener(context -> Lines.closed(command.name,

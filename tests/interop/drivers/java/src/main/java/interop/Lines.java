@@ -61,6 +61,13 @@ final class Lines {
         Properties properties;
     }
 
+    /** PEM files; certificate and key are null where the client has none. */
+    static final class Tls {
+        String ca;
+        String certificate;
+        String key;
+    }
+
     static final class Filter {
         String filter;
         int qos;
@@ -81,7 +88,13 @@ final class Lines {
         String clientId;
         boolean cleanStart;
         int keepAliveS;
+        Tls tls;
         Will will;
+
+        String url() {
+            return (tls == null ? "tcp://" : "ssl://") + host + ":" + port;
+        }
+
         Properties properties;
         JsonElement filters;
         Integer subscriptionId;

@@ -42,11 +42,12 @@ final class PahoV3 {
 
     private Answer connect(Command command) throws Exception {
         MqttAsyncClient client = new MqttAsyncClient(
-                "tcp://" + command.host + ":" + command.port, command.clientId, new MemoryPersistence());
+                command.url(), command.clientId, new MemoryPersistence());
         MqttConnectOptions options = new MqttConnectOptions();
         options.setMqttVersion(command.version);
         options.setCleanSession(command.cleanStart);
         options.setKeepAliveInterval(command.keepAliveS);
+        if (command.tls != null) options.setSocketFactory(Certificates.sockets(command.tls));
         if (command.will != null)
             options.setWill(command.will.topic, Lines.bytes(command.will.payload), command.will.qos,
                     command.will.retain);

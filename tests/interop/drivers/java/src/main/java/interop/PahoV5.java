@@ -92,10 +92,11 @@ final class PahoV5 {
 
     private Answer connect(Command command) throws Exception {
         MqttAsyncClient client = new MqttAsyncClient(
-                "tcp://" + command.host + ":" + command.port, command.clientId, new MemoryPersistence());
+                command.url(), command.clientId, new MemoryPersistence());
         MqttConnectionOptions options = new MqttConnectionOptions();
         options.setCleanStart(command.cleanStart);
         options.setKeepAliveInterval(command.keepAliveS);
+        if (command.tls != null) options.setSocketFactory(Certificates.sockets(command.tls));
         options.setUseSubscriptionIdentifiers(false); // the test chooses them
         options.setSessionExpiryInterval(command.properties.sessionExpiryS);
         if (command.properties.receiveMaximum != null) options.setReceiveMaximum(command.properties.receiveMaximum);

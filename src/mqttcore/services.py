@@ -1,0 +1,288 @@
+"""What a broker does for plugins and for the application it is embedded in, beyond publish and subscribe."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mqttcore.batches import BatchTap, WhenFull
+from mqttcore.constants import ReasonCode
+from mqttcore.errors import MqttCoreError
+from mqttcore.events import AlarmChanged, Event
+from mqttcore.observers import EventStream, Observers
+from mqttcore.repeating import RepeatingCall
+from mqttcore.sections import Section
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from mqttcore.engine.engine import Engine
+    from mqttcore.engine.handler import Handler
+    from mqttcore.engine.message import Message
+    from mqttcore.handlers import TopicHandler
+
+__all__ = ["Services", "SubscriptionInfo"]
+
+log = logging.getLogger("mqttcore.broker")
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionInfo:
+    """One subscription of a client.
+
+    topic_filter: as the client gave it, `$share/…` included. options: the Subscription Options byte with the QoS that
+    was granted. subscription_id 0: none.
+    """
+
+    client_id: str
+    topic_filter: str
+    options: int
+    subscription_id: int
+
+    @property
+    def qos(self) -> int:
+        """QoS that was granted."""
+        return self.options & 3
+
+
+class Services(ABC):
+    """Base of Broker."""
+
+    _loop: asyncio.AbstractEventLoop | None
+
+    def __init__(self, *, events_queued_maximum: int) -> None:
+        self._observers = Observers(events_queued_maximum)
+        self._event_streams: set[EventStream] = set()
+        self._batch_taps: set[BatchTap] = set()
+        self._repeating_calls: set[RepeatingCall] = set()
+        self._sections: dict[str, Section] = {}
+        self._alarms: dict[str, str] = {}
+
+    @abstractmethod
+    def _running(self) -> Engine:
+        """Return the engine; MqttCoreError when there is none."""
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def deliver(
+        self,
+        client_id: str,
+        topic: str,
+        payload: bytes = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Mapping[int, Any] | None = None,
+        stores_offline: bool = True,
+    ) -> bool:
+        """Send a message to one client, whatever it subscribed to; False when nobody takes it.
+
+        A client that has a session but no connection gets it later when *stores_offline* and QoS is 1 or 2. retain: the
+        RETAIN flag it sees. Raises ValueError for what is no Topic Name, QoS or property.
+        """
+        block = dict(properties) if properties else None
+        return self._running().deliver(client_id, topic.encode(), payload, qos, retain, block, stores_offline)
+
+    def tap(
+        self,
+        topic_filter: str,
+        on_batch: Callable[[list[Message]], Awaitable[None] | None],
+        *,
+        messages_maximum: int = 100_000,
+        bytes_maximum: int = 64 * 1024 * 1024,
+        batch_maximum: int = 1_000,
+        when_full: WhenFull = "drop",
+        on_failure: Callable[[BaseException], object] | None = None,
+    ) -> BatchTap:
+        """Give the messages that match *topic_filter* to a function, in batches, once per turn of the loop.
+
+        on_batch: a plain function, or a coroutine function that is given the next batch when it is done with one. What
+        it raises goes to on_failure, or into the log; the batch counts as handed over. batch_maximum: messages of one
+        call; so many are freed at a time. when_full: `drop` drops the newest message; `pause` drops none that a client
+        published at QoS 1 or 2, but does not read clients that go on publishing such ones while the queue is nearly
+        full. What was dropped is counted in `dropped` and in metrics as `messages_dropped_tap_full`.
+        """
+        engine = self._running()
+        assert self._loop is not None
+        return BatchTap(
+            engine,
+            self._loop,
+            topic_filter,
+            on_batch,
+            messages_maximum=messages_maximum,
+            bytes_maximum=bytes_maximum,
+            batch_maximum=batch_maximum,
+            when_full=when_full,
+            on_failure=on_failure,
+            taps=self._batch_taps,
+        )
+
+    def add_handler(
+        self,
+        handler: TopicHandler,
+        *,
+        order: int = 0,
+        owner: str = "",
+        on_failure: Callable[[Exception], object] | None = None,
+    ) -> Handler:
+        """Hang a topic handler on the topic tree; handlers with a lower order are asked first.
+
+        owner: whose it is, for logs. on_failure: takes what its function raised, instead of the log.
+        Raises ValueError when the filter is none.
+        """
+        return self._running().add_handler(
+            handler.topic_filter.encode(),
+            handler.function,
+            is_authorized_by_itself=handler.is_authorized_by_itself,
+            order=order,
+            owner=owner,
+            on_failure=on_failure,
+        )
+
+    def remove_handler(self, handler: Handler) -> None:
+        """Take off what `add_handler` gave; without effect when it is off already."""
+        self._running().remove_handler(handler)
+
+    def set_ordering_key(self, client_id: str, key: str | None) -> bool:
+        """Have a client's messages carry *key* as their `ordering_key`; False when it has no connection.
+
+        Sinks keep messages with the same key in order. It counts until the connection ends.
+        """
+        return self._running().set_ordering_key(client_id, key)
+
+    def retained_message(self, topic: str) -> Message | None:
+        """Return the retained message of a topic, or None."""
+        return self._running().retained_message(topic.encode())
+
+    def set_retained(
+        self, topic: str, payload: bytes, *, qos: int = 0, properties: Mapping[int, Any] | None = None
+    ) -> None:
+        """Keep a retained message without publishing it; *payload* is not empty.
+
+        Raises ValueError as `publish` does, QuotaExceeded over the limits for retained messages.
+        """
+        self._running().set_retained(topic.encode(), payload, qos, dict(properties) if properties else None)
+
+    def delete_retained(self, topic: str) -> bool:
+        """Remove the retained message of a topic; False when there was none."""
+        return self._running().delete_retained(topic.encode())
+
+    # --- subscriptions ------------------------------------------------------------------------------------------------
+
+    def subscriptions(self, *, client_id: str | None = None, topic_filter: str | None = None) -> list[SubscriptionInfo]:
+        """Return the subscriptions of a client, or those to exactly this filter, or both: one or none.
+
+        Cost: of a client or of a filter, what there is; give at least one of them (ValueError).
+        """
+        engine = self._running()
+        if client_id is not None:
+            rows = engine.subscriptions_of(client_id)
+            found = [SubscriptionInfo(client_id, *row) for row in rows]
+            return found if topic_filter is None else [one for one in found if one.topic_filter == topic_filter]
+        if topic_filter is None:
+            raise ValueError("subscriptions of which client, or to which filter?")
+        return [
+            SubscriptionInfo(of, topic_filter, options, subscription_id)
+            for of, options, subscription_id in engine.subscribers_of(topic_filter.encode())
+        ]
+
+    def subscribe_client(
+        self,
+        client_id: str,
+        topic_filter: str,
+        qos: int = 2,
+        *,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+        subscription_id: int = 0,
+    ) -> int:
+        """Subscribe on a client's behalf, without asking for permission; the reason code that a SUBACK would have.
+
+        Its retained messages follow if it is connected. Raises MqttCoreError when it has no session, ValueError for
+        numbers out of range.
+        """
+        if not (0 <= qos <= 2 and 0 <= retain_handling <= 2 and 0 <= subscription_id <= 268_435_455):
+            raise ValueError("qos and retain_handling are 0 to 2, subscription_id is 0 to 268435455")
+        options = qos | no_local << 2 | retain_as_published << 3 | retain_handling << 4
+        code = self._running().subscribe_client(client_id, topic_filter.encode(), options, subscription_id)
+        if code is None:
+            raise MqttCoreError(f"client {client_id!r} has no session")
+        return code
+
+    def unsubscribe_client(self, client_id: str, topic_filter: str) -> bool:
+        """Unsubscribe on a client's behalf; False when it had no such subscription."""
+        return self._running().unsubscribe_client(client_id, topic_filter.encode()) == ReasonCode.SUCCESS
+
+    # --- events and alarms --------------------------------------------------------------------------------------------
+
+    def events(self, *kinds: type[Event]) -> EventStream:
+        """Return a stream of events of these kinds, or of all; use it with `async with`."""
+        return EventStream(self._observers, kinds, self._event_streams)
+
+    def emit(self, event: Event) -> None:
+        """Let observers see an event of a plugin's own, in its place among the others."""
+        if not isinstance(event, Event):
+            raise TypeError(f"{event!r} is no Event")
+        self._observers.put(event)
+
+    def raise_alarm(self, name: str, text: str) -> None:
+        """Say that something began which an operator must see; names of plugins begin with the plugin's and `_`.
+
+        An alarm that is raised already gets the new text; an event and a log record come only with a change.
+        """
+        if self._alarms.get(name) != text:
+            self._alarms[name] = text
+            log.warning("alarm %s: %s", name, text)
+            self.emit(AlarmChanged(time_ms=self._running().wall_clock_ms, name=name, is_raised=True, text=text))
+
+    def clear_alarm(self, name: str, text: str = "") -> None:
+        """Say that it ended; without effect when the alarm is not raised."""
+        if self._alarms.pop(name, None) is not None:
+            log.info("alarm %s ended: %s", name, text)
+            self.emit(AlarmChanged(time_ms=self._running().wall_clock_ms, name=name, is_raised=False, text=text))
+
+    # --- the plugin's own ---------------------------------------------------------------------------------------------
+
+    def call_every(
+        self,
+        interval_s: float,
+        function: Callable[[], Awaitable[object] | object],
+        *,
+        on_failure: Callable[[BaseException], object] | None = None,
+    ) -> RepeatingCall:
+        """Call *function* every *interval_s* seconds until the broker stops or the call is cancelled."""
+        self._running()
+        assert self._loop is not None
+        return RepeatingCall(self._loop, interval_s, function, on_failure=on_failure, calls=self._repeating_calls)
+
+    def plugin_section(self, name: str) -> Section:
+        """Return a plugin's counters and gauges, the same each time; see `Section`."""
+        section = self._sections.get(name)
+        if section is None:
+            section = self._sections[name] = Section(name)
+        return section
+
+    def _service_metrics(self) -> dict[str, int]:
+        values = self._observers.metrics()
+        values["batch_taps"] = len(self._batch_taps)
+        values["batch_taps_queued"] = sum(tap.queued for tap in self._batch_taps)
+        values["repeating_calls"] = len(self._repeating_calls)
+        values["alarms"] = len(self._alarms)
+        for section in self._sections.values():
+            values |= {f"plugin_{section.name}_{key}": value for key, value in section.values()}
+        return values
+
+    def _end_services(self) -> None:
+        # What plugins and application left running.
+        for stream in list(self._event_streams):
+            stream.close()
+        for tap in list(self._batch_taps):
+            tap.close()
+        for call in list(self._repeating_calls):
+            call.cancel()
+        self._sections.clear()
+        self._alarms.clear()

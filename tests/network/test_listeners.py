@@ -1,0 +1,138 @@
+"""What each listener has of its own: limits, rates, who may be anonymous; overload."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from mqttcore import Broker, Config, Listener, ReasonCode
+from mqttcore.client import open_client
+from mqttcore.codec import ConnAck, Connect, Disconnect, Publish
+from mqttcore.constants import PropertyId
+from mqttcore.errors import ConnectionRefused
+from network.clients import Raw, join, until
+from network.conftest import quiet_config
+
+pytestmark = pytest.mark.usefixtures("driver")
+
+
+async def connack_of(broker: Broker, client_id: str = "c1") -> ConnAck | None:
+    async with await Raw.open(broker) as raw:
+        await raw.send(Connect(client_id))
+        return await raw.receive()
+
+
+# --- settings of its own ----------------------------------------------------------------------------------------------
+
+
+async def test_packet_size_is_the_listeners_and_is_told():
+    config = quiet_config(Listener(port=0, maximum_packet_size_bytes=100), maximum_packet_size_bytes=10_000)
+    async with Broker(config) as broker, await Raw.open(broker) as raw:
+        await raw.send(Connect("c1"))
+        assert (await raw.receive()).properties[PropertyId.MAXIMUM_PACKET_SIZE] == 100
+        await raw.send(Publish("a", bytes(100)))
+        answer = await raw.receive()
+        assert isinstance(answer, Disconnect)
+        assert answer.reason_code == ReasonCode.PACKET_TOO_LARGE
+
+
+async def test_listener_cannot_take_more_than_the_limits():
+    config = quiet_config(Listener(port=0, maximum_packet_size_bytes=10_000), maximum_packet_size_bytes=100)
+    async with Broker(config) as broker:
+        assert (await connack_of(broker)).properties[PropertyId.MAXIMUM_PACKET_SIZE] == 100
+
+
+async def test_connect_timeout_is_the_listeners():
+    config = quiet_config(Listener(port=0, connect_timeout_s=0.2))
+    async with Broker(config) as broker, await Raw.open(broker) as raw:
+        assert await raw.receive() is None
+
+
+async def test_anonymous_clients_are_the_listeners_matter():
+    config = Config(
+        listeners=[Listener(name="open", port=0), Listener(name="closed", port=0, allow_anonymous=False)],
+        sys_interval_s=0,
+    )
+    async with Broker(config) as broker:
+        ports = {name: port for name, _, port in broker.addresses}
+        async with await open_client(Connect("c1"), host="127.0.0.1", port=ports["open"]):
+            with pytest.raises(ConnectionRefused):
+                await open_client(Connect("c2"), host="127.0.0.1", port=ports["closed"])
+
+
+async def test_plugins_permitted_are_on_the_connections_listener(driver: str):
+    async with Broker(quiet_config(Listener(port=0, plugins=["tokens"]))) as broker:
+        assert [listener.plugins for listener in broker._listeners] == [("tokens",)]
+
+
+# --- admission --------------------------------------------------------------------------------------------------------
+
+
+async def test_connections_over_the_rate_are_closed():
+    async with Broker(quiet_config(Listener(port=0, connection_rate=3))) as broker:
+        answers = [await connack_of(broker) for _ in range(5)]
+        assert [answer is not None for answer in answers] == [True] * 3 + [False] * 2
+        assert broker.metrics()["connections_refused_rate"] == 2
+
+
+async def test_connections_of_an_address_are_counted_and_let_go():
+    async with Broker(quiet_config(Listener(port=0, connections_per_address=2))) as broker:
+        first, second = await join(broker, "c1"), await join(broker, "c2")
+        assert await connack_of(broker, "c3") is None
+        await first.close()
+        await until(lambda: broker.metrics()["connections"] == 1)
+        third = await join(broker, "c3")
+        await second.close()
+        await third.close()
+        assert broker.metrics()["connections_refused_address"] == 1
+        assert broker.metrics()["addresses_counted"] == 1
+
+
+async def test_connections_over_the_listeners_maximum_are_closed():
+    async with Broker(quiet_config(Listener(port=0, max_connections=1))) as broker:
+        async with await join(broker, "c1"):
+            assert await connack_of(broker, "c2") is None
+        await until(lambda: broker.metrics()["connections"] == 0)
+        assert (await connack_of(broker, "c2")).reason_code == 0
+        assert broker.metrics()["connections_refused_full"] == 1
+
+
+# --- half-open --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no TCP_USER_TIMEOUT")
+async def test_kernel_gives_up_on_what_is_not_acknowledged_with_the_keep_alive():
+    """The accepted sockets are in this process: they are found by their peer."""
+    async with Broker(quiet_config()) as broker, await join(broker, "c1", keep_alive_s=20):
+        address = broker.client("c1").address
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sock = socket.socket(fileno=int(entry.name))
+                try:
+                    if sock.getpeername() == address:
+                        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+                        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                        return
+                finally:
+                    sock.detach()
+        pytest.fail("the broker's end of the connection was not found")
+
+
+# --- overload ---------------------------------------------------------------------------------------------------------
+
+
+async def test_lagging_loop_refuses_new_clients_first_and_recovers():
+    config = Config(listeners=[Listener(port=0)], sys_interval_s=0, overload_lag_ms=50)
+    async with Broker(config) as broker, await join(broker, "old", keep_alive_s=0) as old:
+        deadline_s = time.monotonic() + 5
+        while not broker.metrics()["overloaded"] and time.monotonic() < deadline_s:
+            time.sleep(0.2)  # noqa: ASYNC251  the point
+            await asyncio.sleep(0)
+        assert (await connack_of(broker)).reason_code == ReasonCode.SERVER_BUSY
+        assert broker.metrics()["connects_shed"] == 1
+        await old.publish("a", b"still here", qos=1)
+        await until(lambda: not broker.metrics()["overloaded"])
+        assert (await connack_of(broker)).reason_code == 0
