@@ -13,11 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from mqttcore.config import Config, Limits, Listener, check_exposure, is_local
+from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, QuotaExceeded, StoreError
-from mqttcore.events import AlarmChanged
+from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from socket import socket
     from types import TracebackType
+
+    from aiohttp.web import AbstractRouteDef
 
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
@@ -122,6 +123,7 @@ class Broker(Services):
         self._listeners: list[BoundListener] = []
         self._servers: list[asyncio.Server] = []
         self._http_servers: list[HttpServer] = []
+        self._http_routes: list[AbstractRouteDef] = []  # of plugins
         self._streams: set[StreamConnection] = set()
         self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -132,8 +134,8 @@ class Broker(Services):
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
-        self._changing = asyncio.Lock()  # held while it starts or stops
-        self._is_stopping = False
+        self._changing = asyncio.Lock()  # held while it starts, stops or reloads
+        self._is_ready = False
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ class Broker(Services):
             await self._start()
 
     async def _start(self) -> None:
-        plugins = Plugins(self.config, self._given_plugins)
+        plugins = self._load_plugins()
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -176,14 +178,15 @@ class Broker(Services):
         plugins.decisions.serve(engine)
         self._engine, self._loop, self._plugins = engine, asyncio.get_running_loop(), plugins
         engine.set_wall_clock(time.time_ns() // 1_000_000)
+        plugins.failures.tell = self
         self._observers.attach(engine, self._loop)
+        plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
             await self._open_store(engine, plugins)
             await plugins.start(self)
-            for listener in self.config.listeners:
-                self._listeners.append(_bind(self.config, listener, plugins.authenticates))
-            await self._accept()
+            self._hang_handlers(plugins)
+            await self._listen()
         except BaseException:
             for listening in self._listeners:
                 listening.close()
@@ -196,6 +199,7 @@ class Broker(Services):
         self._started_s = time.monotonic()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
+        self._is_ready = True
         self._tick()
 
     async def _open_store(self, engine: Engine, plugins: Plugins) -> None:
@@ -210,10 +214,31 @@ class Broker(Services):
         await self._persistence.restore()
         self._persistence.begin()
 
+    def _hang_handlers(self, plugins: Plugins) -> None:
+        for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
+            on_failure = functools.partial(plugins.failures.record, name, "topic_handlers")
+            try:
+                self.add_handler(handler, order=order, owner=name, on_failure=on_failure)
+            except ValueError as error:
+                raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+
+    def _load_plugins(self) -> Plugins:
+        return Plugins(self.config, self._given_plugins)
+
+    async def _listen(self) -> None:
+        assert self._plugins is not None
+        for listener in self.config.listeners:
+            is_open = takes_anonymous(self.config, listener, self._plugins.authenticates)
+            self._listeners.append(_bind(listener, is_open))
+        await self._accept()
+
     async def _accept(self) -> None:
+        assert self._plugins is not None
         assert self._loop is not None
         assert self._engine is not None
         mqtt_listeners = []
+        if any(settings.protocol == "http" for settings in self.config.listeners):
+            self._http_routes = self._plugins.http_routes(self)
         for listener, settings in zip(self._listeners, self.config.listeners, strict=True):
             if settings.protocol == "http":
                 await self._serve_http(listener, settings)
@@ -241,7 +266,7 @@ class Broker(Services):
 
     async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
         server: HttpServer = pkgutil.resolve_name(_HTTP_SERVER)(
-            self, listener, settings, shutdown_timeout_s=self.config.shutdown_timeout_s
+            self, listener, settings, routes=self._http_routes, shutdown_timeout_s=self.config.shutdown_timeout_s
         )
         self._http_servers.append(server)
         await server.start()
@@ -251,12 +276,11 @@ class Broker(Services):
         async with self._changing:  # whoever calls it a second time waits for the first
             if self._engine is None:
                 return
-            self._is_stopping = True
+            self._is_ready = False
             try:
                 await self._drain(self._engine)
             finally:
                 await self._close(self._engine)
-                self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         for server in self._servers:
@@ -300,6 +324,8 @@ class Broker(Services):
         while self._streams:  # aborted transports say so in one of the loop's next turns
             self._drained.clear()
             await self._drained.wait()
+        if self._plugins is not None:
+            self._plugins.stop_pausing()
         await self._observers.finish(self.config.plugin_timeout_s)
         try:
             if self._plugins is not None:
@@ -385,7 +411,7 @@ class Broker(Services):
     @property
     def is_ready(self) -> bool:
         """Whether clients are taken: it runs, and is not about to stop."""
-        return self._engine is not None and not self._is_stopping
+        return self._is_ready
 
     @property
     def addresses(self) -> list[tuple[str, str, int]]:
@@ -400,7 +426,7 @@ class Broker(Services):
     @property
     def alarms(self) -> dict[str, str]:
         """What an operator must see now: stable name of the alarm -> what is wrong."""
-        return (self._plugins.failures.alarms if self._plugins is not None else {}) | self._alarms
+        return dict(self._alarms)
 
     def provide(self, name: str, service: object) -> None:
         """Offer an object to other plugins and the application, until the broker stops.
@@ -643,17 +669,12 @@ class Broker(Services):
             self._loop.call_soon_threadsafe(self._set_alarm, name, is_raised, text)
 
     def _set_alarm(self, name: str, is_raised: bool, text: str) -> None:
-        if self._plugins is None or is_raised == (name in self._plugins.failures.alarms):
+        if self._engine is None:
             return
-        failures = self._plugins.failures
         if is_raised:
-            failures.alarms[name] = text
-            log.error("alarm %s: %s", name, text)
+            self.raise_alarm(name, text)
         else:
-            del failures.alarms[name]
-            log.warning("alarm %s ended: %s", name, text)
-        if failures.emit is not None:
-            failures.emit(AlarmChanged(time_ms=time.time_ns() // 1_000_000, name=name, is_raised=is_raised, text=text))
+            self.clear_alarm(name, text)
 
     def _tick(self) -> None:
         assert self._loop is not None
@@ -686,9 +707,7 @@ class Broker(Services):
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
-def _bind(config: Config, listener: Listener, has_authentication: bool) -> BoundListener:
-    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
-    anonymous = is_local(listener) and not has_authentication if allowed is None else allowed
+def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     # Before the address is taken: whoever waits for it to answer must not find one that cannot.
     alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
     tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)

@@ -32,6 +32,7 @@ __all__ = [
     "is_local",
     "is_loopback",
     "load",
+    "takes_anonymous",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -556,6 +557,12 @@ def is_loopback(host: str) -> bool:
 def is_local(listener: Listener) -> bool:
     """Say whether only this machine reaches *listener*: a loopback address, or a Unix socket."""
     return bool(listener.path) or is_loopback(listener.host)
+
+
+def takes_anonymous(config: Config, listener: Listener, has_authentication: bool) -> bool:
+    """Say whether clients about whom no plugin has an opinion may come in through *listener*."""
+    allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
+    return is_local(listener) and not has_authentication if allowed is None else allowed
 
 
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:

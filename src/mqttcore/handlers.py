@@ -31,7 +31,8 @@ class Recipients:
     """The message goes to these clients, whatever they subscribed to, and to nobody else; it is not retained.
 
     qos_maximum: delivered at the message's QoS, at most this. stores_offline: a recipient that has a session but no
-    connection gets it later, if it is to be delivered at QoS 1 or 2; else only connected recipients get it.
+    connection gets it later, if it is to be delivered at QoS 1 or 2; else only connected recipients get it. None: when
+    the publisher's own session outlives its connection.
     is_fixed: the answer depends on the topic alone. The engine then remembers it with the topic's route, and the next
     message to that topic costs no Python call until a session of such a client id is made or ends.
     topic: delivered under this name, None: its own.
@@ -41,7 +42,7 @@ class Recipients:
 
     client_ids: Sequence[str]
     qos_maximum: int = 2
-    stores_offline: bool = True
+    stores_offline: bool | None = True
     is_fixed: bool = False
     topic: str | None = None
 

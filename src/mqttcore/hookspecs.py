@@ -131,7 +131,7 @@ def authenticate(
     nobody has one, the client is anonymous: accepted where the listener allows it, else refused (0x87).
     Order: file order, one after another; a listener may narrow who is asked.
     Sync or async: either. While a coroutine runs the client is not read; all together have `authentication_timeout_s`.
-    Cost: per CONNECT. On exception or late: refused (0x80, 0x88).
+    Cost: per CONNECT. On exception or late: refused (0x80, 0x88); when too many wait for answers: 0x89.
     """
 
 
@@ -141,8 +141,11 @@ def continue_authentication(
 ) -> Identity | Refusal | Challenge | Awaitable[Identity | Refusal | Challenge | None] | None:
     """Go on with an exchange of AUTH packets, or begin re-authentication (MQTT 5 §4.12).
 
-    When: an AUTH came. Answer, order, sync or async, cost, on exception: as `authenticate`; None from everybody
-    refuses.
+    When: an AUTH came, with 0x18 in an exchange or 0x19 to authenticate again.
+    Answer: as `authenticate`; None from everybody refuses (0x87).
+    Order: file order, one after another; also those that did not begin the exchange, so look at the method.
+    Sync or async: either, as `authenticate`.
+    Cost: per AUTH. On exception or late: refused (0x80; 0x88, 0x83 when connected), which ends the connection.
     """
 
 

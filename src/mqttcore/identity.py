@@ -49,6 +49,8 @@ class Quotas:
     messages_per_s, bytes_per_s: PUBLISH packets from the client, as token buckets that hold one second's worth; a
     client over it is not read for a while, one that goes on is disconnected with 0x96. ignores_extra_subscriptions: a
     subscription over subscriptions_maximum is granted and does not take effect, instead of being refused with 0x97.
+    payload_bytes_maximum: a longer message of the client is discarded; told with 0x97 where MQTT 5 has a way to, else
+    acknowledged. topic_bytes_maximum: longer topics and filters are denied, if the identity has permissions.
     """
 
     messages_per_s: float | None = None
@@ -57,6 +59,8 @@ class Quotas:
     queued_messages_maximum: int | None = None
     queued_bytes_maximum: int | None = None
     ignores_extra_subscriptions: bool = False
+    payload_bytes_maximum: int | None = None
+    topic_bytes_maximum: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,20 @@ async def test_recipients_that_are_not_stored_for(start: Start):
     assert (await again.receive_publish()).payload == b"now"
 
 
+async def test_recipients_that_are_stored_for_when_the_sender_would_be(start: Start):
+    world = await start()
+    handler = P2P(world, stores_offline=None)
+    fleeting, lasting = await world.connect("a"), await world.connect("c", **LASTING)
+    receiver = await world.connect("b", **LASTING)
+    await receiver.disconnect()
+    for sender, payload in ((fleeting, b"1"), (lasting, b"2"), (fleeting, b"3"), (lasting, b"4")):
+        await sender.publish("x/p2p/b", payload, qos=1)
+    again = await world.connect("b", session_present=True, **LASTING)
+    assert [(await again.receive_publish()).payload for _ in range(2)] == [b"2", b"4"]
+    await again.expect_nothing()
+    assert handler.calls == 1
+
+
 @pytest.mark.parametrize("is_fixed", [False, True])
 async def test_qos_maximum_topic_and_several(start: Start, is_fixed: bool):
     world = await start()

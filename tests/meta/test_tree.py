@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 GENERATED = re.compile(r"\.(c|cpp|so|pyd|o|whl)$")
 # Homes, temporary folders and work trees of a machine; addresses of package registries.
 MACHINE = re.compile(
-    rb"/(?:root|home/\w+|Users/\w+|tmp/\w+|work/\w+)/|(?:registry|mirror|proxy)\.[\w.-]+\.\w+|pypi\.org/simple"
+    rb"/(?:root|home/\w+|Users/\w+|tmp/\w+|work/\w+)/|pypi\.org/simple"
+    rb"|(?:registry|mirror|proxy)\.[\w.-]+\.(?:com|org|net|io|cn|dev|lan|local|internal)\b"
 )
 
 

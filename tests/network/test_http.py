@@ -28,10 +28,11 @@ async def body_of(client: RawWebSocket, headers: dict[str, str]) -> dict:
 async def test_health_and_readiness():
     async with Broker(quiet_config(http())) as broker, aiohttp.ClientSession() as session:
         host, port = address_of(broker)
-        for path, status in (("healthz", "ok"), ("readyz", "ready")):
+        broker.raise_alarm("test", "something")
+        for path, said in (("healthz", {"status": "ok"}), ("readyz", {"status": "ready", "alarms": ["test"]})):
             async with session.get(f"http://{host}:{port}/{path}") as answer:
                 assert answer.status == 200
-                assert await answer.json() == {"status": status}
+                assert await answer.json() == said
                 assert answer.headers["server"] == "mqttcore"
 
 

@@ -21,7 +21,7 @@ from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUS
 from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
-from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE
+from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
 from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref
 from mqttcore.engine.permissions cimport MAY_PUBLISH, VERDICT_QOS, verdict_permits
 from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
@@ -46,7 +46,7 @@ OWNER_POLICIES = {"refuse": OWNER_REFUSE, "replace": OWNER_REPLACE, "ignore": OW
 FOREVER_S = 1e11              # seconds since 1970: no clock gets there
 
 
-cdef int answer_code(uint8_t packet_type, object answer, str hook) except -1:
+cdef int answer_code(HookTable hooks, uint8_t packet_type, object answer, str hook) except -1:
     # 0: allowed; else the reason code of a refusal. What is no answer refuses.
     if answer is None or answer is True:
         return 0
@@ -54,7 +54,7 @@ cdef int answer_code(uint8_t packet_type, object answer, str hook) except -1:
         return RC_NOT_AUTHORIZED
     if isinstance(answer, int) and 0 <= answer <= 0xFF and has_reason(packet_type, answer):
         return answer if answer >= 0x80 else 0
-    log.error("%s answered %r: refused", hook, answer)
+    hooks.failed(hook, None, TypeError(f"answered {answer!r}, which is no answer"))
     return RC_UNSPECIFIED_ERROR
 
 
@@ -203,12 +203,12 @@ cdef class Authorizer(Core):
                 ClientView.of(conn), PyUnicode_DecodeUTF8(<const char*>pub.topic, pub.topic_size, NULL), pub.qos,
                 pub.retain != 0,
             )
-        except Exception:
-            log.exception("client %s: authorize_publish", conn.client_id)
+        except Exception as error:
+            self.hooks.failed("authorize_publish", conn.client_id, error)
             return RC_UNSPECIFIED_ERROR
         if answer is None or answer is True:
             return 0
-        return answer_code(PT_PUBACK, answer, "authorize_publish")
+        return answer_code(self.hooks, PT_PUBACK, answer, "authorize_publish")
 
     cdef bint is_left_to_handlers(self, const uint8_t* topic, Py_ssize_t size) except -1:
         cdef route_t* route
@@ -236,10 +236,10 @@ cdef class Authorizer(Core):
             client = ClientView.absent(session.client_id, session.user_name, session.identity)
         try:
             answer = self.hooks.authorize_publish(client, topic[:size].decode(), qos, retain)
-        except Exception:
-            log.exception("client %s: authorize_publish of its will", client.client_id)
+        except Exception as error:
+            self.hooks.failed("authorize_publish", client.client_id, error)
             return RC_UNSPECIFIED_ERROR
-        return answer_code(PT_PUBACK, answer, "authorize_publish")
+        return answer_code(self.hooks, PT_PUBACK, answer, "authorize_publish")
 
     cdef int transform_publish(self, object connection, pub_t* pub) except -1:
         cdef Connection conn = <Connection>connection
@@ -256,8 +256,8 @@ cdef class Authorizer(Core):
             if not isinstance(change, PublishChange):
                 raise TypeError(f"transform_publish answered {change!r}, which is no PublishChange")
             changed = change_message(m, change, self.now_ms)
-        except Exception:
-            log.exception("client %s: transform_publish", conn.client_id)
+        except Exception as error:
+            self.hooks.failed("transform_publish", conn.client_id, error)
             return RC_UNSPECIFIED_ERROR
         pub_done(pub)
         msg_view(changed, pub)        # which has the one reference now, until pub_done()
@@ -278,8 +278,8 @@ cdef class Authorizer(Core):
             answer = self.hooks.authorize_deliver(ClientView.of(<Connection>link), Message.new(pub_keep(pub)))
             if answer is not None and answer is not True and answer is not False:
                 raise TypeError(f"authorize_deliver answered {answer!r}, which is neither a bool nor None")
-        except Exception:
-            log.exception("client %s: authorize_deliver", session.client_id)
+        except Exception as error:
+            self.hooks.failed("authorize_deliver", session.client_id, error)
             answer = False
         if answer is False:
             session.count_drop(DROP_NOT_AUTHORIZED)
@@ -339,8 +339,8 @@ cdef class Authorizer(Core):
                 answer = self.hooks.authorize_subscribe(
                     ClientView.of(conn), topic_filter[prefix:].decode(), subscription.options & OPT_QOS
                 )
-            except Exception:
-                log.exception("client %s: authorize_subscribe", conn.client_id)
+            except Exception as error:
+                self.hooks.failed("authorize_subscribe", conn.client_id, error)
                 answer = RC_UNSPECIFIED_ERROR
             finally:
                 subscribing.is_asking = False
@@ -373,7 +373,7 @@ cdef class Authorizer(Core):
         elif isinstance(answer, int) and answer is not False and 0 <= answer <= 2:
             decided = answer
         else:
-            decided = answer_code(PT_SUBACK, answer, "authorize_subscribe") or RC_UNSPECIFIED_ERROR
+            decided = answer_code(self.hooks, PT_SUBACK, answer, "authorize_subscribe") or RC_UNSPECIFIED_ERROR
         subscribing.decisions.append(decided)
         return 0
 

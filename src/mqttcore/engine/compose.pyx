@@ -11,7 +11,7 @@ from mqttcore.codec.codes cimport (
 )
 from mqttcore.codec.properties cimport encode_properties_block
 from mqttcore.codec.wire cimport get_u32
-from mqttcore.engine.message cimport birth_t, msg_payload, msg_props, msg_topic, pub_keep, pub_t
+from mqttcore.engine.message cimport Message, birth_t, msg_payload, msg_props, msg_topic, msg_unref, pub_keep, pub_t
 
 cdef enum:
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]
@@ -87,3 +87,15 @@ cdef msg_t* born_as(msg_t* made, msg_t* m) noexcept:
     Py_XINCREF(m.publisher)
     made.publisher = m.publisher
     return made
+
+
+def changed_message(message: Message, change: object) -> Message:
+    """Return a message as another one, but for what a `PublishChange` makes different; for plugins asked one after another.
+
+    TypeError, ValueError for values that cannot be.
+    """
+    cdef msg_t* m = change_message(message.ref, change, 0)
+    try:
+        return Message.new(m)
+    finally:
+        msg_unref(m)

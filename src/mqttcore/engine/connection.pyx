@@ -42,7 +42,7 @@ from mqttcore.codec.packets cimport decode_body
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.views cimport ack_view, decode_ack, decode_publish, has_reason
 from mqttcore.codec.wire cimport read_varint, varint_size
-from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, Core
+from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, DROP_QUOTA, Core
 from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REFUSED, EVENT_CONNECTION_CLOSED, EVENT_MESSAGE_DROPPED
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
@@ -599,6 +599,12 @@ cdef class Connection(Outlet):
             rights.verdict(MAY_PUBLISH, pub.topic, pub.topic_size, route[0].hash), pub.qos, pub.retain
         ):
             reason_code[0] = RC_NOT_AUTHORIZED
+            return True
+        if rights is not None and pub.payload_size > rights.payload_bytes_maximum:
+            if self.version == 5 and pub.qos:     # who can be told is
+                reason_code[0] = RC_QUOTA_EXCEEDED
+            else:
+                core.counters.dropped[DROP_QUOTA] += 1
             return True
         if core.hook_mask & HOOKS_OF_PUBLISH:
             refused = core.authorize_publish(self, pub) if core.hook_mask & HOOK_AUTHORIZE_PUBLISH else 0

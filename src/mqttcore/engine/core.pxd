@@ -75,7 +75,7 @@ cdef enum:
     DROP_NOT_AUTHORIZED = 4   # publishing refused, or receiving
     DROP_SESSION_ENDED = 5    # still queued or in flight when the session ended
     DROP_TOTAL_FULL = 6       # the broker's total for queued messages was reached
-    DROP_QUOTA = 7            # a retained message over the retained limits
+    DROP_QUOTA = 7            # a retained message over the retained limits, a payload over the publisher's quota
     DROP_TAP_FULL = 8         # a tap's queue was at its limit
     DROP_LOST = 9             # the store did not have it any more
     DROP_REASONS = 10

@@ -70,7 +70,7 @@ from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.permissions cimport Rights, Rulebook
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.retained cimport RetainedCursor, RetainedTree
-from mqttcore.engine.recipients cimport ClientChanges, recipients_find, recipients_stand
+from mqttcore.engine.recipients cimport STORES_AS_SENDER, ClientChanges, recipients_find, recipients_stand
 from mqttcore.engine.subscriber cimport (
     KIND_SESSION, KIND_TAP, recipients_ref, recipients_unref, subids_add, subids_unref, target_init,
 )
@@ -574,12 +574,15 @@ cdef class Engine(Authorizer):
         cdef pub_t renamed
         cdef target_t* target
         cdef uint32_t i
+        cdef bint stores_offline = recipients.stores_offline
         cdef uint8_t reason_code = RC_NO_MATCHING_SUBSCRIBERS
         if self.is_refusing:
             reason_code = self.refusal_of(pub, recipients.targets, recipients.count)
             if reason_code:
                 return reason_code
             reason_code = RC_NO_MATCHING_SUBSCRIBERS
+        if recipients.stores_offline == STORES_AS_SENDER:
+            stores_offline = pub.origin == NULL or (<Session>pub.origin).session_expiry_s != 0
         recipients_ref(recipients)    # a hook of the delivery may let the route go
         self.delivering += 1
         if recipients.topic_size:
@@ -592,7 +595,7 @@ cdef class Engine(Authorizer):
             for i in range(recipients.count):
                 target = &recipients.targets[i]
                 if (<Subscriber>target.subscriber).is_online or (
-                    recipients.stores_offline and pub.qos and target.qos
+                    stores_offline and pub.qos and target.qos
                 ):
                     (<Session>target.subscriber).deliver(pub, target)
                     reason_code = RC_SUCCESS
@@ -829,8 +832,8 @@ cdef class Engine(Authorizer):
                 answer = certified_answer(conn)
             elif answer is None and self.hooks.mask & HOOK_AUTHENTICATE:
                 answer = self.hooks.authenticate(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("authenticating client %s", packet.client_id)
+        except Exception as error:
+            self.hooks.failed("authenticate", packet.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)                # errors refuse
         return self.take_answer(conn, answer)
 
@@ -966,8 +969,8 @@ cdef class Engine(Authorizer):
             conn.is_reauthenticating = True
         try:
             answer = self.hooks.continue_authentication(ClientView.of(conn), packet)
-        except Exception:
-            log.exception("re-authenticating client %s", conn.client_id)
+        except Exception as error:
+            self.hooks.failed("continue_authentication", conn.client_id, error)
             answer = Refusal(RC_UNSPECIFIED_ERROR)
         if conn.state == STATE_ADMITTING:
             if answer is None:

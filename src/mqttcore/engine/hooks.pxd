@@ -22,3 +22,7 @@ cdef class HookTable:
     cdef readonly object authorize_publish
     cdef readonly object authorize_deliver
     cdef readonly object transform_publish
+    cdef readonly object on_failure
+
+    # A hook raised, or answered nonsense: the caller refuses. client: its id, for the log.
+    cdef int failed(self, str hook, object client, object error) except -1

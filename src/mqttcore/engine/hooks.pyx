@@ -1,5 +1,9 @@
 """The table of frozen hooks that the engine calls positionally."""
 
+import logging
+
+log = logging.getLogger("mqttcore.engine")
+
 PENDING = object()            # the answer of a hook that answers later
 
 
@@ -14,12 +18,14 @@ cdef class HookTable:
         authenticate(client, connect)             authorize_deliver(client, message)
         continue_authentication(client, auth)     transform_publish(client, message)
         authorize_subscribe(client, topic_filter, qos)
+
+    on_failure(hook, error): takes what a hook raised, or did not answer as it should; without it that is logged.
     """
 
     def __init__(
         self, *, admit: object = None, authenticate: object = None, continue_authentication: object = None,
         authorize_subscribe: object = None, authorize_publish: object = None, authorize_deliver: object = None,
-        transform_publish: object = None,
+        transform_publish: object = None, on_failure: object = None,
     ) -> None:
         self.admit = admit
         self.authenticate = authenticate
@@ -28,6 +34,7 @@ cdef class HookTable:
         self.authorize_publish = authorize_publish
         self.authorize_deliver = authorize_deliver
         self.transform_publish = transform_publish
+        self.on_failure = on_failure
         for bit, hook in (
             (HOOK_ADMIT, admit),
             (HOOK_AUTHENTICATE, authenticate),
@@ -39,3 +46,10 @@ cdef class HookTable:
         ):
             if hook is not None:
                 self.mask |= bit
+
+    cdef int failed(self, str hook, object client, object error) except -1:
+        if self.on_failure is not None:
+            self.on_failure(hook, error)
+        else:
+            log.error("client %s: %s", client, hook, exc_info=error)
+        return 0

@@ -65,6 +65,8 @@ cdef class Rights:
     cdef readonly bint ignores_extra_subscriptions
     cdef readonly uint32_t subscriptions_maximum  # quotas; 0xFFFFFFFF: none
     cdef readonly uint32_t queued_messages_maximum
+    cdef readonly uint32_t payload_bytes_maximum  # of what it publishes
+    cdef readonly uint32_t topic_bytes_maximum    # longer topics and filters are denied; only with has_rules
     cdef readonly int64_t queued_bytes_maximum    # 2**63 - 1: none
     cdef readonly double messages_per_s           # 0: no bound
     cdef readonly double bytes_per_s

@@ -141,6 +141,8 @@ cdef int read_quotas(Rights rights, object quotas) except -1:
     rights.subscriptions_maximum = count_quota(quotas.subscriptions_maximum, "subscriptions_maximum")
     rights.queued_messages_maximum = count_quota(quotas.queued_messages_maximum, "queued_messages_maximum")
     rights.ignores_extra_subscriptions = quotas.ignores_extra_subscriptions
+    rights.payload_bytes_maximum = count_quota(quotas.payload_bytes_maximum, "payload_bytes_maximum")
+    rights.topic_bytes_maximum = count_quota(quotas.topic_bytes_maximum, "topic_bytes_maximum")
     count_quota(held, "queued_bytes_maximum")
     rights.queued_bytes_maximum = NO_BYTES if held is None else min(held, NO_BYTES)
     return 0
@@ -226,6 +228,8 @@ cdef class Rights:
         cdef uint32_t i
         if not self.has_rules:
             return VERDICT_ALLOWED | VERDICT_RETAIN | 2
+        if size > self.topic_bytes_maximum:
+            return 0
         for i in range(self.count):
             rule = &self.rules[i]
             if rule.actions & action and filter_matches(rule.topic_filter, rule.size, topic, size):
@@ -238,6 +242,8 @@ cdef class Rights:
         cdef uint8_t qos = 2
         if not self.has_rules:
             return VERDICT_ALLOWED | VERDICT_RETAIN | 2
+        if size > self.topic_bytes_maximum:
+            return 0
         for i in range(self.count):
             rule = &self.rules[i]
             if not rule.actions & MAY_SUBSCRIBE or not filters_meet(rule.topic_filter, rule.size, topic_filter, size):

@@ -12,6 +12,7 @@ from mqttcore.engine.subscriber cimport recipients_t
 
 cdef enum:
     CLIENT_SLOTS = 8192
+    STORES_AS_SENDER = 2              # of recipients_t.stores_offline: when the publisher's own session outlives its connection
 
 
 cdef class ClientChanges:

@@ -26,7 +26,7 @@ cdef class ClientChanges:
 cdef recipients_t* recipients_find(object answer, dict clients, ClientChanges changes) except NULL:
     cdef object client_ids = answer.client_ids
     cdef int qos_maximum = answer.qos_maximum
-    cdef bint stores_offline = answer.stores_offline
+    cdef uint8_t stores_offline = STORES_AS_SENDER if answer.stores_offline is None else bool(answer.stores_offline)
     cdef bytes topic = b""
     cdef recipients_t* recipients
     cdef list sessions = []

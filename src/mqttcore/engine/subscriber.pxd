@@ -47,7 +47,7 @@ cdef struct recipients_t:
     uint32_t topic_size             # 0: the message's own
     uint32_t named                  # clients
     uint32_t count                  # of those that have a session: targets
-    bint stores_offline             # for those without a connection
+    uint8_t stores_offline          # for those without a connection: 0 no, 1 yes, or STORES_AS_SENDER
     target_t targets[1]             # without subids and groups
 
 

@@ -20,9 +20,9 @@ def routes(broker: "Broker") -> list[web.RouteDef]:
         return json_reply({"status": "ok"})
 
     async def readyz(request: web.Request) -> web.Response:
-        """Say whether new clients are taken: not while the broker starts or stops."""
+        """Say whether new clients are taken: not while the broker starts or stops; and the names of its alarms."""
         if broker.is_ready:
-            return json_reply({"status": "ready"})
+            return json_reply({"status": "ready", "alarms": sorted(broker.alarms)})
         return problem(503, "the broker takes no clients now")
 
     return [web.get("/healthz", healthz), web.get("/readyz", readyz)]

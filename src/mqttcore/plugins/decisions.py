@@ -1,23 +1,28 @@
-"""Authentication by plugins: one after another, at once or later, and refused whenever something goes wrong.
+"""Decisions of plugins that may take their time: one after another, and refused whenever something goes wrong.
 
 An answer that comes at once takes no task. One that is awaited takes one task for the rest of the plugins, and one
 deadline; until then the engine does not read that client, and nobody else waits. What is refused here, and how:
 
-    exception, nonsense         0x80 Unspecified error
-    late                        0x88 Server unavailable; 0x83 when a connected client re-authenticates
-    too many wait               0x89 Server busy
-    nobody has an opinion       the engine decides: the listener may take anonymous clients
+                            CONNECT, AUTH                           SUBSCRIBE
+    exception, nonsense     0x80 Unspecified error                  0x80
+    late                    0x88 Server unavailable;                0x83 Implementation specific error
+                            0x83 when connected (re-authentication)
+    too many wait           0x89 Server busy                        0x97 Quota exceeded
+
+When nobody has an opinion the engine decides: the listener may take anonymous clients, subscriptions are allowed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqttcore.constants import ReasonCode
-from mqttcore.engine.engine import PENDING
+from mqttcore.engine.hooks import PENDING
 from mqttcore.identity import Challenge, Identity, Refusal
+from mqttcore.plugins.deadline import give_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
@@ -33,17 +38,51 @@ __all__ = ["Decisions"]
 _STOP_S = 1.0  # for tasks that were cancelled to end
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What goes for one hook. narrows: listeners say who is asked."""
+
+    hook: str
+    answers: tuple[type, ...]
+    text: str  # the answers in words
+    failing: Any
+    late: Any
+    busy: Any
+    narrows: bool = True
+
+
+_IDENTITY = ((Identity, Refusal, Challenge), "Identity, Refusal, Challenge or None")
+_REFUSALS = (
+    Refusal(ReasonCode.UNSPECIFIED_ERROR),
+    Refusal(ReasonCode.SERVER_UNAVAILABLE),
+    Refusal(ReasonCode.SERVER_BUSY),
+)
+_AUTHENTICATE = _Question("authenticate", *_IDENTITY, *_REFUSALS)
+_CONTINUE = _Question("continue_authentication", *_IDENTITY, *_REFUSALS)
+_SUBSCRIBE = _Question(
+    "authorize_subscribe",
+    (bool, int),
+    "bool, a reason code or None",
+    ReasonCode.UNSPECIFIED_ERROR,
+    ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,
+    ReasonCode.QUOTA_EXCEEDED,
+    narrows=False,
+)
+# Re-authentication ends with DISCONNECT, which has no 0x88.
+_LATE_WHEN_CONNECTED = Refusal(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+
+
 class _Waiting:
     """A client that waits for an answer. is_over: it has one, or is gone."""
 
-    __slots__ = ("client", "hook", "is_over", "plugin", "task", "timer")
+    __slots__ = ("client", "is_over", "plugin", "question", "task", "timer")
 
     task: asyncio.Task[Any]
     timer: asyncio.TimerHandle
 
-    def __init__(self, client: ClientView, hook: str, plugin: str) -> None:
+    def __init__(self, client: ClientView, question: _Question, plugin: str) -> None:
         self.client = client
-        self.hook = hook
+        self.question = question
         self.plugin = plugin  # the one that is being asked
         self.is_over = False
 
@@ -65,7 +104,7 @@ class Decisions:
         narrowed: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._hooks = hooks
-        self._narrowed = narrowed or {}
+        self.narrowed = narrowed or {}
         self._failures = failures
         self._engine: Engine | None = None
         self._waiting: set[_Waiting] = set()
@@ -87,75 +126,80 @@ class Decisions:
 
     def authenticate(self, client: ClientView, connect: Connect) -> Any:
         """Engine: who is this?"""
-        return self._ask("authenticate", client, connect)
+        return self._ask(_AUTHENTICATE, client, (connect,))
 
     def continue_authentication(self, client: ClientView, auth: Auth) -> Any:
         """Engine: an AUTH came."""
-        return self._ask("continue_authentication", client, auth)
+        return self._ask(_CONTINUE, client, (auth,))
+
+    def authorize_subscribe(self, client: ClientView, topic_filter: str, qos: int) -> Any:
+        """Engine: may it subscribe?"""
+        return self._ask(_SUBSCRIBE, client, (topic_filter, qos))
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    def _ask(self, hook: str, client: ClientView, packet: Connect | Auth) -> Any:
-        asked = self._asked(hook, client)
+    def _ask(self, question: _Question, client: ClientView, about: tuple[Any, ...]) -> Any:
+        asked = self._asked(question, client)
         for implementation in asked:
             try:
-                answer = implementation.function(client, packet)
+                answer = implementation.function(client, *about)
             except Exception as error:
-                self._failures.record(implementation.plugin, hook, error)
-                return Refusal(ReasonCode.UNSPECIFIED_ERROR)
+                self._failures.record(implementation.plugin, implementation.hook, error)
+                return question.failing
             if answer is None:
                 continue
             if inspect.isawaitable(answer):
-                return self._wait(hook, client, packet, implementation, answer, asked)
-            return self._checked(implementation, answer)
+                return self._wait(question, client, about, implementation, answer, asked)
+            return self._checked(question, implementation, answer)
         return None
 
-    def _asked(self, hook: str, client: ClientView) -> Iterator[Implementation]:
-        everybody = self._hooks.get(hook, ())
-        narrowed = self._narrowed.get(client.listener or "")
+    def _asked(self, question: _Question, client: ClientView) -> Iterator[Implementation]:
+        everybody = self._hooks.get(question.hook, ())
+        narrowed = self.narrowed.get(client.listener or "") if question.narrows else None
         if narrowed is None:
             return iter(everybody)
         return iter([one for one in everybody if one.plugin in narrowed])
 
-    def _checked(self, implementation: Implementation, answer: Any) -> Identity | Refusal | Challenge:
-        # Nothing but an Identity accepts.
-        if isinstance(answer, Identity | Refusal | Challenge):
+    def _checked(self, question: _Question, implementation: Implementation, answer: Any) -> Any:
+        # Nothing but what the hook may answer lets anybody in.
+        if isinstance(answer, question.answers):
             return answer
-        text = f"answered a {type(answer).__name__}, not Identity, Refusal, Challenge or None"
+        text = f"answered a {type(answer).__name__}, not {question.text}"
         self._failures.record(implementation.plugin, implementation.hook, text)
-        return Refusal(ReasonCode.UNSPECIFIED_ERROR)
+        return question.failing
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 
     def _wait(
         self,
-        hook: str,
+        question: _Question,
         client: ClientView,
-        packet: Connect | Auth,
+        about: tuple[Any, ...],
         implementation: Implementation,
         awaitable: Awaitable[Any],
         asked: Iterator[Implementation],
     ) -> Any:
         if len(self._waiting) >= self.waiting_maximum:
-            _give_up(awaitable)
+            give_up(awaitable)
             self.refused_busy += 1
-            return Refusal(ReasonCode.SERVER_BUSY)
-        waiting = _Waiting(client, hook, implementation.plugin)
+            return question.busy
+        waiting = _Waiting(client, question, implementation.plugin)
         loop = asyncio.get_running_loop()
-        waiting.task = loop.create_task(self._resolve(waiting, packet, implementation, awaitable, asked))
+        waiting.task = loop.create_task(self._resolve(waiting, about, implementation, awaitable, asked))
         waiting.timer = loop.call_later(self.timeout_s, self._late, waiting)
         self._waiting.add(waiting)
         waiting.task.add_done_callback(lambda task: self._resolved(waiting, task))
+        waiting.task.add_done_callback(lambda task: give_up(awaitable))  # cancelled before it began to wait
         return PENDING
 
     async def _resolve(
         self,
         waiting: _Waiting,
-        packet: Connect | Auth,
+        about: tuple[Any, ...],
         implementation: Implementation,
         awaitable: Awaitable[Any],
         asked: Iterator[Implementation],
-    ) -> Identity | Refusal | Challenge | None:
+    ) -> Any:
         answer = await awaitable
         while answer is None:
             following = next(asked, None)
@@ -163,10 +207,10 @@ class Decisions:
                 return None
             implementation = following
             waiting.plugin = implementation.plugin
-            answer = implementation.function(waiting.client, packet)
+            answer = implementation.function(waiting.client, *about)
             if inspect.isawaitable(answer):
                 answer = await answer
-        return self._checked(implementation, answer)
+        return self._checked(waiting.question, implementation, answer)
 
     def _resolved(self, waiting: _Waiting, task: asyncio.Task[Any]) -> None:
         self._waiting.discard(waiting)
@@ -181,9 +225,9 @@ class Decisions:
             return
         waiting.is_over = True
         if error is not None:
-            self._failures.record(waiting.plugin, waiting.hook, error)
-            answer = Refusal(ReasonCode.UNSPECIFIED_ERROR)
-        self._tell(waiting.client, answer)
+            self._failures.record(waiting.plugin, waiting.question.hook, error)
+            answer = waiting.question.failing
+        self._tell(waiting, answer)
 
     def _late(self, waiting: _Waiting) -> None:
         if waiting.is_over:
@@ -191,10 +235,12 @@ class Decisions:
         waiting.is_over = True  # the task may take its time, or never end: the client has its answer
         waiting.task.cancel()
         self.timed_out += 1
-        self._failures.record(waiting.plugin, waiting.hook, f"no answer within {self.timeout_s:g} s")
-        is_connected = waiting.client.identity is not None  # re-authenticating: 0x88 is no code of DISCONNECT
-        code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR if is_connected else ReasonCode.SERVER_UNAVAILABLE
-        self._tell(waiting.client, Refusal(code))
+        self._failures.record(waiting.plugin, waiting.question.hook, f"no answer within {self.timeout_s:g} s")
+        is_connected = waiting.client.identity is not None
+        if is_connected and waiting.question is _CONTINUE:
+            self._tell(waiting, _LATE_WHEN_CONNECTED)
+        else:
+            self._tell(waiting, waiting.question.late)
 
     def look(self) -> None:
         """Stop asking about clients that are gone; to be called now and then."""
@@ -214,14 +260,9 @@ class Decisions:
             await asyncio.wait(tasks, timeout=_STOP_S)
         self._engine = None
 
-    def _tell(self, client: ClientView, answer: Identity | Refusal | Challenge | None) -> None:
-        if self._engine is not None:
-            self._engine.answer(client, answer)
-
-
-def _give_up(awaitable: Awaitable[Any]) -> None:
-    """Drop a coroutine or future that nobody will await, without a warning."""
-    for name in ("close", "cancel"):
-        if callable(end := getattr(awaitable, name, None)):
-            end()
+    def _tell(self, waiting: _Waiting, answer: Any) -> None:
+        if self._engine is None:
             return
+        if waiting.question is _SUBSCRIBE:
+            self._engine.answer_subscribe(waiting.client, answer)
+        self._engine.answer(waiting.client, answer)

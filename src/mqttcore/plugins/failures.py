@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mqttcore.events import AlarmChanged, Event, PluginFailed
+from mqttcore.events import Event, PluginFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,16 @@ log = logging.getLogger("mqttcore.plugins")
 _LOG_EVERY_S = 10.0
 _ALARM_COUNT = 10
 _ALARM_WINDOW_S = 60.0
+
+
+class _Told(Protocol):
+    """What a broker does with the news."""
+
+    def emit(self, event: Event) -> None: ...
+
+    def raise_alarm(self, name: str, text: str) -> None: ...
+
+    def clear_alarm(self, name: str, text: str = "") -> None: ...
 
 
 class _Ledger:
@@ -35,17 +45,15 @@ class _Ledger:
 class Failures:
     """Failures of all plugins of one broker; bounded by the number of plugins and hooks.
 
-    emit: takes events. now_s: a monotonic clock.
+    tell: the broker, once it runs. now_s: a monotonic clock.
     """
 
-    def __init__(
-        self, *, emit: Callable[[Event], object] | None = None, now_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.emit = emit
-        self._now_s = now_s
+    def __init__(self, *, now_s: Callable[[], float] | None = None) -> None:
+        self.tell: _Told | None = None
+        self._now_s = now_s if now_s is not None else lambda: time.monotonic()  # as it is then: tests set it ahead
         self._ledgers: dict[tuple[str, str], _Ledger] = {}
         self._recent: dict[str, deque[float]] = {}
-        self.alarms: dict[str, str] = {}  # name of the alarm -> what is wrong
+        self._failing: set[str] = set()
 
     def record(self, plugin: str, hook: str, error: BaseException | str) -> None:
         """Take note that a hook raised *error*, was late, or answered what *error* says."""
@@ -62,8 +70,9 @@ class Failures:
             ledger.unlogged = 0
         else:
             ledger.unlogged += 1
-        if self.emit is not None:
-            self.emit(PluginFailed(time_ms=_wall_ms(), plugin=plugin, hook=hook, error=text))
+        if self.tell is not None:
+            time_ms = time.time_ns() // 1_000_000
+            self.tell.emit(PluginFailed(time_ms=time_ms, plugin=plugin, hook=hook, error=text))
         self._watch(plugin, hook, now_s)
 
     def look(self) -> None:
@@ -72,10 +81,10 @@ class Failures:
         for plugin, recent in self._recent.items():
             if recent and recent[-1] < limit_s:
                 recent.clear()
-                name = _alarm(plugin)
-                if self.alarms.pop(name, None) is not None:
-                    log.info("plugin %s has not failed for %d s", plugin, _ALARM_WINDOW_S)
-                    self._tell(name, False, f"plugin {plugin} works again")
+                if plugin in self._failing:
+                    self._failing.discard(plugin)
+                    if self.tell is not None:
+                        self.tell.clear_alarm(_alarm(plugin), f"plugin {plugin} has not failed for a while")
 
     def count(self, plugin: str, hook: str | None = None) -> int:
         """Return how often a plugin failed, in one hook or all."""
@@ -86,21 +95,12 @@ class Failures:
     def _watch(self, plugin: str, hook: str, now_s: float) -> None:
         recent = self._recent.setdefault(plugin, deque(maxlen=_ALARM_COUNT))
         recent.append(now_s)
-        name = _alarm(plugin)
-        if len(recent) == _ALARM_COUNT and recent[0] > now_s - _ALARM_WINDOW_S and name not in self.alarms:
-            text = f"plugin {plugin} keeps failing, at last in {hook}"
-            self.alarms[name] = text
-            log.error("%s", text)
-            self._tell(name, True, text)
-
-    def _tell(self, name: str, is_raised: bool, text: str) -> None:
-        if self.emit is not None:
-            self.emit(AlarmChanged(time_ms=_wall_ms(), name=name, is_raised=is_raised, text=text))
+        if len(recent) < _ALARM_COUNT or recent[0] <= now_s - _ALARM_WINDOW_S or plugin in self._failing:
+            return
+        self._failing.add(plugin)
+        if self.tell is not None:
+            self.tell.raise_alarm(_alarm(plugin), f"plugin {plugin} keeps failing, at last in {hook}")
 
 
 def _alarm(plugin: str) -> str:
     return f"plugin_{plugin}_failing"
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000

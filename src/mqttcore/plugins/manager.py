@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from mqttcore.constants import ReasonCode
+from mqttcore.engine.compose import changed_message
 from mqttcore.engine.hooks import HookTable
 from mqttcore.errors import ConfigError, MqttCoreError, PluginError
+from mqttcore.events import Event
+from mqttcore.handlers import TopicHandler
+from mqttcore.plugins.deadline import Late, within
 from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
+from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize, fold_transform
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
 from mqttcore.plugins.loading import check_class, enabled, make, name_of
+from mqttcore.plugins.observing import GuardedObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from aiohttp.web import AbstractRouteDef
+
     from mqttcore.broker import Broker
     from mqttcore.config import Config
+    from mqttcore.observers import Observer, Observers
 
 __all__ = ["Plugins"]
-
-log = logging.getLogger("mqttcore.plugins")
 
 
 class Plugins:
     """Loaded plugins in their order: those of the configuration's tables, then those given as objects.
 
-    Raises ConfigError and PluginError as `loading.enabled` and `make` do.
+    instrument: changes what is called; for tests. Raises ConfigError, and PluginError as `loading.enabled` and `make`.
     """
 
-    def __init__(self, config: Config, given: Iterable[object] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        given: Iterable[object] = (),
+        *,
+        instrument: Callable[[Implementation], Implementation] | None = None,
+    ) -> None:
         self._enabled = {plugin.name: plugin for plugin in enabled(config)}
         loaded: dict[str, object] = {name: make(plugin) for name, plugin in self._enabled.items()}
         for plugin in given:
@@ -47,7 +59,7 @@ class Plugins:
         self._hooks: dict[str, list[Implementation]] = {hook: [] for hook in HOOKS}
         for name, plugin in loaded.items():
             for hook, implementation in implementations(name, plugin).items():
-                self._hooks[hook].append(implementation)
+                self._hooks[hook].append(implementation if instrument is None else instrument(implementation))
             try:
                 self._manager.register(plugin, name)
             except (ValueError, pluggy.PluginValidationError) as error:
@@ -60,8 +72,11 @@ class Plugins:
             self.failures,
             timeout_s=config.authentication_timeout_s,
             waiting_maximum=config.authentications_maximum,
-            narrowed=_narrowed(config),
+            narrowed=_narrowed(config, loaded),
         )
+        self._guards = [GuardedObserver(one, self.failures, config.plugin_timeout_s) for one in self._hooks["observe"]]
+        self._observers: list[Observer] = []
+        self.event_types = frozenset(self._all_of("event_types", _is_event_type, "a subclass of Event"))
         self._timeout_s = config.plugin_timeout_s
         self._started: list[str] = []
 
@@ -76,12 +91,56 @@ class Plugins:
 
     def hook_table(self) -> HookTable:
         """Return what the engine calls, frozen."""
+        hooks = self._hooks
         frozen: dict[str, Callable[..., Any]] = {}
+        if hooks["admit"]:
+            frozen["admit"] = fold_admit(hooks["admit"], self.failures)
+        if hooks["authorize_subscribe"]:
+            frozen["authorize_subscribe"] = self.decisions.authorize_subscribe
+        if hooks["authorize_publish"]:
+            failing = int(ReasonCode.UNSPECIFIED_ERROR)
+            frozen["authorize_publish"] = fold_authorize(hooks["authorize_publish"], self.failures, failing)
+        if hooks["authorize_deliver"]:
+            frozen["authorize_deliver"] = fold_authorize(hooks["authorize_deliver"], self.failures, False)
+        if hooks["transform_publish"]:
+            frozen["transform_publish"] = fold_transform(hooks["transform_publish"], self.failures, changed_message)
         if self.authenticates:
             frozen["authenticate"] = self.decisions.authenticate
         if self._hooks["continue_authentication"]:
             frozen["continue_authentication"] = self.decisions.continue_authentication
-        return HookTable(**frozen)
+        return HookTable(**frozen, on_failure=self._hook_failed)
+
+    def _hook_failed(self, hook: str, error: Exception) -> None:
+        # From the engine: a plugin that it calls by itself. Who failed in a fold was recorded there.
+        if not isinstance(error, Recorded):
+            self.failures.record(", ".join(one.plugin for one in self._hooks[hook]), hook, error)
+
+    # --- wiring -----------------------------------------------------------------------------------------------------
+
+    def topic_handlers(self, broker: Broker) -> list[tuple[str, TopicHandler]]:
+        """Return the topic handlers of all plugins with the plugin's name, in order; raises PluginError."""
+        found = []
+        for implementation in self._hooks["topic_handlers"]:
+            for handler in _items(implementation, lambda one: isinstance(one, TopicHandler), "a TopicHandler", broker):
+                if inspect.iscoroutinefunction(handler.function) or inspect.isgeneratorfunction(handler.function):
+                    reason = f"the handler of {handler.topic_filter} must be a plain function"
+                    raise PluginError(implementation.plugin, "topic_handlers", reason)
+                found.append((implementation.plugin, handler))
+        return found
+
+    def http_routes(self, broker: Broker) -> list[AbstractRouteDef]:
+        """Return the routes of all plugins, no two alike; raises PluginError."""
+        found: list[AbstractRouteDef] = []
+        owners: dict[tuple[str, str], str] = {}
+        for implementation in self._hooks["http_routes"]:
+            for route in _items(implementation, lambda one: hasattr(one, "register"), "a route definition", broker):
+                key = (getattr(route, "method", "*"), getattr(route, "path", repr(route)))
+                if key in owners:
+                    reason = f"{key[0]} {key[1]} is a route of {owners[key]} already"
+                    raise PluginError(implementation.plugin, "http_routes", reason)
+                owners[key] = implementation.plugin
+                found.append(route)
+        return found
 
     def open_store(self, broker: Broker) -> object | None:
         """Return the store that a plugin gives, None: none does. Raises PluginError when two do."""
@@ -90,12 +149,24 @@ class Plugins:
             try:
                 store = implementation.call(broker=broker)
             except Exception as error:
-                raise PluginError(implementation.plugin, "open_store", f"{type(error).__name__}: {error}") from error
+                raise _error_of(implementation, error) from error
             if store is not None:
                 found.append((implementation.plugin, store))
         if len(found) > 1:
             raise PluginError(found[1][0], "open_store", f"{found[0][0]} gives a store already")
         return found[0][1] if found else None
+
+    def observe(self, observers: Observers) -> None:
+        """Let plugins see events from now on, until `stop`."""
+        self._observers = [observers.add(guard, name=guard.implementation.plugin) for guard in self._guards]
+
+    def stop_pausing(self) -> None:
+        """Let observers that are paused for their failures see what waits."""
+        for guard in self._guards:
+            guard.stop_pausing()
+
+    def _all_of(self, hook: str, is_one: Callable[[Any], bool], what: str) -> list[Any]:
+        return [item for implementation in self._hooks[hook] for item in _items(implementation, is_one, what)]
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -113,46 +184,29 @@ class Plugins:
 
     async def _start(self, implementation: Implementation, broker: Broker) -> None:
         try:
-            await self._within_time(implementation.call(broker=broker))
-        except TimeoutError as error:
+            await within(implementation.call(broker=broker), self._timeout_s)
+        except Late as error:
             text = f"did not start within {self._timeout_s:g} s"
             raise PluginError(implementation.plugin, "startup", text) from error
-        except MqttCoreError as error:
-            raise PluginError(implementation.plugin, "startup", str(error)) from error
         except Exception as error:
-            raise PluginError(implementation.plugin, "startup", f"{type(error).__name__}: {error}") from error
+            raise _error_of(implementation, error) from error
 
     async def stop(self, broker: Broker) -> None:
         """Shut down what was started, last first, whatever happens."""
         await self.decisions.stop()
+        for observer in self._observers:
+            observer.close()
         stopping = {implementation.plugin: implementation for implementation in self._hooks["shutdown"]}
         while self._started:
             name = self._started.pop()
             if (implementation := stopping.get(name)) is None:
                 continue
             try:
-                await self._within_time(implementation.call(broker=broker))
-            except TimeoutError:
+                await within(implementation.call(broker=broker), self._timeout_s)
+            except Late:
                 self.failures.record(name, "shutdown", f"did not stop within {self._timeout_s:g} s")
             except Exception as error:
                 self.failures.record(name, "shutdown", error)
-
-    async def _within_time(self, result: Any) -> None:
-        if not inspect.isawaitable(result):
-            return
-        task = asyncio.ensure_future(result)
-        try:
-            await asyncio.wait({task}, timeout=self._timeout_s)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not task.done():
-            task.cancel()  # it may not listen: nobody waits for it any more
-            task.add_done_callback(_forget)
-            raise TimeoutError
-        if task.cancelled():
-            raise RuntimeError("was cancelled")
-        task.result()
 
     def look(self) -> None:
         """Do what is due; to be called some times a second."""
@@ -167,6 +221,7 @@ class Plugins:
         All or nothing: raises ConfigError or PluginError with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
+        narrowed = _narrowed(config, self.by_name)
         need_restart = [f"plugins.{name}" for name in sorted({*self._enabled} ^ {*wanted})]
         if not need_restart and [*wanted] != [*self._enabled]:
             need_restart.append("plugins")  # in another order
@@ -187,6 +242,9 @@ class Plugins:
         for name in done:
             self._enabled[name] = wanted[name]
         self._timeout_s = config.plugin_timeout_s
+        for guard in self._guards:
+            guard.timeout_s = config.plugin_timeout_s
+        self.decisions.narrowed = narrowed
         self.decisions.timeout_s = config.authentication_timeout_s
         self.decisions.waiting_maximum = config.authentications_maximum
         return need_restart
@@ -194,11 +252,11 @@ class Plugins:
     async def _reload(self, name: str, settings: Any) -> None:
         plugin: Any = self.by_name[name]
         try:
-            await self._within_time(plugin.reload(settings))
+            await within(plugin.reload(settings), self._timeout_s)
         except ConfigError as error:
             path = ".".join(part for part in ("plugins", name, error.path) if part)
             raise ConfigError(path, error.reason, error.source) from error
-        except TimeoutError as error:
+        except Late as error:
             raise PluginError(name, "", f"did not reload within {self._timeout_s:g} s") from error
         except Exception as error:
             raise PluginError(name, "", f"cannot be reloaded: {type(error).__name__}: {error}") from error
@@ -220,15 +278,37 @@ class Plugins:
             "authentications_refused_busy": self.decisions.refused_busy,
         }
         values |= {f"plugin_{name}_errors": self.failures.count(name) for name in self.by_name}
+        for observer in self._observers:
+            values[f"plugin_{observer.name}_events_queued"] = observer.queued
+            values[f"plugin_{observer.name}_events_dropped"] = observer.dropped
         return values
 
 
-def _narrowed(config: Config) -> dict[str, list[str]]:
-    # Not every listener type can narrow.
-    found = {listener.name: getattr(listener, "plugins", None) for listener in config.listeners}
-    return {name: plugins for name, plugins in found.items() if plugins is not None}
+def _items(implementation: Implementation, is_one: Callable[[Any], bool], what: str, broker: Any = None) -> list[Any]:
+    """Return what a wiring hook gives, each checked; raises PluginError."""
+    try:
+        items = list(implementation.call(broker=broker) or ())
+    except Exception as error:
+        raise _error_of(implementation, error) from error
+    for item in items:
+        if not is_one(item):
+            raise PluginError(implementation.plugin, implementation.hook, f"gives {item!r}, which is not {what}")
+    return items
 
 
-def _forget(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.info("a plugin's call that was given up ended with %s: %s", type(error).__name__, error)
+def _is_event_type(item: Any) -> bool:
+    return isinstance(item, type) and issubclass(item, Event)
+
+
+def _error_of(implementation: Implementation, error: Exception) -> PluginError:
+    reason = str(error) if isinstance(error, MqttCoreError) else f"{type(error).__name__}: {error}"
+    return PluginError(implementation.plugin, implementation.hook, reason)
+
+
+def _narrowed(config: Config, loaded: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return listener -> plugins that are asked about its clients, for listeners that narrow."""
+    for index, listener in enumerate(config.listeners):
+        for number, name in enumerate(listener.plugins or ()):
+            if name not in loaded:
+                raise ConfigError(f"listeners[{index}].plugins[{number}]", f"no plugin {name} is enabled")
+    return {listener.name: listener.plugins for listener in config.listeners if listener.plugins is not None}
