@@ -36,6 +36,7 @@ cdef class Engine(Authorizer):
     cdef object on_journal                # called when there is something to do for the store, or None
     cdef list ranking                     # heap of (since_ms, number, Session): whose oldest message is the oldest; None: not needed yet
     cdef uint64_t ranked                  # numbers given out there: no two sessions compare equal
+    cdef int expired                      # sessions since the clock last turned
     cdef list remains                     # Remains: queues of ended sessions that are still being emptied
 
     cdef int flush_dirty(self) except -1

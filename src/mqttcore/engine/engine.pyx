@@ -108,6 +108,7 @@ cdef enum:
     NEVER_S = 0xFFFFFFFF
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
     REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
+    EXPIRED_BUDGET = 1000     # sessions that may expire per turn of the clock; the others have a moment more
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
 
@@ -274,6 +275,7 @@ cdef class Engine(Authorizer):
 
     cdef int turn(self, int64_t now_ms) except -1:
         self.now_ms = now_ms
+        self.expired = 0
         wheel_turn(&self.wheel, now_ms)
         if self.held_publishers:
             self.release_publishers()
@@ -425,7 +427,9 @@ cdef class Engine(Authorizer):
         # Whether the message would be queued where there is no room for it.
         if session.link is not None and session.queue.count == 0 and session.has_window():
             return False
-        return session.is_over_limit(<int64_t>pub.topic_size + pub.props_size + pub.payload_size)
+        return session.is_over_limit(
+            <int64_t>sizeof(msg_t) + pub.topic_size + pub.props_size + pub.payload_size
+        )
 
     cdef bint drop_oldest(self) except -1:
         # A heap of the sessions by their oldest message, made when it is first needed. A session's place may be too good,
@@ -1195,7 +1199,9 @@ cdef class Engine(Authorizer):
             if session.number:
                 session.keep(False)
         if session.expires_ms and session.expires_ms <= now_ms:
-            return self.end_session(session)                      # [MQTT-4.1.0-2]
+            self.expired += 1
+            if self.expired <= EXPIRED_BUDGET:
+                return self.end_session(session)                  # [MQTT-4.1.0-2]
         return self.arm_session(session)
 
     cdef int publish_will(self, Session session) except -1:

@@ -265,7 +265,8 @@ cdef class Session(Subscriber):
                 self.drop_head_of(&self.queue, DROP_QUEUE_FULL)
         while self.core.counters.queued_bytes + size > self.core.limits.queued_total_bytes_maximum:
             if not self.core.drop_oldest():
-                break
+                self.count_drop(DROP_TOTAL_FULL)          # what is there goes by itself: it is of sessions that ended
+                return 0
         before_bytes = self.queue.bytes + self.queue_qos0.bytes
         before_count = <int64_t>self.queue.count + self.queue_qos0.count
         entry = queue_push(
@@ -755,6 +756,7 @@ cdef class Session(Subscriber):
         cdef entry_t* entry
         cdef Message message
         cdef msg_t* m
+        cdef object group
         self.is_paging = False
         while self.queue.resident < self.queue.count and self.queue.resident < self.core.limits.queued_resident_messages:
             entry = queue_at(&self.queue, self.queue.resident)
@@ -770,16 +772,21 @@ cdef class Session(Subscriber):
                     m = message.ref
                     m.stored = entry.stored
                     entry.stored.message = m
+            group = None
             if m == NULL:
                 entry.doom = 1 + DROP_LOST
             elif entry.message == NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
                 # Rights were taken away while it was out of sight. Another member may have what was shared.
                 entry.doom = 1 + DROP_NOT_AUTHORIZED
-                if entry.group != NULL:
-                    self.core.redistribute(m, <object>entry.group, self)
-                    entry = queue_at(&self.queue, self.queue.resident)
+                group = <object>entry.group if entry.group != NULL else None
             self.core.counters.paged_in += m != NULL and entry.message == NULL
             queue_page_in(&self.queue, m)
+            if group is not None:
+                msg_ref(m)                    # the queue may be another one when it was given away
+                try:
+                    self.core.redistribute(m, group, self)
+                finally:
+                    msg_unref(m)
         return True
 
     cdef slot_t* ask_again(self, slot_t* slot) except? NULL:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from mqttcore.config import Listener
+from mqttcore.config import Listener, is_local
 from mqttcore.errors import MqttCoreError
-from mqttcore.http import health
+from mqttcore.http import health, metrics
 from mqttcore.http.connection import HttpConnection
 from mqttcore.http.replies import SERVER, problem
 from mqttcore.http.websocket import websocket_handler
@@ -41,6 +41,8 @@ def make_app(
         middlewares=[_bounded(settings.http_request_timeout_s)], client_max_size=settings.http_body_bytes_maximum
     )
     app.add_routes(health.routes(broker))
+    if is_local(settings):
+        app.add_routes(metrics.routes(broker))
     if settings.websocket_path:
         handler = websocket_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
         app.router.add_get(settings.websocket_path, handler, allow_head=False)
