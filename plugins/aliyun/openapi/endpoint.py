@@ -113,7 +113,8 @@ class AliyunOpenApi:
         key = registry.access_keys.find(claim.access_key_id)
         is_good = claim.is_signed(key.secret if key is not None else "")
         if key is None or not is_good or not key.is_enabled:
-            raise ApiError("SignatureDoesNotMatch", "unknown access key, or bad signature")
+            # The old core SDK looks for what stands behind a colon; were it the string to sign, secrets could be in it.
+            raise ApiError("SignatureDoesNotMatch", "no match: unknown access key, or bad signature")
         now_ms, window_ms = registry.now_ms(), round(self._config.timestamp_window_s * 1000)
         if abs(now_ms - claim.time_ms) > window_ms:
             raise ApiError("InvalidTimeStamp.Expired", "the request's time is too far from now")

@@ -126,7 +126,7 @@ def _acs3(
         raise ApiError("IncompleteSignature", f"sent twice: one of {', '.join(sorted(_SIGNED_ALWAYS))}")
     payload = hashlib.sha256(body).hexdigest()
     if not hmac.compare_digest(payload.encode(), headers["x-acs-content-sha256"].encode(errors="replace")):
-        raise ApiError("SignatureDoesNotMatch", "x-acs-content-sha256 is not that of the body")
+        raise ApiError("SignatureDoesNotMatch", "no match: x-acs-content-sha256 is not that of the body")
     lines = "".join(f"{name}:{','.join(sorted(one.strip() for one in headers.getall(name)))}\n" for name in names)
     return Claim(
         access_key_id=access_key_id,
