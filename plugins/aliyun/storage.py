@@ -9,13 +9,12 @@ import asyncio
 import logging
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from mqttcore import StoreError
+from mqttcore import StoreError, write_private_file
 
 __all__ = ["FileStorage", "MemoryStorage", "Storage"]
 
@@ -120,7 +119,7 @@ class FileStorage:
         changes = self._changes
         data = msgspec.json.encode(_Document(version=_VERSION, tables=self._tables))
         try:
-            await asyncio.to_thread(_replace, self._path, data)
+            await asyncio.to_thread(write_private_file, self._path, data)
         except OSError as error:
             raise StoreError("io", f"{self._path}: cannot be written: {error.strerror or error}") from error
         self._written = changes
@@ -138,23 +137,3 @@ class FileStorage:
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     tables: dict[str, dict[str, Any]]
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put *data* in place of the file, whole or not at all, for its owner only."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename
-        finally:
-            os.close(folder)

@@ -15,9 +15,9 @@ PACKAGE = ROOT / "src" / "mqttcore"
 LAYERS = (
     ("_version",),
     ("constants",),
-    ("errors",),
+    ("errors", "private_file"),
     ("codec",),
-    ("settings", "config", "events", "handlers", "hookspecs", "identity", "store"),
+    ("settings", "config", "events", "handlers", "hookspecs", "identity", "permission_rules", "store"),
     ("engine",),
     ("net",),
     (
@@ -33,7 +33,7 @@ LAYERS = (
         "client_websocket",
     ),
     ("services",),
-    ("broker", "plugins"),
+    ("broker", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.

@@ -581,8 +581,10 @@ cdef class Connection(Outlet):
             self.session.on_pubrel(view.packet_id)
         if self.version < 5:
             return self.close_with(reason_code, True, None)
-        self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
-        return 0
+        if self.holds.count and (view.qos == 2 or not self.core.journal.failure):
+            # In order [MQTT-4.6.0-2] [MQTT-4.6.0-3]; where the store fails, no PUBACK is waiting.
+            return self.hold((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code, None)
+        return self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)
 
     cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1:
         # The order: handlers that authorise by themselves, rights, hooks, the other handlers. Each that is Python may close
@@ -805,7 +807,8 @@ cdef class Connection(Outlet):
         return 0
 
     cdef int refuse_held(self, uint8_t reason_code) except -1:
-        # The store failed: who waits for an acknowledgement hears so. What completes an exchange goes on waiting.
+        # The store failed: who waits for PUBACK, SUBACK or CONNACK hears so. Exchanges of QoS 2 go on waiting: a message that
+        # was taken will be delivered when the store works again, so its publisher must not begin anew, nor its receiver.
         cdef holds_t held_before = self.holds
         cdef held_t held
         if self.cork:
@@ -821,14 +824,10 @@ cdef class Connection(Outlet):
                 held = holds_pop(&held_before)
                 if self.state == STATE_CLOSED:
                     Py_XDECREF(held.packet)
-                elif held.packet != NULL or (self.version < 5 and PT_PUBACK <= held.first >> 4 <= PT_PUBREC):
-                    # The message has been taken and may be delivered yet, so its id stays: the client, which has not been
-                    # told that it was refused, will send it again.
+                elif held.packet != NULL or (self.version < 5 and held.first >> 4 == PT_PUBACK):
                     Py_XDECREF(held.packet)
                     self.close_with(reason_code, True, "the store fails")
-                elif PT_PUBACK <= held.first >> 4 <= PT_PUBREC:
-                    if held.first >> 4 == PT_PUBREC and held.reason_code < 0x80:
-                        self.session.on_pubrel(held.packet_id)
+                elif held.first >> 4 == PT_PUBACK:
                     self.send_ack(held.first, held.packet_id, max(held.reason_code, reason_code))
                 else:
                     holds_push(&self.holds, held.batch, None, held.first, held.packet_id, held.reason_code)

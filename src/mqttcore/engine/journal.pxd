@@ -28,6 +28,8 @@
 #
 # While the store fails, its last batch is offered again and again, the open batch goes on gathering, and what would have
 # to be kept is refused beforehand (`failure`): so it does not grow, and nothing is acknowledged that is only in memory.
+# What had been taken before and waits for PUBACK is refused as well, and may arrive all the same; what waits for PUBREC
+# goes on waiting, for it must not arrive twice.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

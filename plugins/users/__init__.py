@@ -1,0 +1,5 @@
+"""Users and what they may do, from files."""
+
+from .plugin import Users
+
+__all__ = ["Users"]
