@@ -68,7 +68,7 @@ def _show_one(row: dict[str, Any]) -> None:
 @click.option("--host", help="Address of the client.")
 @click.option("--connected/--disconnected", "is_connected", default=None)
 @click.pass_obj
-def clients(api: ApiClient, is_connected: bool | None, **given: str | None) -> None:
+def clients(api: ApiClient, /, is_connected: bool | None, **given: str | None) -> None:
     """List clients."""
     wanted = {name: value for name, value in given.items() if value is not None}
     if is_connected is not None:
