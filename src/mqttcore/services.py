@@ -178,7 +178,12 @@ class Services(ABC):
         return self._running().backlog(client_id)
 
     def release_backlog(
-        self, client_id: str, count: int | None = None, *, newest_first: bool = False, age_maximum_s: float | None = None
+        self,
+        client_id: str,
+        count: int | None = None,
+        *,
+        newest_first: bool = False,
+        age_maximum_s: float | None = None,
     ) -> int:
         """Let *count* of the messages go that are kept back for a client, all with None; return how many went.
 
@@ -186,7 +191,9 @@ class Services(ABC):
         expired; so is what the client may not receive any more, and both do not count. Raises ValueError for numbers
         below 0.
         """
-        age_maximum_ms = 0 if age_maximum_s is None else max(1, round(age_maximum_s * 1000)) if age_maximum_s >= 0 else -1
+        age_maximum_ms = (
+            0 if age_maximum_s is None else max(1, round(age_maximum_s * 1000)) if age_maximum_s >= 0 else -1
+        )
         return self._running().release_backlog(client_id, count, newest_first, age_maximum_ms)
 
     def retained_message(self, topic: str) -> Message | None:
