@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
-from mqttcore import Action, ClientView, Config, Identity, Limits, MqttCoreError, Permission
-from mqttcore.codec import PubAck, Publish
+from mqttcore import Action, ClientView, Config, Identity, Limits, Message, MqttCoreError, Permission, hookimpl
+from mqttcore.codec import Connect, PubAck, Publish
 from mqttcore.testing import MemoryBroker, MemoryClient
 
 
@@ -176,3 +177,151 @@ async def test_backlog_larger_than_memory_survives_a_restart(tmp_path: Path):
         assert broker.release_backlog("a") == 27
         assert [int((await client.message()).payload) for _ in range(27)] == list(range(10, 37))
         assert broker.metrics()["queued"] == broker.metrics()["queued_bytes"] == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("is_durable", [False, True])
+async def test_whatever_is_released_each_message_comes_once(seed: int, is_durable: bool, tmp_path: Path):
+    chance = random.Random(seed)
+    config = Config(
+        sys_interval_s=0,
+        limits=Limits(queued_resident_messages=3, in_flight_maximum=4),
+        plugins={"sqlite": {"path": str(tmp_path / "kept.db")}} if is_durable else {},
+    )
+    came: list[int] = []
+    published = 0
+    async with MemoryBroker(config) as broker:
+        broker.keep_backlogs(lambda client, queued, keep_alive_s: chance.choice([0, 1, 5, None]))
+        await away_with(broker, 0)
+        client: MemoryClient | None = None
+        for _ in range(60):
+            match chance.randrange(5):
+                case 0 | 1:
+                    count = chance.randrange(1, 6)
+                    await queue(broker, count, first=published)
+                    published += count
+                case 2 if client is not None:
+                    broker.release_backlog("a", chance.randrange(4), newest_first=chance.random() < 0.5)
+                    await broker.settle()
+                case 3 if client is not None:
+                    await take_all(broker, came, client)
+                    await client.lose()
+                    client = None
+                case _:
+                    if client is not None:
+                        await take_all(broker, came, client)
+                    client = await back(broker)
+            if client is not None and chance.random() < 0.7:
+                await take_all(broker, came, client)
+        if client is None:
+            client = await back(broker)
+        broker.release_backlog("a")
+        while len(came) < published:
+            came.append(int((await client.message()).payload))
+        await client.expect_nothing()
+        assert sorted(came) == list(range(published))
+        metrics = broker.metrics()
+        assert metrics["queued"] == metrics["queued_bytes"] == metrics["queued_kept_back"] == metrics["in_flight"] == 0
+
+
+async def take_all(broker: MemoryBroker, came: list[int], client: MemoryClient) -> None:
+    """Acknowledge what is on its way."""
+    while True:
+        info = broker.client("a")
+        assert info is not None
+        if not info.in_flight:
+            return
+        came.append(int((await client.message()).payload))
+
+
+class Door:
+    """Gives `a` the right to read one topic from its second connection on."""
+
+    name = "door"
+
+    def __init__(self) -> None:
+        self.connects = 0
+
+    @hookimpl
+    def authenticate(self, client: ClientView, connect: Connect) -> Identity:
+        self.connects += connect.client_id == "a"
+        readable = "t" if connect.client_id == "a" and self.connects > 1 else "#"
+        return Identity(connect.client_id, permissions=(Permission(Action.ALL, readable),))
+
+
+class Guard:
+    """Is asked about each delivery, and allows those of even numbers."""
+
+    name = "guard"
+
+    @hookimpl
+    def authorize_deliver(self, client: ClientView, message: Message) -> bool:
+        return int(message.payload) % 2 == 0
+
+
+async def test_all_at_once_is_held_against_the_rights_of_the_connection():
+    async with MemoryBroker(plugins=[Door()]) as broker:
+        broker.keep_backlogs(Keeper(None))
+        client = await broker.connect("a", version=4, clean_start=False)
+        await client.subscribe("t", "u", qos=1)
+        await client.lose()
+        await broker.publish("u", b"0", qos=1)
+        await broker.publish("t", b"1", qos=1)
+        assert await numbers(await back(broker), 1) == [1]
+        metrics = broker.metrics()
+        assert metrics["messages_dropped_not_authorized"] == 1
+        assert metrics["queued"] == metrics["queued_bytes"] == metrics["queued_kept_back"] == 0
+
+
+async def test_what_is_shared_goes_to_another_member_when_rights_are_gone():
+    async with MemoryBroker() as broker:
+        broker.keep_backlogs(Keeper())
+        client = await broker.connect("a", version=4, clean_start=False)
+        await client.subscribe("$share/g/t", qos=1)
+        await client.lose()
+        await queue(broker, 2)
+        await back(broker)
+        other = await broker.connect("b")
+        await other.subscribe("$share/g/t", qos=1)
+        broker.set_identity("a", Identity("a", permissions=(Permission(Action.SUBSCRIBE, "u"),)))
+        assert broker.release_backlog("a") == 0
+        assert await numbers(other, 2) == [0, 1]
+        assert broker.metrics()["queued"] == 0
+
+
+async def test_hook_is_asked_about_what_is_released():
+    async with MemoryBroker(plugins=[Guard()]) as broker:
+        broker.keep_backlogs(Keeper(1))
+        await away_with(broker, 5)
+        client = await back(broker)
+        assert await numbers(client, 1) == [0]
+        assert broker.release_backlog("a") == 4
+        assert await numbers(client, 2) == [2, 4]
+        assert broker.metrics()["queued"] == 0
+
+
+async def test_function_may_close_the_connection_it_is_asked_about():
+    async with MemoryBroker() as broker:
+
+        def closes(client: ClientView, queued: int, keep_alive_s: int) -> int:
+            broker.disconnect(client.client_id)
+            return 1
+
+        broker.keep_backlogs(closes)
+        await away_with(broker, 2)
+        client = await back(broker)
+        await client.expect_closed()
+        info = broker.client("a")
+        assert info is not None
+        assert (info.queued, broker.metrics()["queued_kept_back"]) == (2, 0)
+
+
+async def test_a_session_that_is_replaced_takes_what_is_kept_back_with_it():
+    async with MemoryBroker() as broker:
+        broker.keep_backlogs(Keeper())
+        await away_with(broker, 3)
+        await back(broker)
+        client = await broker.connect("a", version=4)
+        await client.expect_nothing()
+        metrics = broker.metrics()
+        assert metrics["queued"] == metrics["queued_bytes"] == metrics["queued_kept_back"] == 0
