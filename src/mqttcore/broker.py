@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         async def wait_closed(self) -> None: ...
 
 
-__all__ = ["Broker", "ClientInfo"]
+__all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
@@ -90,6 +90,23 @@ class ClientInfo:
     dropped: int
     tls: TlsInfo | None
     proxy: ProxyInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerInfo:
+    """One listener as it was when asked.
+
+    addresses: host and real port of each socket; path and 0 of a Unix socket. connections_maximum 0: no limit of its
+    own. refused: connections that were one too many.
+    """
+
+    name: str
+    protocol: str
+    addresses: tuple[tuple[str, int], ...]
+    has_tls: bool
+    connections: int
+    connections_maximum: int
+    refused: int
 
 
 class Broker(Services):
@@ -419,6 +436,22 @@ class Broker(Services):
         return [(listener.name, host, port) for listener in self._listeners for host, port in listener.addresses]
 
     @property
+    def listeners(self) -> list[ListenerInfo]:
+        """What is listened on, and how many are there; empty unless running."""
+        return [
+            ListenerInfo(
+                name=bound.name,
+                protocol=settings.protocol,
+                addresses=tuple(bound.addresses),
+                has_tls=bound.tls is not None,
+                connections=bound.connections,
+                connections_maximum=bound.max_connections,
+                refused=bound.refused,
+            )
+            for bound, settings in zip(self._listeners, self.config.listeners, strict=False)
+        ]
+
+    @property
     def plugins(self) -> Mapping[str, object]:
         """Loaded plugins by name, in the order in which they are asked; empty unless running."""
         return self._plugins.by_name if self._plugins is not None else {}
@@ -515,6 +548,10 @@ class Broker(Services):
         """Return all clients that have a session, connected or not."""
         return [_client_info(session) for session in self._running().sessions()]
 
+    def client_ids(self) -> list[str]:
+        """Return the ids of all clients that have a session, in no order."""
+        return [session.client_id for session in self._running().sessions()]
+
     def client(self, client_id: str) -> ClientInfo | None:
         """Return one client, or None when it has no session."""
         session = self._running().session(client_id)
@@ -550,6 +587,14 @@ class Broker(Services):
             values |= self._plugins.metrics()
         if self._persistence is not None:
             values |= self._persistence.metrics()
+        return values
+
+    def plugin_metrics(self) -> dict[str, dict[str, int]]:
+        """Return the part of `metrics` that plugins have: name -> key without `plugin_NAME_` -> value."""
+        values = {name: dict(section.values()) for name, section in self._sections.items()}
+        if self._plugins is not None:
+            for name, of_hooks in self._plugins.metrics_by_name().items():
+                values[name] = values.get(name, {}) | of_hooks
         return values
 
     async def attach(

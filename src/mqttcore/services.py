@@ -191,9 +191,9 @@ class Services(ABC):
         expired; so is what the client may not receive any more, and both do not count. Raises ValueError for numbers
         below 0.
         """
-        age_maximum_ms = (
-            0 if age_maximum_s is None else max(1, round(age_maximum_s * 1000)) if age_maximum_s >= 0 else -1
-        )
+        age_maximum_ms = 0
+        if age_maximum_s is not None:
+            age_maximum_ms = max(1, round(age_maximum_s * 1000)) if age_maximum_s >= 0 else -1
         return self._running().release_backlog(client_id, count, newest_first, age_maximum_ms)
 
     def retained_message(self, topic: str) -> Message | None:
