@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from mqttcore.bans import Bans
 from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
@@ -118,7 +119,7 @@ class Broker(Services):
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
     those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
     sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
-    the loop's thread.
+    the loop's thread. bans: who is refused.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
@@ -128,6 +129,7 @@ class Broker(Services):
     ) -> None:
         self.config = config if config is not None else Config()
         super().__init__(events_queued_maximum=self.config.events_queued_maximum)
+        self.bans = Bans(self.config.http_api.bans_file)
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
         self._given_store = store
@@ -185,7 +187,7 @@ class Broker(Services):
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
-            plugins.hook_table(),
+            plugins.hook_table(admit_first=self.bans.admit),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
             authorization=self.config.authorization,
@@ -387,7 +389,9 @@ class Broker(Services):
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
         need_restart = [
-            path for path in ("loop", "gather_us", "store") if getattr(config, path) != getattr(self.config, path)
+            path
+            for path in ("loop", "gather_us", "store", "http_api")
+            if getattr(config, path) != getattr(self.config, path)
         ]
         if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
             need_restart.append("listeners")
@@ -587,6 +591,8 @@ class Broker(Services):
             values |= self._plugins.metrics()
         if self._persistence is not None:
             values |= self._persistence.metrics()
+        values["bans"] = len(self.bans)
+        values["connects_refused_banned"] = self.bans.refused
         return values
 
     def plugin_metrics(self) -> dict[str, dict[str, int]]:
