@@ -548,6 +548,10 @@ class Broker(Services):
         """Return all clients that have a session, connected or not."""
         return [_client_info(session) for session in self._running().sessions()]
 
+    def client_ids(self) -> list[str]:
+        """Return the ids of all clients that have a session, in no order."""
+        return [session.client_id for session in self._running().sessions()]
+
     def client(self, client_id: str) -> ClientInfo | None:
         """Return one client, or None when it has no session."""
         session = self._running().session(client_id)

@@ -91,6 +91,7 @@ GAUGES = {
     "in_flight": Named("in_flight_messages", "Messages sent and not acknowledged."),
     "awaiting_release": Named("awaiting_release_messages", "QoS 2 messages that wait for PUBREL."),
     "queued": Named("queued_messages", "Messages queued for sessions."),
+    "queued_kept_back": Named("queued_kept_back", "Queued messages that go only when a plugin lets them."),
     "queued_bytes": Named("queued_bytes", "Bytes queued for sessions."),
     "taps": Named("taps", "Streams of messages into the process."),
     "addresses_counted": Named("addresses_counted", "Client addresses that limits keep count of."),

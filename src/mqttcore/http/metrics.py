@@ -12,11 +12,12 @@ from mqttcore.http.metric_names import COUNTERS, GAUGES, LABELLED, PLUGIN_COUNTE
 from mqttcore.http.replies import SERVER, problem
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
     from prometheus_client.metrics_core import Metric
 
     from mqttcore.broker import Broker
 
-__all__ = ["BrokerCollector", "routes"]
+__all__ = ["BrokerCollector", "handler"]
 
 _SECONDS_UNKNOWN = -1  # of certificates: there is none
 
@@ -107,14 +108,14 @@ def _of_plugins(of_plugins: dict[str, dict[str, int]]) -> "Iterator[Metric]":
         yield family
 
 
-def routes(broker: "Broker") -> list[web.RouteDef]:
-    """Return `/metrics`; without the library it answers 501 and says what to install."""
+def handler(broker: "Broker") -> "Handler":
+    """Return what answers `/metrics`; without the library that is 501, with what to install."""
     if not _is_installed():
 
         async def missing(request: web.Request) -> web.Response:
             return problem(501, "metrics need the package prometheus-client: pip install 'mqttcore[metrics]'")
 
-        return [web.get("/metrics", missing)]
+        return missing
 
     from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.exposition import choose_encoder
@@ -129,7 +130,7 @@ def routes(broker: "Broker") -> list[web.RouteDef]:
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.SERVER: SERVER}
         return web.Response(body=encode(registry), headers=headers)
 
-    return [web.get("/metrics", metrics)]
+    return metrics
 
 
 def _is_installed() -> bool:
