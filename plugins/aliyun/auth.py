@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from mqttcore import Broker, ClientView, Connect, Event, Message
 
 __all__ = ["AliyunAuth", "uploaded"]
-
-log = logging.getLogger("mqttcore.plugins.aliyun")
 
 _BACKSTOP_S = 2.0  # the engine cuts a client whose token expired this late, should our own timer fail
 _SEEK_ROOM_MS = 10_000
@@ -125,10 +122,6 @@ class AliyunAuth:
         section.measure("rules_cached", self._rights.__len__)
         for table in self.registry.tables:
             section.measure(table.name, table.__len__)
-        if broker.config.authorization.refused_subscribe != "disconnect":
-            log.warning(
-                "aliyun_auth: [authorization] refused_subscribe is not disconnect, as clients of the service know"
-            )
 
     @hookimpl
     async def shutdown(self, broker: Broker) -> None:
@@ -172,8 +165,7 @@ class AliyunAuth:
             any_character=self._config.any_topic_character,
         )
         if not is_good or not self.registry.take_topic(login.instance_id, parent_of(bare)):
-            asyncio.get_running_loop().call_soon(self._close, login, "subscription to what is no topic of its own")
-            return False
+            return False  # which closes the connection
         if qos == 2 and not client.clean_start and not self._config.grants_qos2_persistent:
             return ReasonCode.UNSPECIFIED_ERROR  # the service: such a subscription does not take effect
         return None
@@ -209,6 +201,7 @@ class AliyunAuth:
             permissions=login.permissions,
             quotas=self._quotas,
             expires_at_s=min(expires) / 1000 + _BACKSTOP_S if expires else None,
+            closes_on_refused_subscribe=True,  # as the service does
             attributes=MappingProxyType(
                 {
                     "instance_id": login.instance_id,

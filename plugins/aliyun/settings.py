@@ -179,6 +179,9 @@ class OpenApiConfig(_Settings, frozen=True):
         float, Meta(gt=0, description="Actions on device credentials of one access key, each.")
     ] = 500
     other_calls_per_s: Annotated[float, Meta(gt=0, description="Any other action of one access key.")] = 100
+    old_calls_per_minute: Annotated[
+        float, Meta(gt=0, description="Actions of 2017 to 2019 of one access key, each.")
+    ] = 30
 
 
 class P2PConfig(_Settings, frozen=True):
