@@ -12,14 +12,16 @@ __all__ = ["Rates"]
 
 
 class Rates:
-    """A token bucket for each access key, of a second's worth, one at least.
+    """A token bucket for each access key. burst: what it holds, one at least; None: a second's worth.
 
     Only keys of the registry whose signature was right come here, so there are no more buckets than keys.
     """
 
-    def __init__(self, per_s: float, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, per_s: float, *, burst: float | None = None, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._per_s = per_s
-        self._burst = max(1.0, per_s)
+        self._burst = max(1.0, per_s if burst is None else burst)
         self._now_s = now_s
         self._buckets: dict[str, tuple[float, float]] = {}  # what is in it, and when that was
 

@@ -638,13 +638,14 @@ class Broker(Services):
         name: str = "attached",
         listener: BoundListener | None = None,
         is_counted: bool = False,
+        proxy: ProxyInfo | None = None,
     ) -> None:
         """Serve MQTT in WebSocket on a transport whose request to upgrade was read; from now on it is the broker's.
 
         `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
         agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
         count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
-        listener's limits per address have it already.
+        listener's limits per address have it already. proxy: what a PROXY header before the request said.
         """
         engine = self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
@@ -656,21 +657,25 @@ class Broker(Services):
             "upgraded": upgraded,
             "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
             "pings_per_s_maximum": chosen.websocket_pings_per_s_maximum,
+            "is_counted": is_counted,
+            "proxy": proxy,
         }
+        session = transport.get_extra_info("ssl_object")
+        if session is None:
+            tls = None if proxy is None else proxy.tls
+        else:
+            tls = describe(session, None, listener.tls.settings.identity if listener.tls is not None else "cn")
+        if listener.certificate_authenticates:
+            if tls is not None and tls.is_verified:
+                framing["certified_name"] = tls.identity or ""  # "": a certificate that names nobody
+            elif listener.tls is not None and listener.tls.settings.client_certificate == "required":
+                framing["certified_name"] = ""  # resumed with one that has expired meanwhile
+        framing["tls_info"] = tls
         if self._poller is not None and (sock := _socket_of(transport)) is not None:
-            self._poller.adopt_websocket(sock, listener, received=received, is_counted=is_counted, **framing)
+            self._poller.adopt_websocket(sock, listener, received=received, **framing)
             transport.abort()  # closes its own descriptor only
             return
-        session = transport.get_extra_info("ssl_object")
-        identity = listener.tls.settings.identity if listener.tls is not None else "cn"
-        connection = WebSocketStream(
-            engine,
-            listener,
-            tls_info=None if session is None else describe(session, None, identity),
-            is_counted=is_counted,
-            when_closed=self._stream_closed,
-            **framing,
-        )
+        connection = WebSocketStream(engine, listener, when_closed=self._stream_closed, **framing)
         self._streams.add(connection)
         transport.set_protocol(cast("asyncio.BaseProtocol", connection))
         connection.connection_made(transport)

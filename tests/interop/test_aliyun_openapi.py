@@ -83,6 +83,7 @@ async def sdk_of(driver: str, access_key: str = "YYYYY", secret: str = "XXXXX", 
             ],
         },
         "p2p": {},
+        "presence": {},
         "aliyun_openapi": settings,
     }
     listeners = [Listener(name="mqtt", port=0), Listener(name="web", port=0, protocol="http")]
@@ -302,3 +303,34 @@ async def test_custom_authentication():
         assert (await sdk.done("QueryCustomAuthIdentity", Size=10))["Data"]["Results"] == []
         with pytest.raises(ConnectionRefused):
             await sdk.connect("free", **login)
+
+
+async def test_clients_and_counts_of_the_product_before():
+    one = "GID_Test@@@1"
+    async with sdk_of("openapi_core.py") as sdk, sdk.client(one) as client:
+        await client.subscribe([Subscription("parent/a/b", 1)])
+        found = (await sdk.done("OnsMqttQueryClientByClientId", ClientId=one, PreventCache=after(0)))[
+            "MqttClientInfoDo"
+        ]
+        assert (found["Online"], found["ClientId"]) == (True, one)
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", found["SocketChannel"])
+        assert abs(found["LastTouch"] - after(0)) < DEADLINE_S * 1000
+        assert found["SubScriptonData"]["SubscriptionDo"] == [{"ParentTopic": "parent", "SubTopic": "/a/b", "Qos": 1}]
+        of_group = await sdk.done("OnsMqttQueryClientByGroupId", GroupId="GID_Test")
+        assert of_group["MqttClientSetDo"] == {"OnlineCount": 1, "PersistCount": 0}
+        of_topic = await sdk.done("OnsMqttQueryClientByTopic", ParentTopic="parent", SubTopic="/a/b")
+        assert of_topic["MqttClientSetDo"] == {"OnlineCount": 1, "PersistCount": 0}
+        other = await sdk.done("OnsMqttQueryClientByTopic", ParentTopic="parent", SubTopic="/a")
+        assert other["MqttClientSetDo"] == {"OnlineCount": 0, "PersistCount": 0}
+        assert await sdk.refused("OnsMqttQueryClientByTopic", ParentTopic="other", SubTopic="/a") == (
+            "BIZ_TOPIC_NOT_FOUND"
+        )
+
+
+async def test_groups_of_the_product_before():
+    async with sdk_of("openapi_core.py") as sdk:
+        await sdk.done("OnsMqttGroupIdCreate", GroupId="GID_Made", Topic="parent")
+        groups = (await sdk.done("OnsMqttGroupIdList"))["Data"]["MqttGroupIdDo"]
+        assert [one["GroupId"] for one in groups] == ["GID_Test", "GID_Made"]
+        await sdk.done("OnsMqttGroupIdDelete", GroupId="GID_Made")
+        assert await sdk.refused("OnsMqttQueryClientByGroupId", GroupId="GID_Made") == "BIZ_FIELD_CHECK_INVALID"

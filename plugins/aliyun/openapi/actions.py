@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import clients, credentials, custom
+from . import clients, credentials, custom, ons
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .call import Call
 
-__all__ = ["ACTIONS", "VERSION", "Action"]
+__all__ = ["ACTIONS", "VERSIONS", "Action"]
 
-VERSION = "2020-04-20"
+_OLD_VERSIONS = ("2017-09-18", "2018-02-05", "2018-05-16", "2018-10-15", "2019-02-14")
 
 
 class Action(NamedTuple):
-    """One action. rate: name of the setting that holds its calls in a second."""
+    """One action. rate: name of the setting that holds its calls in a second, or in a minute, as the name says."""
 
     run: Callable[[Call], Awaitable[dict[str, Any]]]
     rate: str = "other_calls_per_s"
 
 
-ACTIONS = {
+_PRESENT = {
     "QuerySessionByClientId": Action(clients.query_session, "session_queries_per_s"),
     "BatchQuerySessionByClientIds": Action(clients.batch_query_sessions, "batch_queries_per_s"),
     "CloseConnection": Action(clients.close_connection),
@@ -52,3 +52,17 @@ ACTIONS = {
     "DeleteCustomAuthConnectBlack": Action(custom.unblock),
     "QueryCustomAuthConnectBlack": Action(custom.query_blocked),
 }
+
+_OLD = {
+    "OnsMqttQueryClientByClientId": Action(ons.find_client, "old_calls_per_minute"),
+    "OnsMqttQueryClientByGroupId": Action(ons.count_of_group, "old_calls_per_minute"),
+    "OnsMqttQueryClientByTopic": Action(ons.count_of_topic, "old_calls_per_minute"),
+    "OnsMqttGroupIdCreate": Action(ons.create_group, "old_calls_per_minute"),
+    "OnsMqttGroupIdDelete": Action(ons.delete_group, "old_calls_per_minute"),
+    "OnsMqttGroupIdList": Action(ons.list_groups, "old_calls_per_minute"),
+}
+
+ACTIONS = _PRESENT | _OLD
+
+# Version -> its actions.
+VERSIONS = {"2020-04-20": _PRESENT} | dict.fromkeys(_OLD_VERSIONS, _OLD)

@@ -19,6 +19,7 @@ __all__ = [
     "close_connection",
     "create_group",
     "delete_group",
+    "is_online",
     "list_groups",
     "list_instances",
     "query_session",
@@ -32,7 +33,7 @@ _RUNNING = 5
 async def query_session(call: Call) -> dict[str, Any]:
     """Say whether a client is online (QuerySessionByClientId)."""
     instance_id = call.instance()
-    return {"OnlineStatus": _is_online(call, instance_id, call.own_client(call.text("ClientId")))}
+    return {"OnlineStatus": is_online(call, instance_id, call.own_client(call.text("ClientId")))}
 
 
 async def batch_query_sessions(call: Call) -> dict[str, Any]:
@@ -43,7 +44,7 @@ async def batch_query_sessions(call: Call) -> dict[str, Any]:
     if not 1 <= len(names) <= _BATCH_MAXIMUM or set(names) != set(wanted):
         raise ApiError("InvalidParameter.ClientIdList", f"ClientIdList.1 to ClientIdList.{_BATCH_MAXIMUM}, no gaps")
     client_ids = [call.own_client(call.text(name)) for name in wanted]
-    found = [{"ClientId": one, "OnlineStatus": _is_online(call, instance_id, one)} for one in client_ids]
+    found = [{"ClientId": one, "OnlineStatus": is_online(call, instance_id, one)} for one in client_ids]
     return {"OnlineStatusList": found}
 
 
@@ -52,7 +53,7 @@ async def close_connection(call: Call) -> dict[str, Any]:
     instance_id = call.instance()
     client_id = call.own_client(call.text("ClientId"))
     call.manages()
-    if _is_online(call, instance_id, client_id):
+    if is_online(call, instance_id, client_id):
         call.services.broker.disconnect(client_id, ReasonCode.ADMINISTRATIVE_ACTION, "closed by CloseConnection")
     return {"Code": 200, "Message": "success", "Success": True}
 
@@ -131,7 +132,8 @@ async def list_instances(call: Call) -> dict[str, Any]:
     return {"Code": "200", "Message": "success", "Success": "true", "Instances": instances}
 
 
-def _is_online(call: Call, instance_id: str, client_id: str) -> bool:
+def is_online(call: Call, instance_id: str, client_id: str) -> bool:
+    """Say whether a client of this instance has a connection."""
     client = call.services.broker.client(client_id)
     if client is None or not client.is_connected:
         return False

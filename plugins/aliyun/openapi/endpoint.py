@@ -16,7 +16,7 @@ from ..settings import OpenApiConfig, TokenConfig
 from ..table import RegistryError
 from ..token_http import AliyunToken
 from ..token_service import TokenService
-from .actions import ACTIONS, VERSION
+from .actions import ACTIONS, VERSIONS
 from .call import Call, Services
 from .errors import ApiError
 from .nonces import Nonces
@@ -49,7 +49,7 @@ class AliyunOpenApi:
         self._config = config
         self._services: Services | None = None
         self._nonces = Nonces(config.nonces_maximum)
-        self._rates = {name: Rates(getattr(config, action.rate)) for name, action in ACTIONS.items()}
+        self._rates = {name: _rates(config, action.rate) for name, action in ACTIONS.items()}
         self._calls = 0
         self._refused = 0
 
@@ -95,9 +95,9 @@ class AliyunOpenApi:
         path, _, query = request.raw_path.partition("?")
         claim = claim_of(method=request.method, path=path, query=query, headers=request.headers, body=body)
         key = self._signer(claim)
-        action = ACTIONS.get(claim.action)
-        if claim.version != VERSION:
-            raise ApiError("InvalidVersion", f"the version is {VERSION}")
+        if claim.version not in VERSIONS:
+            raise ApiError("InvalidVersion", f"versions: {', '.join(VERSIONS)}")
+        action = VERSIONS[claim.version].get(claim.action)
         if action is None:
             raise ApiError("InvalidAction.NotFound", "there is no such action here")
         if claim.parameters.get("Format", "JSON").upper() != "JSON":
@@ -123,3 +123,8 @@ class AliyunOpenApi:
         if not self._nonces.take(key.access_key_id, claim.nonce, until_ms=claim.time_ms + window_ms):
             raise ApiError("SignatureNonceUsed", "the nonce was used before")
         return key
+
+
+def _rates(config: OpenApiConfig, setting: str) -> Rates:
+    calls: float = getattr(config, setting)
+    return Rates(calls / 60, burst=calls) if setting.endswith("_per_minute") else Rates(calls)

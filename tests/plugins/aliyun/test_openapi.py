@@ -18,6 +18,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from mqttcore_plugins.aliyun.openapi.endpoint import AliyunOpenApi
+from mqttcore_plugins.aliyun.presence import REGISTER
 from mqttcore_plugins.aliyun.profile import PROFILE
 from mqttcore_plugins.aliyun.rates import Rates
 from mqttcore_plugins.aliyun.settings import OpenApiConfig
@@ -95,7 +96,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(**settings: Any) -> AsyncIterator[World]:
+async def world_of(*, presence: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[World]:
     tables: dict[str, dict[str, Any]] = {
         "aliyun_auth": {
             "instances": [
@@ -106,6 +107,8 @@ async def world_of(**settings: Any) -> AsyncIterator[World]:
         },
         "aliyun_openapi": settings,
     }
+    if presence is not None:
+        tables["presence"] = presence
     listeners = [Listener(name="mqtt", port=0), Listener(name="web", port=0, protocol="http")]
     async with (
         Broker(Config(listeners=listeners, sys_interval_s=0, plugins=tables)) as broker,
@@ -375,6 +378,73 @@ async def test_answers_hold_no_secret_of_an_identity():
         said = [await world.done("AddCustomAuthIdentity", **given), await world.done("QueryCustomAuthIdentity")]
         said.append((await world.call("AddCustomAuthIdentity", **given))[1])
     assert "do not tell" not in json.dumps(said)
+
+
+OLD = {"Version": "2019-02-14"}
+
+
+async def test_versions_have_actions_of_their_own():
+    async with world_of() as world:
+        assert await world.refused("ListGroupId", **OLD) == "InvalidAction.NotFound"
+        assert await world.refused("OnsMqttGroupIdList") == "InvalidAction.NotFound"
+
+
+async def test_old_action_without_instance_means_the_only_one_of_the_key():
+    async with world_of() as world:
+        found = (await world.done("OnsMqttGroupIdList", "ONE", InstanceId="", **OLD))["Data"]["MqttGroupIdDo"]
+        assert [(one["GroupId"], one["InstanceId"]) for one in found] == [("GID_Test", OTHER)]
+        assert await world.refused("OnsMqttGroupIdList", InstanceId="", **OLD) == "InvalidParameter.InstanceId"
+
+
+async def test_old_actions_ask_for_rights():
+    async with world_of(presence={}) as world:
+        for action in ("OnsMqttGroupIdCreate", "OnsMqttGroupIdDelete"):
+            assert await world.refused(action, "SUB", GroupId="GID_Test", **OLD) == "PermissionCheckFailed"
+        for action in ("OnsMqttGroupIdCreate", "OnsMqttGroupIdDelete", "OnsMqttQueryClientByGroupId"):
+            assert await world.refused(action, "GROUP", GroupId="GID_Else", **OLD) == "PermissionCheckFailed"
+        topic = {"ParentTopic": "second", "SubTopic": "/a"}
+        assert await world.refused("OnsMqttQueryClientByTopic", "TOPIC", **topic, **OLD) == "BIZ_TOPIC_NOT_FOUND"
+        client_id = "GID_Else@@@1"
+        refused = await world.refused("OnsMqttQueryClientByClientId", "GROUP", ClientId=client_id, **OLD)
+        assert refused == "PermissionCheckFailed"
+
+
+async def test_client_is_told_of_in_its_own_instance_only():
+    async with world_of() as world, await world.connect() as client:
+        await client.subscribe([Subscription("$share/s/parent/+", 0), Subscription("parent", 1)])
+        found = (await world.done("OnsMqttQueryClientByClientId", ClientId=CLIENT, **OLD))["MqttClientInfoDo"]
+        assert sorted(found["SubScriptonData"]["SubscriptionDo"], key=lambda one: one["Qos"]) == [
+            {"ParentTopic": "parent", "SubTopic": "/+", "Qos": 0},
+            {"ParentTopic": "parent", "SubTopic": "", "Qos": 1},
+        ]
+        asked = {"InstanceId": OTHER, "ClientId": CLIENT}
+        found = (await world.done("OnsMqttQueryClientByClientId", **asked, **OLD))["MqttClientInfoDo"]
+        nothing = {"SubscriptionDo": []}
+        assert found == {
+            "ClientId": CLIENT,
+            "Online": False,
+            "SocketChannel": "",
+            "LastTouch": 0,
+            "SubScriptonData": nothing,
+        }
+
+
+async def test_counts_need_presence_and_its_bounds():
+    asked = {"GroupId": "GID_Test"} | OLD
+    async with world_of() as world:
+        assert await world.refused("OnsMqttQueryClientByGroupId", **asked) == "ONS_INVOKE_ERROR"
+    async with world_of(presence={"clients_maximum": 1}) as world, await world.connect():
+        assert (await world.done("OnsMqttQueryClientByGroupId", **asked))["MqttClientSetDo"]["OnlineCount"] == 1
+        world.broker.service(REGISTER).connected("GID_Else@@@1", "2", is_persistent=False, is_resumed=False)
+        asked["GroupId"] = "GID_Else"
+        assert await world.refused("OnsMqttQueryClientByGroupId", **asked) == "ONS_SYSTEM_ERROR"
+
+
+async def test_old_actions_are_counted_by_the_minute():
+    async with world_of(old_calls_per_minute=3) as world:
+        for _ in range(3):
+            await world.done("OnsMqttGroupIdList", **OLD)
+        assert await world.refused("OnsMqttGroupIdList", **OLD) == "Throttling.User"
 
 
 def test_without_the_registry_it_does_not_start():

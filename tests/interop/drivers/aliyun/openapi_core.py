@@ -12,7 +12,8 @@ client = AcsClient(settings.ACCESS_KEY, settings.SECRET_KEY, "cn-hangzhou", auto
 
 for line in sys.stdin:
     action, parameters = json.loads(line)
-    module = importlib.import_module(f"aliyunsdkonsmqtt.request.v20200420.{action}Request")
+    product = "ons.request.v20190214" if action.startswith("OnsMqtt") else "onsmqtt.request.v20200420"
+    module = importlib.import_module(f"aliyunsdk{product}.{action}Request")
     request = getattr(module, f"{action}Request")()
     request.set_endpoint(settings.OPENAPI.removeprefix("http://"))
     for name, value in parameters.items():
