@@ -9,8 +9,10 @@ import pytest
 from aiohttp import web
 
 from mqttcore import Broker, ConfigError
-from mqttcore.http import make_app
+from mqttcore.config import HttpApi
+from mqttcore.http import access, make_app
 from mqttcore.http.keys import Role, make_key, read_keys, write_keys
+from mqttcore.net.listeners import BoundListener
 
 from .conftest import quiet_config
 from .http_api import WEB, Api, api_config
@@ -84,6 +86,9 @@ async def test_wrong_keys_are_refused_and_counted(keys):
                 await api.ask("GET", "/clients", expect=401)
         async with Api(broker, good) as api:  # too many from this address by now
             await api.ask("GET", "/clients", expect=429)
+        metrics = broker.metrics()
+        assert metrics["http_keys_refused"] == len(wrong)
+        assert (metrics["http_keys_throttled"], metrics["http_key_addresses"]) == (1, 1)
     async with Broker(config) as broker, Api(broker) as api, aiohttp.ClientSession() as session:
         async with session.get(f"{api.url}/metrics") as answer:
             assert answer.status == 401
@@ -108,6 +113,18 @@ async def test_keys_count_from_when_they_are_written_and_no_longer_when_they_are
         os.chmod(path, 0o644)  # noqa: PTH101  others can read it: nobody is let in
         await api.ask("GET", "/clients", expect=503)
         await anybody.ask("GET", "/clients", expect=503)
+
+
+def test_addresses_with_wrong_keys_are_not_remembered_endlessly(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(access, "_ADDRESSES_MAXIMUM", 3)
+    listener = BoundListener("web", False, 0, 1, 1)
+    checked = access.Access(HttpApi(failures_per_minute=1), listener, is_local=False)
+    for number in range(5):
+        checked._count(f"192.0.2.{number}")
+    assert listener.key_addresses == 3
+    checked._throttle("192.0.2.1")  # made room
+    with pytest.raises(access.Denied):
+        checked._throttle("192.0.2.4")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import base64
 import logging
 
+import msgspec
 import pytest
 
-from mqttcore import Broker, PropertyId
+from mqttcore import Broker, PropertyId, Secret, hookimpl
 from mqttcore.client import Client, open_client
 from mqttcore.codec import Connect
+from mqttcore.plugins import loading
+from mqttcore.plugins.discovery import InstalledPlugin
 
 from .http_api import Api, api_config
 
@@ -169,3 +172,29 @@ async def test_switched_off_there_is_nothing(method: str):
     async with Broker(api_config(enabled=False)) as broker, Api(broker) as api:
         await api.ask(method, "/publish", expect=404)
         await api.ask("GET", "/openapi.json", expect=404)
+
+
+class Secretive:
+    """A plugin that was told a secret."""
+
+    class Config(msgspec.Struct, frozen=True):
+        password: Secret
+        colour: str = "red"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @hookimpl
+    def shutdown(self) -> None:
+        """Do nothing: a plugin has a hook."""
+
+
+async def test_configuration_has_no_secret(monkeypatch: pytest.MonkeyPatch):
+    there = InstalledPlugin("secretive", f"{__name__}:Secretive", "tests 1.0")
+    monkeypatch.setattr(loading, "installed", lambda *_: {"secretive": [there]})
+    config = msgspec.structs.replace(api_config(), plugins={"secretive": {"password": "open sesame"}})
+    async with Broker(config) as broker, Api(broker) as api:
+        assert broker.plugins["secretive"].config.password.reveal() == "open sesame"
+        shown = (await api.ask("GET", "/configuration"))["configuration"]
+        assert shown["plugins"] == {"secretive": {"password": "(secret)", "colour": "red"}}
+        assert "sesame" not in str(shown)

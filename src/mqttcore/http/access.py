@@ -13,6 +13,7 @@ from mqttcore.config import HttpApi, is_loopback
 from mqttcore.errors import ConfigError
 from mqttcore.http.keys import Key, Keys, Role
 from mqttcore.net.admission import address_key
+from mqttcore.net.listeners import BoundListener
 
 __all__ = ["Access", "Denied"]
 
@@ -34,23 +35,14 @@ class Denied(Exception):
 
 
 class Access:
-    """Checks the requests of one listener. is_local: it cannot be reached from elsewhere, so no key is needed.
+    """Checks the requests of one listener, and counts there. is_local: nobody elsewhere reaches it, keys or not."""
 
-    refused, throttled: requests so far that had no good key, and that came after too many of them.
-    """
-
-    def __init__(self, settings: HttpApi, *, is_local: bool) -> None:
+    def __init__(self, settings: HttpApi, listener: BoundListener, *, is_local: bool) -> None:
         self._settings = settings
         self._is_local = is_local
         self._keys = Keys(settings.keys_file)
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address -> since when, how many
-        self.refused = 0
-        self.throttled = 0
-
-    @property
-    def addresses(self) -> int:
-        """Addresses in the table of failures; the oldest makes room."""
-        return len(self._failures)
+        self._listener = listener
 
     def check(self, request: web.Request, role: Role) -> Key | None:
         """Return the key of a request, None when none is needed. Raises Denied."""
@@ -92,18 +84,19 @@ class Access:
         began_s, count = self._failures.get(peer, (0.0, 0))
         left_s = began_s + _MINUTE_S - time.monotonic()
         if count >= self._settings.failures_per_minute and left_s > 0:
-            self.throttled += 1
+            self._listener.keys_throttled += 1
             raise Denied(429, "too many wrong API keys", {hdrs.RETRY_AFTER: str(int(left_s) + 1)})
 
     def _count(self, peer: str) -> None:
-        self.refused += 1
+        self._listener.keys_refused += 1
         now_s = time.monotonic()
         began_s, count = self._failures.pop(peer, (now_s, 0))
         if now_s - began_s >= _MINUTE_S:
             began_s, count = now_s, 0
         self._failures[peer] = (began_s, count + 1)
-        if len(self._failures) > _ADDRESSES_MAXIMUM:
+        if len(self._failures) > _ADDRESSES_MAXIMUM:  # the one that was wrong longest ago makes room
             self._failures.popitem(last=False)
+        self._listener.key_addresses = len(self._failures)
         log.warning("management API: no good key from %s", peer)
 
 

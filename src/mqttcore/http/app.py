@@ -18,10 +18,10 @@ from mqttcore.http.connection import HttpConnection
 from mqttcore.http.keys import Role
 from mqttcore.http.replies import SERVER, problem
 from mqttcore.http.websocket import websocket_handler
+from mqttcore.net.listeners import BoundListener
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
-    from mqttcore.net.listeners import BoundListener
 
 __all__ = ["make_app"]
 
@@ -46,7 +46,8 @@ def make_app(
     )
     app.add_routes(health.routes(broker))
     if broker.config.http_api.enabled:
-        access = Access(broker.config.http_api, is_local=listener is not None and is_local(settings))
+        counting = listener or BoundListener("embedded", False, 0, 1, 1)
+        access = Access(broker.config.http_api, counting, is_local=listener is not None and is_local(settings))
         app.router.add_get("/metrics", guarded(access, Role.VIEWER, metrics.handler(broker)))
         app.add_routes(api_routes(broker, access))
     if settings.websocket_path:

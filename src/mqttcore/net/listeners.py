@@ -61,6 +61,9 @@ class BoundListener:
     handshakes_evicted: int = 0
     proxy_rejected: int = 0
     accept_paused: int = 0
+    keys_refused: int = 0  # requests of HTTP without a good API key
+    keys_throttled: int = 0  # and those that came after too many of them
+    key_addresses: int = 0  # addresses that such requests are counted for
 
     @property
     def is_gated(self) -> bool:
@@ -217,6 +220,9 @@ def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
         "addresses_counted": sum(one.addresses for one in admissions),
         "addresses_overflowed": sum(one.addresses_overflowed for one in admissions),
         "accept_pauses": sum(one.accept_paused for one in listeners),
+        "http_keys_refused": sum(one.keys_refused for one in listeners),
+        "http_keys_throttled": sum(one.keys_throttled for one in listeners),
+        "http_key_addresses": sum(one.key_addresses for one in listeners),
         "proxy_headers_rejected": sum(one.proxy_rejected for one in listeners),
         "tls_handshakes": sum(one.handshakes for one in listeners),
         "tls_handshakes_failed": sum(one.handshakes_failed for one in listeners),

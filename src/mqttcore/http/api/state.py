@@ -84,7 +84,7 @@ class Configuration(msgspec.Struct, frozen=True):
 
 
 class LogLevelNow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Least severe records that are logged, until the broker ends or reloads."""
+    """Least severe records that are logged, until the process ends."""
 
     level: LogLevel
 
