@@ -52,7 +52,7 @@ def broker_kind() -> str:
 class BrokerProcess:
     """A running broker. port: of its first listener; websocket_port: of the one that speaks HTTP, 0 without.
 
-    errors: what it has written to stderr so far.
+    ports: of all listeners that mqttcore announced, in their order. errors: what it has written to stderr so far.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class BrokerProcess:
     host: str
     port: int
     websocket_port: int = 0
+    ports: list[int] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -150,6 +151,7 @@ def running_broker(folder: Path, config: str | None = None, kind: str | None = N
                     )
                     broker.host = match["host"]
                     broker.port = broker.port or int(match["port"])
+                    broker.ports.append(int(match["port"]))
                     if match["protocol"] == "http":
                         broker.websocket_port = int(match["port"])
         finally:

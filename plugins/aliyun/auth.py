@@ -23,12 +23,13 @@ from mqttcore import (
 from .gate import Gate, Login, TokenChecker
 from .live import Deadlines, LiveLogins
 from .names import group_of, is_resource, parent_of
+from .offline import Offline
 from .p2p import P2P
 from .profile import PROFILE, Profile
 from .records import AccessKey, Group, Instance, ParentTopic
 from .registry import Registry
 from .rights import RightsOf
-from .settings import AuthConfig
+from .settings import AuthConfig, OfflineConfig
 from .storage import FileStorage, MemoryStorage
 from .tokens import TOKEN_TYPES, TokenCodec, TokenFault, TokenRefused
 
@@ -113,7 +114,8 @@ class AliyunAuth:
         self.registry.devices.when_changed.append(self._device_changed)
         self.registry.custom.when_changed.append(self._custom_changed)
         self.registry.when_key_changed.append(self._key_changed)
-        broker.provide(PROFILE, Profile(self.registry, self._checker))
+        self._profile = Profile(self.registry, self._checker, self._awaits_token)
+        broker.provide(PROFILE, self._profile)
         section = broker.plugin_section(self.name)
         section.measure("logins", lambda: len(self._live))
         section.measure("deadlines", lambda: len(self._deadlines))
@@ -225,11 +227,12 @@ class AliyunAuth:
 
     @hookimpl
     def topic_handlers(self, broker: Broker) -> Iterable[TopicHandler]:
-        """Take the control topics: a new token, and the wish for offline messages, which come by themselves."""
-        return [
-            TopicHandler("$SYS/uploadToken", self._upload, is_authorized_by_itself=True),
-            TopicHandler("$SYS/getOfflineMsg", lambda client, message: CONSUMED, is_authorized_by_itself=True),
-        ]
+        """Take the control topics: a new token, and the wish for offline messages where they come by themselves."""
+        handlers = [TopicHandler("$SYS/uploadToken", self._upload, is_authorized_by_itself=True)]
+        if not any(isinstance(plugin, Offline) for plugin in broker.plugins.values()):
+            pulled = OfflineConfig().topic
+            handlers.append(TopicHandler(pulled, lambda client, message: CONSUMED, is_authorized_by_itself=True))
+        return handlers
 
     def _upload(self, client: ClientView, message: Message) -> Consumed:
         login = self._live.by_connection(client.connection_id)
@@ -248,12 +251,20 @@ class AliyunAuth:
             asyncio.get_running_loop().call_soon(self._invalid, login, token_type, refused.code, str(refused))
             # Below MQTT 5 a refused PUBLISH would close the connection before the notice is out.
             return Consumed(ReasonCode.NOT_AUTHORIZED) if client.protocol_version == 5 else CONSUMED
+        is_first = login.awaits_token_until_ms is not None
         login.awaits_token_until_ms = None
         self._live.replace_token(login, token_type, token)
         login.permissions = self._rights.of_tokens(login.tokens.items(), key)
         self._watch(login, token_type)
         self._apply(login)
+        if is_first:
+            for let_in in self._profile.when_let_in:
+                let_in(client)
         return CONSUMED
+
+    def _awaits_token(self, connection_id: str) -> bool:
+        login = self._live.by_connection(connection_id)
+        return login is not None and login.awaits_token_until_ms is not None
 
     def _adopt(self, login: Login, instance_id: str, key: AccessKey) -> None:
         group_id = group_of(login.client_id) or ""

@@ -16,6 +16,7 @@ __all__ = [
     "AccessKeyConfig",
     "AuthConfig",
     "InstanceConfig",
+    "OfflineConfig",
     "OpenApiConfig",
     "OrderedConfig",
     "P2PConfig",
@@ -201,6 +202,35 @@ class OrderedConfig(_Settings, frozen=True):
     topic: Annotated[str, Meta(min_length=1, max_length=128, description="Control topic that switches it on.")] = (
         "$SYS/enableOrderMsg"
     )
+
+
+class OfflineConfig(_Settings, frozen=True):
+    """The table `[plugins.aliyun_offline]`: what waited for a client that was away."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=128, description="Control topic of pulls.")] = (
+        "$SYS/getOfflineMsg"
+    )
+    batch: Annotated[int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Messages that come at once, by themselves.")] = 30
+    interval_s: Annotated[float, Meta(gt=0, le=86_400, description="Time between such batches.")] = 5.0
+    start_delay_s: Annotated[
+        float, Meta(ge=0, le=86_400, description="Time before the first batch, for a client to pull before it.")
+    ] = 0.0
+    pull_maximum: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Messages of one pull; what asks for more gets so many.")
+    ] = 30
+    pulls_per_s: Annotated[
+        int, Meta(ge=1, le=1000, description="Pulls of a client in a second; more are acknowledged, without effect.")
+    ] = 5
+    first_period_s: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="Time to choose pulling, for a client without keep alive; else that is it."),
+    ] = 90.0
+    retention_s: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(
+            description="Age from which a message is not sent any more; not set: `limits.queued_age_maximum_s` alone."
+        ),
+    ] = 259_200.0
 
 
 class PresenceConfig(_Settings, frozen=True):

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from mqttcore.bans import Bans
 from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
@@ -118,7 +119,7 @@ class Broker(Services):
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
     those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
     sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
-    the loop's thread.
+    the loop's thread. bans: who is refused.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
@@ -128,6 +129,7 @@ class Broker(Services):
     ) -> None:
         self.config = config if config is not None else Config()
         super().__init__(events_queued_maximum=self.config.events_queued_maximum)
+        self.bans = Bans(self.config.http_api.bans_file)
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
         self._given_store = store
@@ -185,7 +187,7 @@ class Broker(Services):
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
-            plugins.hook_table(),
+            plugins.hook_table(admit_first=self.bans.admit),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
             authorization=self.config.authorization,
@@ -387,7 +389,9 @@ class Broker(Services):
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
         need_restart = [
-            path for path in ("loop", "gather_us", "store") if getattr(config, path) != getattr(self.config, path)
+            path
+            for path in ("loop", "gather_us", "store", "http_api")
+            if getattr(config, path) != getattr(self.config, path)
         ]
         if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
             need_restart.append("listeners")
@@ -587,6 +591,8 @@ class Broker(Services):
             values |= self._plugins.metrics()
         if self._persistence is not None:
             values |= self._persistence.metrics()
+        values["bans"] = len(self.bans)
+        values["connects_refused_banned"] = self.bans.refused
         return values
 
     def plugin_metrics(self) -> dict[str, dict[str, int]]:
@@ -632,13 +638,14 @@ class Broker(Services):
         name: str = "attached",
         listener: BoundListener | None = None,
         is_counted: bool = False,
+        proxy: ProxyInfo | None = None,
     ) -> None:
         """Serve MQTT in WebSocket on a transport whose request to upgrade was read; from now on it is the broker's.
 
         `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
         agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
         count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
-        listener's limits per address have it already.
+        listener's limits per address have it already. proxy: what a PROXY header before the request said.
         """
         engine = self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
@@ -650,21 +657,25 @@ class Broker(Services):
             "upgraded": upgraded,
             "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
             "pings_per_s_maximum": chosen.websocket_pings_per_s_maximum,
+            "is_counted": is_counted,
+            "proxy": proxy,
         }
+        session = transport.get_extra_info("ssl_object")
+        if session is None:
+            tls = None if proxy is None else proxy.tls
+        else:
+            tls = describe(session, None, listener.tls.settings.identity if listener.tls is not None else "cn")
+        if listener.certificate_authenticates:
+            if tls is not None and tls.is_verified:
+                framing["certified_name"] = tls.identity or ""  # "": a certificate that names nobody
+            elif listener.tls is not None and listener.tls.settings.client_certificate == "required":
+                framing["certified_name"] = ""  # resumed with one that has expired meanwhile
+        framing["tls_info"] = tls
         if self._poller is not None and (sock := _socket_of(transport)) is not None:
-            self._poller.adopt_websocket(sock, listener, received=received, is_counted=is_counted, **framing)
+            self._poller.adopt_websocket(sock, listener, received=received, **framing)
             transport.abort()  # closes its own descriptor only
             return
-        session = transport.get_extra_info("ssl_object")
-        identity = listener.tls.settings.identity if listener.tls is not None else "cn"
-        connection = WebSocketStream(
-            engine,
-            listener,
-            tls_info=None if session is None else describe(session, None, identity),
-            is_counted=is_counted,
-            when_closed=self._stream_closed,
-            **framing,
-        )
+        connection = WebSocketStream(engine, listener, when_closed=self._stream_closed, **framing)
         self._streams.add(connection)
         transport.set_protocol(cast("asyncio.BaseProtocol", connection))
         connection.connection_made(transport)

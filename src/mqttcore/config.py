@@ -649,8 +649,6 @@ def _check_tls(listener: Listener, path: str, source: str | None) -> None:
 
 
 def _check_proxy(listener: Listener, path: str, source: str | None) -> None:
-    if listener.protocol == "http" and listener.proxy_protocol != "none":
-        raise ConfigError(f"{path}.proxy_protocol", "is not read before HTTP; let the proxy speak HTTP", source)
     if (listener.proxy_protocol == "none") != (not listener.proxy_trusted):
         raise ConfigError(
             f"{path}.proxy_trusted", "belongs to proxy_protocol: both, or neither; whom to believe must be said", source

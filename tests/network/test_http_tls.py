@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from certificates import Authority, Issued
-from mqttcore import Broker, Config, ConfigError, Listener
+from mqttcore import Broker, Config, Listener
 from mqttcore.codec import ConnAck, Connect, Decoder, Publish, SubAck, Subscribe, Subscription
-from mqttcore.config import Tls, from_mapping
+from mqttcore.config import Tls
 from network.clients import address_of, until
 from network.conftest import quiet_config
 from network.tls import client_context, overwrite
@@ -145,9 +145,3 @@ async def test_connection_rate_holds_for_http():
         assert broker.metrics()["connections_refused_rate"] == 1
         for client in (first, second):
             await client.close()
-
-
-def test_proxy_header_before_http_is_refused():
-    listener = {"protocol": "http", "proxy_protocol": "v2", "proxy_trusted": ["127.0.0.1"]}
-    with pytest.raises(ConfigError, match="not read before HTTP"):
-        from_mapping({"listeners": [listener]})

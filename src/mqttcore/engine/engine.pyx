@@ -1144,8 +1144,14 @@ cdef class Engine(Authorizer):
         except Exception as error:
             log.error("client %s: deciding about its backlog", session.client_id, exc_info=error)
             count = None              # as if nobody kept it
-        if session.link is conn and session.kept_back != NULL:
+        if session.link is not conn or session.kept_back == NULL:
+            return 0
+        if count is not None:
             session.let_go(bounded(count), False, 0)
+            return 0
+        session.take_back()           # as a whole, however long it is
+        if session.rights is not None and session.rights.has_rules:
+            self.withdraw_queued(session, &session.queue)
         return 0
 
     def keep_backlogs(self, function) -> None:

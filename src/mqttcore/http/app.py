@@ -81,6 +81,7 @@ def _bounded(timeout_s: float) -> Middleware:
         """Answer in time, and every error as a problem; what a handler raises besides is logged."""
         if isinstance(request.protocol, HttpConnection):
             request.protocol.headers_are_complete()
+            request = request.protocol.with_client(request)
         try:
             async with asyncio.timeout(timeout_s):
                 return await handler(request)

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from mqttcore.http.place import Place
 from mqttcore.http.replies import problem
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
     from mqttcore.net.listeners import BoundListener
+    from mqttcore.net.proxy import ProxyInfo
 
 __all__ = ["HttpConnection"]
 
@@ -24,9 +25,10 @@ class HttpConnection(web.RequestHandler):
 
     header_timeout_s: from the opening, or the first byte of a later request, to the end of the headers.
     answer_timeout_s: from there until the answer was taken by the client's system.
+    place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
-    __slots__ = ("_answer_timeout_s", "_counted_peer", "_deadline", "_has_place", "_header_timeout_s", "_listener")
+    __slots__ = ("_answer_timeout_s", "_deadline", "_header_timeout_s", "_is_admitted", "_place", "proxy")
 
     def __init__(
         self,
@@ -36,23 +38,25 @@ class HttpConnection(web.RequestHandler):
         loop: asyncio.AbstractEventLoop,
         header_timeout_s: float,
         answer_timeout_s: float,
+        place: Place | None = None,
+        proxy: "ProxyInfo | None" = None,
         **others: Any,
     ) -> None:
         super().__init__(manager, loop=loop, **others)
-        self._listener = listener
-        self._has_place = False
-        self._counted_peer: Any = None
+        self._is_admitted = place is not None
+        self._place = place or Place(listener)
+        self.proxy = proxy
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
-        if not self._admit(transport.get_extra_info("peername")):
+        place = self._place
+        if not self._is_admitted and not (place.take() and place.admit(transport.get_extra_info("peername"))):
+            place.free()
             transport.abort()  # type: ignore[attr-defined]
             return
-        self._listener.connections += 1
-        self._has_place = True
         super().connection_made(transport)
         self._set_deadline(self._header_timeout_s)
 
@@ -64,40 +68,24 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Asyncio, or whoever takes the transport over: the place is free."""
-        if self._has_place:
-            self._has_place = False
-            self._listener.connections -= 1
-        if self._counted_peer is not None:
-            self._listener.admission.leave(self._counted_peer)  # type: ignore[union-attr]
-            self._counted_peer = None
+        self._place.free()
         self._set_deadline(None)
         super().connection_lost(exc)
 
     def hand_over(self) -> bool:
         """Let go of the transport, whose next owner counts it; return whether that one is to uncount its address."""
-        is_counted, self._counted_peer = self._counted_peer is not None, None
+        is_counted = self._place.hand_over()
         self.transport = None  # so that it is not closed
         self.connection_lost(None)
         return is_counted
 
-    def _admit(self, peer: Any) -> bool:
-        listener = self._listener
-        if 0 < listener.max_connections <= listener.connections:
-            listener.refused += 1
-            return False
-        admission = listener.admission
-        if admission is None:
-            return True
-        now_ms = time.monotonic_ns() // 1_000_000
-        if not admission.take(now_ms):
-            return False
-        if admission.counts_addresses and isinstance(peer, tuple):
-            reason = admission.enter(peer[:2], now_ms)
-            if reason is not None:
-                log.info("listener %s: %s: %s", listener.name, peer, reason)
-                return False
-            self._counted_peer = peer[:2]
-        return True
+    def with_client(self, request: web.Request) -> web.Request:
+        """Return *request* with the address and scheme that the client used towards the proxy."""
+        if self.proxy is None or self.proxy.source is None:
+            return request
+        source = self.proxy.source
+        scheme = "https" if self.proxy.tls is not None else request.scheme
+        return request.clone(remote=source[0] if isinstance(source, tuple) else source, scheme=scheme)
 
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""

@@ -10,11 +10,11 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from mqttcore.errors import ConfigError
+from mqttcore.private_file import write_private_file
 
 __all__ = ["Key", "Keys", "Role", "make_key", "read_keys", "write_keys"]
 
@@ -76,17 +76,7 @@ def read_keys(path: str) -> dict[str, Key]:
 def write_keys(path: str, keys: dict[str, Key]) -> None:
     """Replace a file of keys, all or nothing, readable by its owner alone. Raises OSError."""
     lines = [f"{key.name} {key.role.name.lower()} {key.digest.hex()}\n" for key in keys.values()]
-    folder = Path(path).absolute().parent
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".keys-")  # 0600 from the beginning
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_private_file(path, "".join(lines).encode())
 
 
 class Keys:

@@ -45,6 +45,7 @@ COUNTERS = {
     "connects_accepted": Named("connects_accepted", "CONNECT packets answered with success."),
     "connects_refused": Named("connects_refused", "CONNECT packets refused."),
     "connects_shed": Named("connects_shed", "CONNECT packets refused because of overload."),
+    "connects_refused_banned": Named("connects_refused_banned", "CONNECT packets refused for a ban."),
     "protocol_errors": Named("protocol_errors", "Connections closed for what they sent."),
     "takeovers": Named("takeovers", "Connections replaced by another one of the same client."),
     "publishers_paused": Named("publishers_paused", "Times that a publisher was not read for a while."),
@@ -76,6 +77,7 @@ COUNTERS = {
 }
 
 GAUGES = {
+    "bans": Named("bans", "Bans."),
     "handlers": Named("handlers", "Topic handlers."),
     "overloaded": Named("overloaded", "1 while new clients hear Server busy."),
     "rights_shared": Named("rights_shared", "Distinct sets of permissions."),

@@ -3,34 +3,23 @@
 import asyncio
 import functools
 import logging
-import ssl
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from mqttcore.config import Listener
 from mqttcore.http.app import make_app
 from mqttcore.http.connection import HttpConnection
+from mqttcore.http.entrance import Entrance
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
     from mqttcore.net.listeners import BoundListener
-    from mqttcore.net.tls import ServerTls
 
 __all__ = ["HttpServer"]
 
 log = logging.getLogger("mqttcore.http")
-
-
-class _CurrentContext(ssl.SSLContext):
-    """What asyncio wants of TLS, with the context that is in force when a connection comes: files are reread."""
-
-    tls: "ServerTls"
-
-    def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
-        """Begin TLS of a connection."""
-        return self.tls.context.wrap_bio(*args, **named)
 
 
 class HttpServer:
@@ -48,6 +37,7 @@ class HttpServer:
         self._listener = listener
         self._settings = settings
         self._servers: list[asyncio.Server] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._runner = web.AppRunner(
             make_app(broker, settings, routes=routes, listener=listener),
             access_log=None,
@@ -76,13 +66,11 @@ class HttpServer:
             logger=log,
         )
         listen = loop.create_unix_server if self._listener.path else loop.create_server
-        secured: dict[str, Any] = {}
-        if self._listener.tls is not None:
-            context = _CurrentContext(ssl.PROTOCOL_TLS_SERVER)
-            context.tls = self._listener.tls
-            secured = {"ssl": context, "ssl_handshake_timeout": settings.handshake_timeout_s}
+        make_first: Callable[[], asyncio.BaseProtocol] = make
+        if self._listener.is_gated:
+            make_first = functools.partial(Entrance, self._listener, make, self._handshakes)
         for sock in self._listener.sockets:
-            self._servers.append(await listen(make, sock=sock, backlog=self._listener.backlog, **secured))
+            self._servers.append(await listen(make_first, sock=sock, backlog=self._listener.backlog))
 
     def close(self) -> None:
         """Accept no more."""
@@ -92,6 +80,10 @@ class HttpServer:
     async def stop(self) -> None:
         """Accept no more, and let requests under way be answered within shutdown_timeout_s."""
         self.close()
+        for entrance in list(self._listener.handshaking.values()):
+            entrance.abort()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
         await self._runner.cleanup()
 
     async def wait_closed(self) -> None:

@@ -88,8 +88,9 @@ def websocket_handler(
             raise ConnectionResetError("the client is gone")
         rest = _Rest()
         protocol.set_parser(rest)
-        is_counted = False
+        is_counted, proxy = False, None
         if isinstance(protocol, HttpConnection):
+            proxy = protocol.proxy
             is_counted = protocol.hand_over()
         else:  # aiohttp lets go, and closes nothing: it has no transport any more
             protocol.transport = None
@@ -102,6 +103,7 @@ def websocket_handler(
             allow_anonymous=allow_anonymous,
             listener=listener,
             is_counted=is_counted,
+            proxy=proxy,
         )
         return _Switched()
 

@@ -44,6 +44,8 @@ cdef class SocketConnection(Connection):
 
 cdef class WebSocketConnection(SocketConnection):
     cdef websocket_t ws
+    cdef object proxy_info            # ProxyInfo, or None
+    cdef object tls_info              # of the TLS that the proxy ended, or None
 
 
 cdef class Poller:

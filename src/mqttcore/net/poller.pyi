@@ -37,6 +37,9 @@ class Poller:
         message_bytes_maximum: int,
         pings_per_s_maximum: int,
         is_counted: bool = False,
+        proxy: Any = None,
+        tls_info: Any = None,
+        certified_name: str | None = None,
     ) -> None: ...
     def pause_accepting(self, fd: int, listener: Any) -> None: ...
     def resume_accepting(self, fd: int) -> None: ...

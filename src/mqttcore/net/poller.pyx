@@ -329,6 +329,16 @@ cdef class WebSocketConnection(SocketConnection):
     def __dealloc__(self):
         ws_free(&self.ws)
 
+    @property
+    def tls(self) -> object:
+        """See Connection.tls."""
+        return self.tls_info
+
+    @property
+    def proxy(self) -> object:
+        """See Connection.proxy."""
+        return self.proxy_info
+
     cdef int readable(self) except -1:
         cdef Py_ssize_t n = recv(self.fd, self.poller.buffer, READ_SIZE, 0)
         if n > 0:
@@ -444,16 +454,25 @@ cdef class Poller:
         message_bytes_maximum: int,
         pings_per_s_maximum: int,
         is_counted: bool = False,
+        proxy: object = None,
+        tls_info: object = None,
+        certified_name: object = None,
     ) -> None:
         """Take over a stream socket whose request to upgrade was read; *sock* is detached from its Python object.
 
         upgraded: the HTTP answer that agrees, written first. received: what was read of the socket beyond the request.
-        is_counted: its address has been admitted.
+        is_counted: its address has been admitted. proxy, tls_info: what a PROXY header said, of its client and of the
+        TLS in front of the proxy. certified_name: whom a certificate authenticates.
         """
         cdef WebSocketConnection connection = WebSocketConnection(self.engine, listener)
         cdef bytearray unmasked = bytearray(received)     # not the poller's buffer: a read may be under way
         ws_init(&connection.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
         connection.is_counted = is_counted
+        connection.proxy_info = proxy
+        connection.tls_info = tls_info
+        connection.certified_name = certified_name
+        if proxy is not None and proxy.source is not None:
+            connection.given_peer = proxy.source
         if not self.enroll_socket(connection, sock):
             return
         self.engine.now_ms = monotonic_ms()

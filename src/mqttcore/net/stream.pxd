@@ -29,4 +29,5 @@ cdef class StreamConnection(Connection):
 
 cdef class WebSocketStream(StreamConnection):
     cdef websocket_t ws
-    cdef object tls_info              # of the transport's TLS, or None
+    cdef object tls_info              # of the transport's TLS, or the proxy's, or None
+    cdef object proxy_info            # ProxyInfo, or None

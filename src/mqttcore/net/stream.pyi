@@ -40,6 +40,8 @@ class WebSocketStream(StreamConnection):
         message_bytes_maximum: int,
         pings_per_s_maximum: int,
         tls_info: Any = None,
+        proxy: Any = None,
+        certified_name: str | None = None,
         is_counted: bool = False,
         when_closed: Callable[[StreamConnection], object] | None = None,
     ) -> None: ...

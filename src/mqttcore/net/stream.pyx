@@ -243,8 +243,8 @@ cdef class WebSocketStream(StreamConnection):
     """MQTT in WebSocket frames on an asyncio transport whose HTTP request has been read.
 
     upgraded: the HTTP answer that agrees, written first. message_bytes_maximum: of one WebSocket message.
-    pings_per_s_maximum: control frames taken in a second. tls_info: of the transport's TLS. is_counted: its address has
-    been admitted.
+    pings_per_s_maximum: control frames taken in a second. tls_info: of the transport's TLS, or of the proxy's. proxy:
+    what a PROXY header said. certified_name: whom a certificate authenticates. is_counted: its address was admitted.
     """
 
     def __init__(
@@ -257,12 +257,18 @@ cdef class WebSocketStream(StreamConnection):
         message_bytes_maximum: int,
         pings_per_s_maximum: int,
         tls_info: object = None,
+        proxy: object = None,
+        certified_name: object = None,
         is_counted: bool = False,
         when_closed: object = None,
     ) -> None:
         self.when_closed = when_closed
         self.tls_info = tls_info
+        self.proxy_info = proxy
+        self.certified_name = certified_name
         self.is_counted = is_counted
+        if proxy is not None and proxy.source is not None:
+            self.given_peer = proxy.source
         ws_init(&self.ws, upgraded, message_bytes_maximum, pings_per_s_maximum)
 
     def __dealloc__(self):
@@ -272,6 +278,11 @@ cdef class WebSocketStream(StreamConnection):
     def tls(self) -> object:
         """See Connection.tls."""
         return self.tls_info
+
+    @property
+    def proxy(self) -> object:
+        """See Connection.proxy."""
+        return self.proxy_info
 
     def connection_made(self, transport: object) -> None:
         """Asyncio: the transport is there; the answer to the upgrade is written."""

@@ -43,7 +43,7 @@ class World:
         )
         self.codec = TokenCodec([self.registry.token_key])
         broker = BrokerDouble()
-        broker.provide(PROFILE, Profile(self.registry, TokenChecker(self.registry, self.codec)))
+        broker.provide(PROFILE, Profile(self.registry, TokenChecker(self.registry, self.codec), lambda _: False))
         settings.setdefault("revocations_per_minute", 6000)
         self.plugin = AliyunToken(TokenConfig(**settings))
         self.plugin.startup(broker)
