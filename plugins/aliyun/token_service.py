@@ -87,23 +87,30 @@ class TokenService:
             expires_ms=min(expires_ms, now_ms + round(config.lifetime_maximum_s * 1000)),
         )
 
-    def query(self, key: AccessKey, text: str) -> None:
-        """Return when a token is good (QueryToken). ServiceError says why it is not."""
+    def query(self, key: AccessKey, text: str, *, instance_id: str | None = None) -> None:
+        """Return when a token is good (QueryToken), of *instance_id* if given. ServiceError says why it is not."""
         try:
             token, _ = self._checker.check(text)
         except TokenRefused as refused:
             raise ServiceError(refused.code, str(refused)) from refused
         if token.access_key_id != key.access_key_id:
             raise ServiceError(BAD_PARAMETER, "the token was given to another access key")
+        if instance_id not in (None, token.instance_id):
+            raise ServiceError(BAD_PARAMETER, "the token was given for another instance")
 
-    async def revoke(self, key: AccessKey, text: str) -> None:
-        """Revoke a token and return when that is safe (RevokeToken); its clients are cut off. Twice does no harm."""
+    async def revoke(self, key: AccessKey, text: str, *, instance_id: str | None = None) -> None:
+        """Revoke a token and return when that is safe (RevokeToken); its clients are cut off. Twice does no harm.
+
+        instance_id: of which the token must be, if one is named.
+        """
         try:
             token = self._checker.codec.read(text)
         except TokenRefused as refused:
             raise ServiceError(refused.code, str(refused)) from refused
         if token.access_key_id != key.access_key_id:
             raise ServiceError(REVOCATION_FAILED, "the token was given to another access key")
+        if instance_id not in (None, token.instance_id):
+            raise ServiceError(REVOCATION_FAILED, "the token was given for another instance")
         if token.expires_ms <= self._registry.now_ms():
             raise ServiceError(TokenFault.EXPIRED, "the token has expired")
         try:

@@ -28,7 +28,7 @@ echo "interop: paho-mqtt 1.x"
 echo "interop: Alibaba's SDKs"
 "$python" -m pip install --quiet --upgrade --target "$build/aliyun" \
     'alibabacloud-onsmqtt20200420>=1.7' 'alibabacloud-tea-openapi>=0.4' 'aliyun-python-sdk-onsmqtt>=1.0.5' \
-    'aliyun-python-sdk-ons==3.1.0' 'setuptools<81'
+    'aliyun-python-sdk-ons==3.1.0'
 
 if have "MQTT.js, Paho JavaScript" node npm; then
     echo "interop: MQTT.js, Paho JavaScript"

@@ -40,10 +40,10 @@ async def apply_token(call: Call) -> dict[str, Any]:
 
 
 async def query_token(call: Call) -> dict[str, Any]:
-    """Say whether a token is good (QueryToken); one of another access key is not, for this one."""
-    call.instance()
+    """Say whether a token is good (QueryToken); one of another access key or instance is not, for this one."""
+    instance_id = call.instance()
     try:
-        call.services.tokens.query(call.key, call.text("Token"))
+        call.services.tokens.query(call.key, call.text("Token"), instance_id=instance_id)
     except ServiceError:
         return {"TokenStatus": False}
     return {"TokenStatus": True}
@@ -51,9 +51,9 @@ async def query_token(call: Call) -> dict[str, Any]:
 
 async def revoke_token(call: Call) -> dict[str, Any]:
     """Revoke a token (RevokeToken)."""
-    call.instance()
+    instance_id = call.instance()
     try:
-        await call.services.tokens.revoke(call.key, call.text("Token"))
+        await call.services.tokens.revoke(call.key, call.text("Token"), instance_id=instance_id)
     except ServiceError as error:
         raise ApiError("InvalidParameter.Token", str(error)) from error
     return {}

@@ -380,6 +380,19 @@ async def test_answers_hold_no_secret_of_an_identity():
     assert "do not tell" not in json.dumps(said)
 
 
+async def test_token_is_that_of_its_key_and_instance():
+    async with world_of() as world:
+        expires = str(round((time.time() + 3600) * 1000))
+        asked = {"Actions": "R", "Resources": "parent/#", "ExpireTime": expires}
+        token = (await world.done("ApplyToken", **asked))["Token"]
+        assert (await world.done("QueryToken", Token=token))["TokenStatus"] is True
+        assert (await world.done("QueryToken", InstanceId=OTHER, Token=token))["TokenStatus"] is False
+        assert (await world.done("QueryToken", "SUB", Token=token))["TokenStatus"] is False
+        assert await world.refused("RevokeToken", InstanceId=OTHER, Token=token) == "InvalidParameter.Token"
+        assert await world.refused("RevokeToken", "SUB", Token=token) == "InvalidParameter.Token"
+        assert (await world.done("QueryToken", Token=token))["TokenStatus"] is True
+
+
 OLD = {"Version": "2019-02-14"}
 
 
