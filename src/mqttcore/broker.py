@@ -17,6 +17,7 @@ from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anon
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
+from mqttcore.flapping import FlappingWatch
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -131,6 +132,7 @@ class Broker(Services):
         self._ticks = 0
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
+        self._flapping = FlappingWatch(self.config.flapping)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
@@ -168,7 +170,7 @@ class Broker(Services):
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
-            plugins.hook_table(),
+            plugins.hook_table(admit_first=self._flapping.admit),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
             authorization=self.config.authorization,
@@ -398,6 +400,7 @@ class Broker(Services):
                         listener.tls.reload(given.tls)
                     listener.configure(given, listener.tls)
         self._overload.lag_ms = config.overload_lag_ms
+        self._flapping.settings = config.flapping
         self.config = config
         return need_restart
 
@@ -546,6 +549,7 @@ class Broker(Services):
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
+        values |= self._flapping.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:
@@ -698,6 +702,11 @@ class Broker(Services):
             self._plugins.look()
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
+            self._flapping.sweep(time.monotonic())
+            if self._flapping.is_alarming:
+                self.raise_alarm("flapping", "clients connect too often and are refused for a while")
+            else:
+                self.clear_alarm("flapping")
         if self._ticks % _LOOK_TICKS == 0:
             for listener in self._listeners:
                 if listener.tls is not None:

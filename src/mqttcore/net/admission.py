@@ -10,7 +10,7 @@ from typing import Any
 
 from mqttcore.config import Listener
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "address_key"]
 
 _SCANNED = 16
 
@@ -77,7 +77,7 @@ class Admission:
     def enter(self, peer: Any, now_ms: int) -> str | None:
         """Count one new connection of *peer*; return why it is refused, or None. Who gets None must `leave`."""
         settings = self.settings
-        if not self.counts_addresses or (key := _key(peer)) is None:
+        if not self.counts_addresses or (key := address_key(peer)) is None:
             return None
         found = self._addresses.get(key)
         if found is None:
@@ -99,7 +99,7 @@ class Admission:
 
     def leave(self, peer: Any) -> None:
         """Take back what `enter` counted."""
-        key = _key(peer)
+        key = address_key(peer)
         found = self._addresses.get(key) if key is not None else None
         if found is not None and found.connections:
             found.connections -= 1
@@ -118,7 +118,7 @@ class Admission:
         return _Address(self.settings.connection_rate_per_address, now_ms)
 
 
-def _key(peer: Any) -> str | None:
+def address_key(peer: Any) -> str | None:
     """Return what stands for a client: an IPv4 address, an IPv6 network of 64 bits; None for Unix sockets."""
     if not isinstance(peer, tuple):
         return None

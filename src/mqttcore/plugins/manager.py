@@ -89,12 +89,15 @@ class Plugins:
         """Whether a plugin says who clients are."""
         return bool(self._hooks["authenticate"])
 
-    def hook_table(self) -> HookTable:
-        """Return what the engine calls, frozen."""
+    def hook_table(self, *, admit_first: Callable[..., Any] | None = None) -> HookTable:
+        """Return what the engine calls, frozen. admit_first: asked before the plugins that implement `admit`."""
         hooks = self._hooks
         frozen: dict[str, Callable[..., Any]] = {}
-        if hooks["admit"]:
-            frozen["admit"] = fold_admit(hooks["admit"], self.failures)
+        admitting = list(hooks["admit"])
+        if admit_first is not None:
+            admitting.insert(0, Implementation("broker", "admit", admit_first, ("client", "connect")))
+        if admitting:
+            frozen["admit"] = fold_admit(admitting, self.failures)
         if hooks["authorize_subscribe"]:
             frozen["authorize_subscribe"] = self.decisions.authorize_subscribe
         if hooks["authorize_publish"]:
