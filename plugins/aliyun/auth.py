@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,13 @@ from mqttcore import (
 from .gate import Gate, Login, TokenChecker
 from .live import Deadlines, LiveLogins
 from .names import group_of, is_resource, parent_of
+from .offline import Offline
 from .p2p import P2P
 from .profile import PROFILE, Profile
 from .records import AccessKey, Group, Instance, ParentTopic
 from .registry import Registry
 from .rights import RightsOf
-from .settings import AuthConfig
+from .settings import AuthConfig, OfflineConfig
 from .storage import FileStorage, MemoryStorage
 from .tokens import TOKEN_TYPES, TokenCodec, TokenFault, TokenRefused
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from mqttcore import Broker, ClientView, Connect, Event, Message
 
 __all__ = ["AliyunAuth", "uploaded"]
-
-log = logging.getLogger("mqttcore.plugins.aliyun")
 
 _BACKSTOP_S = 2.0  # the engine cuts a client whose token expired this late, should our own timer fail
 _SEEK_ROOM_MS = 10_000
@@ -116,17 +114,14 @@ class AliyunAuth:
         self.registry.devices.when_changed.append(self._device_changed)
         self.registry.custom.when_changed.append(self._custom_changed)
         self.registry.when_key_changed.append(self._key_changed)
-        broker.provide(PROFILE, Profile(self.registry, self._checker))
+        self._profile = Profile(self.registry, self._checker, self._awaits_token)
+        broker.provide(PROFILE, self._profile)
         section = broker.plugin_section(self.name)
         section.measure("logins", lambda: len(self._live))
         section.measure("deadlines", lambda: len(self._deadlines))
         section.measure("rules_cached", self._rights.__len__)
         for table in self.registry.tables:
             section.measure(table.name, table.__len__)
-        if broker.config.authorization.refused_subscribe != "disconnect":
-            log.warning(
-                "aliyun_auth: [authorization] refused_subscribe is not disconnect, as clients of the service know"
-            )
 
     @hookimpl
     async def shutdown(self, broker: Broker) -> None:
@@ -170,8 +165,7 @@ class AliyunAuth:
             any_character=self._config.any_topic_character,
         )
         if not is_good or not self.registry.take_topic(login.instance_id, parent_of(bare)):
-            asyncio.get_running_loop().call_soon(self._close, login, "subscription to what is no topic of its own")
-            return False
+            return False  # which closes the connection
         if qos == 2 and not client.clean_start and not self._config.grants_qos2_persistent:
             return ReasonCode.UNSPECIFIED_ERROR  # the service: such a subscription does not take effect
         return None
@@ -207,6 +201,7 @@ class AliyunAuth:
             permissions=login.permissions,
             quotas=self._quotas,
             expires_at_s=min(expires) / 1000 + _BACKSTOP_S if expires else None,
+            closes_on_refused_subscribe=True,  # as the service does
             attributes=MappingProxyType(
                 {
                     "instance_id": login.instance_id,
@@ -232,11 +227,12 @@ class AliyunAuth:
 
     @hookimpl
     def topic_handlers(self, broker: Broker) -> Iterable[TopicHandler]:
-        """Take the control topics: a new token, and the wish for offline messages, which come by themselves."""
-        return [
-            TopicHandler("$SYS/uploadToken", self._upload, is_authorized_by_itself=True),
-            TopicHandler("$SYS/getOfflineMsg", lambda client, message: CONSUMED, is_authorized_by_itself=True),
-        ]
+        """Take the control topics: a new token, and the wish for offline messages where they come by themselves."""
+        handlers = [TopicHandler("$SYS/uploadToken", self._upload, is_authorized_by_itself=True)]
+        if not any(isinstance(plugin, Offline) for plugin in broker.plugins.values()):
+            pulled = OfflineConfig().topic
+            handlers.append(TopicHandler(pulled, lambda client, message: CONSUMED, is_authorized_by_itself=True))
+        return handlers
 
     def _upload(self, client: ClientView, message: Message) -> Consumed:
         login = self._live.by_connection(client.connection_id)
@@ -255,12 +251,20 @@ class AliyunAuth:
             asyncio.get_running_loop().call_soon(self._invalid, login, token_type, refused.code, str(refused))
             # Below MQTT 5 a refused PUBLISH would close the connection before the notice is out.
             return Consumed(ReasonCode.NOT_AUTHORIZED) if client.protocol_version == 5 else CONSUMED
+        is_first = login.awaits_token_until_ms is not None
         login.awaits_token_until_ms = None
         self._live.replace_token(login, token_type, token)
         login.permissions = self._rights.of_tokens(login.tokens.items(), key)
         self._watch(login, token_type)
         self._apply(login)
+        if is_first:
+            for let_in in self._profile.when_let_in:
+                let_in(client)
         return CONSUMED
+
+    def _awaits_token(self, connection_id: str) -> bool:
+        login = self._live.by_connection(connection_id)
+        return login is not None and login.awaits_token_until_ms is not None
 
     def _adopt(self, login: Login, instance_id: str, key: AccessKey) -> None:
         group_id = group_of(login.client_id) or ""

@@ -124,14 +124,26 @@ class CustomAuth:
         await self._changed(instance_id, identity_type, name)
 
     def query_identities(
-        self, instance_id: str, *, name: str | None = None, page_size: int = 100, next_token: str | None = None
+        self,
+        instance_id: str,
+        *,
+        name: str | None = None,
+        identity_type: str | None = None,
+        user_name: str | None = None,
+        client_id: str | None = None,
+        page_size: int = 100,
+        next_token: str | None = None,
     ) -> dict[str, Any]:
-        """Return `Data` of QueryCustomAuthIdentity: those of an instance, or of one name."""
+        """Return `Data` of QueryCustomAuthIdentity: those of an instance that have all that is given."""
         self._registry.check_instance(instance_id)
         found = (
             one.as_result()
             for one in self._identities
-            if one.instance_id == instance_id and name in (None, one.identity)
+            if one.instance_id == instance_id
+            and name in (None, one.identity)
+            and identity_type in (None, one.identity_type)
+            and user_name in (None, one.user_name)
+            and client_id in (None, one.client_id)
         )
         return _page(list(found), page_size, next_token)
 
@@ -163,14 +175,24 @@ class CustomAuth:
         await self._changed(instance_id, identity_type, identity)
 
     def query_permissions(
-        self, instance_id: str, *, identity: str | None = None, page_size: int = 100, next_token: str | None = None
+        self,
+        instance_id: str,
+        *,
+        identity: str | None = None,
+        identity_type: str | None = None,
+        topic: str | None = None,
+        page_size: int = 100,
+        next_token: str | None = None,
     ) -> dict[str, Any]:
         """Return `Data` of QueryCustomAuthPermission."""
         self._registry.check_instance(instance_id)
         found = (
             one.as_result()
             for one in self._permissions
-            if one.instance_id == instance_id and identity in (None, one.identity)
+            if one.instance_id == instance_id
+            and identity in (None, one.identity)
+            and identity_type in (None, one.identity_type)
+            and topic in (None, one.topic)
         )
         return _page(list(found), page_size, next_token)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mqttcore import MqttCoreError
 
 if TYPE_CHECKING:
-    from mqttcore import Broker
+    from collections.abc import Callable
+
+    from mqttcore import Broker, ClientView
 
     from .gate import TokenChecker
     from .registry import Registry
@@ -20,10 +22,16 @@ PROFILE = "aliyun_auth.profile"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The registry of one broker, and who judges its tokens."""
+    """The registry of one broker, and who judges its tokens.
+
+    awaits_token: whether a connection, by its id, may do nothing before it uploads a token. when_let_in: called with
+    the client when it did, its rights being in force.
+    """
 
     registry: Registry
     tokens: TokenChecker
+    awaits_token: Callable[[str], bool]
+    when_let_in: list[Callable[[ClientView], None]] = field(default_factory=list)
 
 
 def profile_of(broker: Broker) -> Profile:

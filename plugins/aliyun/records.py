@@ -180,8 +180,7 @@ class BlockedClient(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         """Return it as an element of QueryCustomAuthConnectBlack's `Results`."""
         return {
             "InstanceId": self.instance_id,
-            "Identity": self.client_id,
-            "IdentityType": "CLIENT",
+            "ClientId": self.client_id,
             "PermitAction": "CONNECT",
             "Effect": "DENY",
         }

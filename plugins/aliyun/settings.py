@@ -16,6 +16,8 @@ __all__ = [
     "AccessKeyConfig",
     "AuthConfig",
     "InstanceConfig",
+    "OfflineConfig",
+    "OpenApiConfig",
     "OrderedConfig",
     "P2PConfig",
     "PresenceConfig",
@@ -139,6 +141,49 @@ class TokenConfig(_Settings, frozen=True):
     body_bytes_maximum: Annotated[int, Meta(ge=1024, le=1_048_576, description="Bytes of a request's body.")] = 65_536
 
 
+class OpenApiConfig(_Settings, frozen=True):
+    """The table `[plugins.aliyun_openapi]`: the RPC endpoint that SDKs call."""
+
+    path: Annotated[str, Meta(pattern=r"^/[A-Za-z0-9_/-]{0,127}$", description="Where it is; SDKs ask for `/`.")] = "/"
+    managers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Access keys that may manage groups, credentials, identities and connections; none: all with"
+            " full rights to all topics."
+        ),
+    ] = ()
+    region: Annotated[str, Meta(max_length=64, description="`RegionId` of the instances.")] = "private"
+    timestamp_window_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="How far the time of a request may be off.")
+    ] = 900.0
+    nonces_maximum: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Requests remembered so that none counts twice; more wait.")
+    ] = 1_000_000
+    message_qos: Annotated[int, Meta(ge=0, le=2, description="QoS of SendMessage.")] = 1
+    decodes_base64: Annotated[
+        bool, Meta(description="Payloads of SendMessage are Base64 of what is published; the service publishes them.")
+    ] = False
+    topic_length_maximum: Annotated[int, Meta(ge=1, le=65535, description="Characters of SendMessage's topic.")] = 128
+    payload_bytes_maximum: Annotated[int, Meta(ge=0, le=268_435_455, description="Bytes of SendMessage's payload.")] = (
+        65_536
+    )
+    messages_per_s: Annotated[float, Meta(gt=0, description="SendMessage of one access key.")] = 1000
+    session_queries_per_s: Annotated[float, Meta(gt=0, description="QuerySessionByClientId of one access key.")] = 500
+    batch_queries_per_s: Annotated[float, Meta(gt=0, description="BatchQuerySessionByClientIds of one access key.")] = (
+        100
+    )
+    token_calls_per_s: Annotated[
+        float, Meta(gt=0, description="ApplyToken, QueryToken and RevokeToken of one access key, each.")
+    ] = 100
+    device_calls_per_s: Annotated[
+        float, Meta(gt=0, description="Actions on device credentials of one access key, each.")
+    ] = 500
+    other_calls_per_s: Annotated[float, Meta(gt=0, description="Any other action of one access key.")] = 100
+    old_calls_per_minute: Annotated[
+        float, Meta(gt=0, description="Actions of 2017 to 2019 of one access key, each.")
+    ] = 30
+
+
 class P2PConfig(_Settings, frozen=True):
     """The table `[plugins.p2p]`: messages to one client."""
 
@@ -157,6 +202,35 @@ class OrderedConfig(_Settings, frozen=True):
     topic: Annotated[str, Meta(min_length=1, max_length=128, description="Control topic that switches it on.")] = (
         "$SYS/enableOrderMsg"
     )
+
+
+class OfflineConfig(_Settings, frozen=True):
+    """The table `[plugins.aliyun_offline]`: what waited for a client that was away."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=128, description="Control topic of pulls.")] = (
+        "$SYS/getOfflineMsg"
+    )
+    batch: Annotated[int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Messages that come at once, by themselves.")] = 30
+    interval_s: Annotated[float, Meta(gt=0, le=86_400, description="Time between such batches.")] = 5.0
+    start_delay_s: Annotated[
+        float, Meta(ge=0, le=86_400, description="Time before the first batch, for a client to pull before it.")
+    ] = 0.0
+    pull_maximum: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Messages of one pull; what asks for more gets so many.")
+    ] = 30
+    pulls_per_s: Annotated[
+        int, Meta(ge=1, le=1000, description="Pulls of a client in a second; more are acknowledged, without effect.")
+    ] = 5
+    first_period_s: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="Time to choose pulling, for a client without keep alive; else that is it."),
+    ] = 90.0
+    retention_s: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(
+            description="Age from which a message is not sent any more; not set: `limits.queued_age_maximum_s` alone."
+        ),
+    ] = 259_200.0
 
 
 class PresenceConfig(_Settings, frozen=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -11,6 +10,7 @@ from aiohttp import web
 from mqttcore import MqttCoreError, hookimpl
 
 from .profile import Profile, profile_of
+from .rates import Rates
 from .settings import TokenConfig
 from .signatures import is_signed_request
 from .token_service import (
@@ -52,10 +52,15 @@ class AliyunToken:
         self._profile: Profile | None = None
         self._service: TokenService | None = None
         self._limits = {
-            "apply": _Rates(config.applications_per_s, CREATION_FAILED),
-            "query": _Rates(config.queries_per_s, BAD_PARAMETER),
-            "revoke": _Rates(config.revocations_per_minute / 60, REVOCATION_FAILED),
+            "apply": (Rates(config.applications_per_s), CREATION_FAILED),
+            "query": (Rates(config.queries_per_s), BAD_PARAMETER),
+            "revoke": (Rates(config.revocations_per_minute / 60), REVOCATION_FAILED),
         }
+
+    @property
+    def settings(self) -> TokenConfig:
+        """What tokens may be asked for."""
+        return self._config
 
     @property
     def service(self) -> TokenService:
@@ -124,7 +129,9 @@ class AliyunToken:
             if missing:
                 raise ServiceError(BAD_PARAMETER, f"missing: {', '.join(missing)}")
             key = self._signer(given, signed)
-            self._limits[name].take(key.access_key_id)
+            rates, refusal = self._limits[name]
+            if not rates.take(key.access_key_id):
+                raise ServiceError(refusal, "too many requests, try again later")
             said: dict[str, Any] = {"success": True, "message": "operation success", "code": OK}
             said |= await work(key, given)
         except ServiceError as error:
@@ -161,26 +168,3 @@ async def _parameters(request: web.Request, bytes_maximum: int) -> dict[str, str
             raise ServiceError(BAD_PARAMETER, "a parameter is a file, or given twice")
         given[name] = value
     return given
-
-
-class _Rates:
-    """A token bucket for each access key, of a second's worth, one at least. code: of the refusal.
-
-    Only keys of the registry whose signature was right come here, so there are no more buckets than keys.
-    """
-
-    def __init__(self, per_s: float, code: int) -> None:
-        self._per_s = per_s
-        self._burst = max(1.0, per_s)
-        self._code = code
-        self._buckets: dict[str, tuple[float, float]] = {}  # what is in it, and when that was
-
-    def take(self, access_key_id: str) -> None:
-        """Take one; ServiceError when there is none."""
-        now_s = time.monotonic()
-        held, then_s = self._buckets.get(access_key_id, (self._burst, now_s))
-        held = min(self._burst, held + (now_s - then_s) * self._per_s)
-        if held < 1:
-            self._buckets[access_key_id] = (held, now_s)
-            raise ServiceError(self._code, "too many requests, try again later")
-        self._buckets[access_key_id] = (held - 1, now_s)

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from mqttcore.bans import Bans
 from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 
     from aiohttp.web import AbstractRouteDef
 
+    from mqttcore.codec import Connect
+    from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
-    from mqttcore.identity import Identity
+    from mqttcore.identity import Identity, Refusal
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
 
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
         async def wait_closed(self) -> None: ...
 
 
-__all__ = ["Broker", "ClientInfo"]
+__all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
@@ -93,6 +96,23 @@ class ClientInfo:
     proxy: ProxyInfo | None
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerInfo:
+    """One listener as it was when asked.
+
+    addresses: host and real port of each socket; path and 0 of a Unix socket. connections_maximum 0: no limit of its
+    own. refused: connections that were one too many.
+    """
+
+    name: str
+    protocol: str
+    addresses: tuple[tuple[str, int], ...]
+    has_tls: bool
+    connections: int
+    connections_maximum: int
+    refused: int
+
+
 class Broker(Services):
     """An MQTT broker in the running event loop.
 
@@ -102,7 +122,7 @@ class Broker(Services):
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
     those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
     sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
-    the loop's thread.
+    the loop's thread. bans: who is refused.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
@@ -112,6 +132,7 @@ class Broker(Services):
     ) -> None:
         self.config = config if config is not None else Config()
         super().__init__(events_queued_maximum=self.config.events_queued_maximum)
+        self.bans = Bans(self.config.http_api.bans_file)
         self._given_plugins = tuple(plugins)
         self._plugins: Plugins | None = None
         self._given_store = store
@@ -170,7 +191,7 @@ class Broker(Services):
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
-            plugins.hook_table(admit_first=self._flapping.admit),
+            plugins.hook_table(admit_first=self._admit_first),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
             authorization=self.config.authorization,
@@ -203,6 +224,9 @@ class Broker(Services):
         self._sys_due_s = self._started_s
         self._is_ready = True
         self._tick()
+
+    def _admit_first(self, client: ClientView, connect: Connect) -> Refusal | None:
+        return self.bans.admit(client, connect) or self._flapping.admit(client, connect)
 
     async def _open_store(self, engine: Engine, plugins: Plugins) -> None:
         store = self._given_store if self._given_store is not None else plugins.open_store(self)
@@ -372,7 +396,9 @@ class Broker(Services):
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
         need_restart = [
-            path for path in ("loop", "gather_us", "store") if getattr(config, path) != getattr(self.config, path)
+            path
+            for path in ("loop", "gather_us", "store", "http_api")
+            if getattr(config, path) != getattr(self.config, path)
         ]
         if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
             need_restart.append("listeners")
@@ -420,6 +446,22 @@ class Broker(Services):
     def addresses(self) -> list[tuple[str, str, int]]:
         """Listener name, host and real port of every listening socket."""
         return [(listener.name, host, port) for listener in self._listeners for host, port in listener.addresses]
+
+    @property
+    def listeners(self) -> list[ListenerInfo]:
+        """What is listened on, and how many are there; empty unless running."""
+        return [
+            ListenerInfo(
+                name=bound.name,
+                protocol=settings.protocol,
+                addresses=tuple(bound.addresses),
+                has_tls=bound.tls is not None,
+                connections=bound.connections,
+                connections_maximum=bound.max_connections,
+                refused=bound.refused,
+            )
+            for bound, settings in zip(self._listeners, self.config.listeners, strict=False)
+        ]
 
     @property
     def plugins(self) -> Mapping[str, object]:
@@ -518,6 +560,10 @@ class Broker(Services):
         """Return all clients that have a session, connected or not."""
         return [_client_info(session) for session in self._running().sessions()]
 
+    def client_ids(self) -> list[str]:
+        """Return the ids of all clients that have a session, in no order."""
+        return [session.client_id for session in self._running().sessions()]
+
     def client(self, client_id: str) -> ClientInfo | None:
         """Return one client, or None when it has no session."""
         session = self._running().session(client_id)
@@ -554,6 +600,16 @@ class Broker(Services):
             values |= self._plugins.metrics()
         if self._persistence is not None:
             values |= self._persistence.metrics()
+        values["bans"] = len(self.bans)
+        values["connects_refused_banned"] = self.bans.refused
+        return values
+
+    def plugin_metrics(self) -> dict[str, dict[str, int]]:
+        """Return the part of `metrics` that plugins have: name -> key without `plugin_NAME_` -> value."""
+        values = {name: dict(section.values()) for name, section in self._sections.items()}
+        if self._plugins is not None:
+            for name, of_hooks in self._plugins.metrics_by_name().items():
+                values[name] = values.get(name, {}) | of_hooks
         return values
 
     async def attach(

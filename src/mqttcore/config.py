@@ -22,6 +22,7 @@ __all__ = [
     "Authorization",
     "Config",
     "Flapping",
+    "HttpApi",
     "KeyPair",
     "Limits",
     "Listener",
@@ -438,6 +439,26 @@ class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = "refuse"
 
 
+class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The management API and `/metrics` of HTTP listeners; the `[http_api]` table."""
+
+    enabled: Annotated[bool, Meta(description="Whether HTTP listeners serve them.")] = True
+    keys_file: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="API keys, hashed, made by `mqttcore ctl keys add`; empty, or no file: none, and only "
+            "listeners on loopback addresses and Unix sockets answer, to everybody there.",
+        ),
+    ] = ""
+    failures_per_minute: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Wrong keys of one address (IPv6: /64) in a minute; 429 beyond.")
+    ] = 10
+    bans_file: Annotated[
+        str, Meta(max_length=4096, description="Where bans are kept; empty: in memory, as long as the broker runs.")
+    ] = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -460,6 +481,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     authorization: Annotated[Authorization, Meta(description="What becomes of who wants more than it may.")] = (
         Authorization()
     )
+    http_api: Annotated[HttpApi, Meta(description="Management over HTTP.")] = HttpApi()
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),

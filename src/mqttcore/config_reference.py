@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
-from mqttcore.config import Config, Flapping, KeyPair, Limits, Listener, StoreSettings, Tls
+from mqttcore.config import Config, Flapping, HttpApi, KeyPair, Limits, Listener, StoreSettings, Tls
 
 __all__ = ["reference"]
 
@@ -42,6 +42,7 @@ _PLACES: dict[type[msgspec.Struct], str] = {
     Limits: "`[limits]`",
     StoreSettings: "`[store]`",
     Flapping: "`[flapping]`",
+    HttpApi: "`[http_api]`",
 }
 
 

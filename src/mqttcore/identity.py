@@ -71,7 +71,8 @@ class Identity:
     `session_owner`), so it should outlive keys and tokens. permissions: rules in order, the first that matches decides,
     none that matches denies; None: everything is allowed. expires_at_s: seconds of `time.time()` at which the client is
     disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the
-    authenticating plugin wants others to know; never secrets.
+    authenticating plugin wants others to know; never secrets. closes_on_refused_subscribe: a SUBSCRIBE with a filter
+    that is not authorized closes its connection, whatever the setting `refused_subscribe` says.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Identity:
     quotas: Quotas = field(default_factory=Quotas)
     expires_at_s: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    closes_on_refused_subscribe: bool = False
 
 
 class Refusal:

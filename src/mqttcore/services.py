@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Mapping
 
+    from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.engine import Engine
     from mqttcore.engine.handler import Handler
     from mqttcore.engine.message import Message
@@ -60,6 +61,7 @@ class Services(ABC):
         self._repeating_calls: set[RepeatingCall] = set()
         self._sections: dict[str, Section] = {}
         self._alarms: dict[str, str] = {}
+        self._keeps_backlogs = False
 
     @abstractmethod
     def _running(self) -> Engine:
@@ -152,6 +154,47 @@ class Services(ABC):
         Sinks keep messages with the same key in order. It counts until the connection ends.
         """
         return self._running().set_ordering_key(client_id, key)
+
+    def keep_backlogs(self, function: Callable[[ClientView, int, int], int | None]) -> None:
+        """Have a function decide how fast clients that come back get what was queued meanwhile.
+
+        function: `function(client, queued, keep_alive_s)`, asked on the packet path once for each session that is taken
+        up with QoS 1 or 2 queued, before anything of it is sent. It returns how many messages go at once, the oldest
+        first; the others are kept back until `release_backlog` or the end of the connection, and are queued then as
+        before. None: all go, as without it; so does what it raises, which counts as a failure. There is one function
+        for a broker (MqttCoreError); it lasts until the broker stops.
+
+        What is in flight is sent again first, at once, as MQTT wants [MQTT-4.4.0-1]. New messages do not wait for what
+        is kept back, so a topic's messages may arrive out of order, other than MQTT's default (MQTT 5 §4.6). Rights to
+        what is kept back are asked when it is released. It counts to the limits of queues.
+        """
+        if self._keeps_backlogs:
+            raise MqttCoreError("another function decides about backlogs")
+        self._running().keep_backlogs(function)
+        self._keeps_backlogs = True
+
+    def backlog(self, client_id: str) -> int:
+        """Return how many messages are kept back for a client; see `keep_backlogs`."""
+        return self._running().backlog(client_id)
+
+    def release_backlog(
+        self,
+        client_id: str,
+        count: int | None = None,
+        *,
+        newest_first: bool = False,
+        age_maximum_s: float | None = None,
+    ) -> int:
+        """Let *count* of the messages go that are kept back for a client, all with None; return how many went.
+
+        They are sent as its Receive Maximum allows. age_maximum_s: what was queued longer ago is dropped instead, as
+        expired; so is what the client may not receive any more, and both do not count. Raises ValueError for numbers
+        below 0.
+        """
+        age_maximum_ms = 0
+        if age_maximum_s is not None:
+            age_maximum_ms = max(1, round(age_maximum_s * 1000)) if age_maximum_s >= 0 else -1
+        return self._running().release_backlog(client_id, count, newest_first, age_maximum_ms)
 
     def retained_message(self, topic: str) -> Message | None:
         """Return the retained message of a topic, or None."""
@@ -285,4 +328,5 @@ class Services(ABC):
         for call in list(self._repeating_calls):
             call.cancel()
         self._sections.clear()
+        self._keeps_backlogs = False  # the engine that asked is gone
         self._alarms.clear()

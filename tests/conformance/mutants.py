@@ -140,16 +140,14 @@ MUTATIONS = [
         "PUBLISH: acknowledged with the packet identifier of a neighbour",
         ("mqtt3:2.3.1-6", "mqtt5:2.2.1-5"),
         CONNECTION,
-        "self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code)\n"
-        "        if core.congested",
-        "self.send_ack((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id ^ 1, reason_code)\n"
-        "        if core.congested",
+        "self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code, mark)",
+        "self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id ^ 1, reason_code, mark)",
     ),
     Mutation(
         "QoS 2: a repetition is delivered again",
         ("mqtt5:4.3.3-10", "mqtt5:4.3.3-12", "mqtt3:4.3.3-2"),
         CONNECTION,
-        "return self.send_ack(PT_PUBREC << 4, view.packet_id, RC_SUCCESS)      # [MQTT-4.3.3-10]",
+        "return self.acknowledge(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, mark)",
         "pass",
     ),
     Mutation(
@@ -163,8 +161,8 @@ MUTATIONS = [
         "will: published after DISCONNECT as well",
         ("mqtt3:3.1.2-10", "mqtt3:3.14.4-3", "mqtt5:3.14.4-3"),
         CONNECTION,
-        "return self.end(packet.reason_code != RC_SUCCESS)",
-        "return self.end(True)",
+        'return self.end(packet.reason_code != RC_SUCCESS, "disconnected by client")',
+        'return self.end(True, "disconnected by client")',
     ),
     Mutation(
         "DISCONNECT: Reason String goes out over Maximum Packet Size",
@@ -233,8 +231,8 @@ MUTATIONS = [
         "sessions: Clean Session 1 resumes",
         ("mqtt3:3.1.2-6", "mqtt3:3.2.2-1"),
         ENGINE,
-        "session is not None and not packet.clean_start and (session.link",
-        "session is not None and (not packet.clean_start or conn.version < 5) and (session.link",
+        "session is not None and not packet.clean_start and not is_replaced",
+        "session is not None and (not packet.clean_start or conn.version < 5) and not is_replaced",
     ),
     Mutation(
         "sessions: a second connection does not end the first",
@@ -268,8 +266,8 @@ MUTATIONS = [
         "AUTH: a method that nobody knows is accepted",
         ("mqtt5:4.12.0-1",),
         ENGINE,
-        "conn.refuse(RC_BAD_AUTHENTICATION_METHOD)         # [MQTT-4.12.0-1]",
-        "self.accept_session(conn, packet, None)",
+        "conn.refuse(RC_BAD_AUTHENTICATION_METHOD)             # [MQTT-4.12.0-1]",
+        "self.accept_session(conn, conn.connect, None)",
     ),
     Mutation(
         "AUTH: the method may change on the way",
@@ -296,8 +294,8 @@ MUTATIONS = [
         "PUBLISH: messages expire only before they are queued",
         ("mqtt5:3.3.2-5",),
         SESSION,
-        "self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]\n                elif entry.qos == 0:",
-        "pass\n                if entry.qos == 0:",
+        "self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]\n                elif entry.doom:",
+        "pass\n                if entry.doom:",
     ),
     Mutation(
         "SUBSCRIBE: No Local is not obeyed",
@@ -310,8 +308,8 @@ MUTATIONS = [
         "flow control: more in flight than Receive Maximum",
         ("mqtt5:4.9.0-1", "mqtt5:4.9.0-2"),
         SESSION,
-        "and self.sent.count < self.window_size\n            and link.out.pending",
-        "and self.sent.count <= self.window_size\n            and link.out.pending",
+        "and self.sent.count < self.window_size\n",
+        "and self.sent.count <= self.window_size\n",
     ),
     Mutation(
         "order: a new message overtakes those that wait",
@@ -345,7 +343,7 @@ MUTATIONS = [
         "shared: QoS 2 in flight moves to another member",
         ("mqtt5:4.8.2-5",),
         SESSION,
-        "if slot.group != NULL and slot.state == AWAIT_PUBACK:",
+        "if slot.group != NULL and slot.state == AWAIT_PUBACK and slot.message != NULL:",
         "if slot.group != NULL and slot.message != NULL:",
     ),
 ]

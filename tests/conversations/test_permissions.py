@@ -255,6 +255,17 @@ async def test_refused_subscription_closes_by_setting(start_clocked: Start, vers
     await peer.expect_closed(DENIED if version == 5 else None)
 
 
+async def test_refused_subscription_closes_by_identity(start_clocked: Start, version: int):
+    strict = Identity("strict", permissions=(allow("a"),), closes_on_refused_subscribe=True)
+    world = await start_clocked(hooks=Users(strict=strict, a=user(allow("a"))).hooks)
+    peer = await world.connect("strict", version)
+    assert await suback(peer, "a") == [2]
+    await peer.send(Subscribe(1, [Subscription("a"), Subscription("b")]))
+    await peer.expect_closed(DENIED if version == 5 else None)
+    assert world.metrics["subscriptions"] == 0
+    assert await suback(await world.connect("a", version), "b") == [DENIED if version == 5 else 0x80]
+
+
 async def test_extra_subscriptions_are_refused_or_have_no_effect(start_clocked: Start):
     strict = Identity("user", quotas=Quotas(subscriptions_maximum=1))
     lenient = Identity("user", quotas=Quotas(subscriptions_maximum=1, ignores_extra_subscriptions=True))

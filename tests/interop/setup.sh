@@ -25,6 +25,11 @@ have() { # have WHAT TOOL...: true when all tools are there
 echo "interop: paho-mqtt 1.x"
 "$python" -m pip install --quiet --no-deps --upgrade --target "$build/paho1" 'paho-mqtt<2'
 
+echo "interop: Alibaba's SDKs"
+"$python" -m pip install --quiet --upgrade --target "$build/aliyun" \
+    'alibabacloud-onsmqtt20200420>=1.7' 'alibabacloud-tea-openapi>=0.4' 'aliyun-python-sdk-onsmqtt>=1.0.5' \
+    'aliyun-python-sdk-ons==3.1.0' 'setuptools<81'
+
 if have "MQTT.js, Paho JavaScript" node npm; then
     echo "interop: MQTT.js, Paho JavaScript"
     mkdir -p "$build/node"

@@ -23,6 +23,7 @@ LAYERS = (
     (
         "persistence",
         "subscription",
+        "bans",
         "batches",
         "observers",
         "repeating",

@@ -12,7 +12,7 @@ from mqttcore import Broker, Config, Listener, ReasonCode
 from mqttcore.client import open_client
 from mqttcore.codec import ConnAck, Connect, Disconnect, Publish
 from mqttcore.constants import PropertyId
-from mqttcore.errors import ConnectionRefused
+from mqttcore.errors import ConfigError, ConnectionRefused
 from network.clients import Raw, join, until
 from network.conftest import quiet_config
 
@@ -63,9 +63,12 @@ async def test_anonymous_clients_are_the_listeners_matter():
                 await open_client(Connect("c2"), host="127.0.0.1", port=ports["closed"])
 
 
-async def test_plugins_permitted_are_on_the_connections_listener(driver: str):
-    async with Broker(quiet_config(Listener(port=0, plugins=["tokens"]))) as broker:
-        assert [listener.plugins for listener in broker._listeners] == [("tokens",)]
+async def test_plugins_permitted_must_be_enabled(driver: str):
+    broker = Broker(quiet_config(Listener(port=0, plugins=["tokens"])))
+    with pytest.raises(ConfigError, match="no plugin tokens is enabled") as caught:
+        await broker.start()
+    assert caught.value.path == "listeners[0].plugins[0]"
+    assert not broker.is_running
 
 
 # --- admission --------------------------------------------------------------------------------------------------------

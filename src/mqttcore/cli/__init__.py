@@ -26,6 +26,7 @@ _COMMANDS = {
     "check": _Command("mqttcore.cli.check:check", "Validate a configuration file."),
     "pub": _Command("mqttcore.cli.pub:pub", "Publish messages."),
     "sub": _Command("mqttcore.cli.sub:sub", "Subscribe and print messages."),
+    "ctl": _Command("mqttcore.cli.ctl:ctl", "Ask a running broker and tell it what to do."),
     "store": _Command("mqttcore.cli.store:store", "Look at the file of a stopped broker's store, and move it."),
     "certs": _Command("mqttcore.cli.certs:certs", "Make certificates for trying out TLS."),
     "plugins": _Command("mqttcore.cli.plugins:plugins", "List plugins, their hooks and settings."),

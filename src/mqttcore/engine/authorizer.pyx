@@ -360,7 +360,10 @@ cdef class Authorizer(Core):
         conn.connect = None
         for decided in subscribing.decisions:
             self.counters.subscriptions_refused += decided == RC_NOT_AUTHORIZED
-        if self.limits.refused_subscribe_disconnects and RC_NOT_AUTHORIZED in subscribing.decisions:
+        if RC_NOT_AUTHORIZED in subscribing.decisions and (
+            self.limits.refused_subscribe_disconnects
+            or conn.session.identity is not None and conn.session.identity.closes_on_refused_subscribe
+        ):
             log.info("client %s: not authorized to subscribe", conn.client_id)
             return conn.close_with(RC_NOT_AUTHORIZED, True, "not authorized to subscribe there")
         conn.finish_subscribe(subscribing.packet, subscribing.decisions)

@@ -114,6 +114,7 @@ cdef struct counters_t:
     int64_t awaiting_release          # QoS 2 received and not released, all sessions
     int64_t queued                    # waiting in session queues
     int64_t queued_bytes
+    int64_t kept_back                 # of queued: until a service lets them go
 
 
 cdef class Core:

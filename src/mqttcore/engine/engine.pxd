@@ -33,6 +33,7 @@ cdef class Engine(Authorizer):
     cdef bytes connack_new                # whole packets, when nothing else is to be said
     cdef bytes connack_resumed
     cdef object on_wake                   # called when output appears outside a driver's turn, or None
+    cdef object on_backlog                # asked when a session is resumed that has something queued, or None
     cdef object on_journal                # called when there is something to do for the store, or None
     cdef list ranking                     # heap of (since_ms, number, Session): whose oldest message is the oldest; None: not needed yet
     cdef uint64_t ranked                  # numbers given out there: no two sessions compare equal
@@ -53,6 +54,8 @@ cdef class Engine(Authorizer):
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
     cdef Session make_session(self, str client_id)
+    # Asks on_backlog what goes at once of what is kept back, and lets it go.
+    cdef int offer_backlog(self, Connection conn, Session session, int keep_alive_s) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,

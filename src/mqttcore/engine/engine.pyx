@@ -111,6 +111,7 @@ cdef enum:
     EXPIRED_BUDGET = 1000     # sessions that may expire per turn of the clock; the others have a moment more
     TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]; what clients send cannot be longer
     REMAINING_MAXIMUM = 268435455     # Remaining Length (MQTT 5 §2.1.4)
+    QUEUE_BOUND = 0x7FFFFFFF
 
 
 cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
@@ -119,6 +120,11 @@ cdef void on_session_timer(void* owner, int64_t now_ms) noexcept:
         (<Engine>session.core).session_due(session, now_ms)
     except Exception:
         log.exception("session %s: clock", session.client_id)
+
+
+cdef int64_t bounded(object count) except -1:
+    # None: more than any queue holds.
+    return QUEUE_BOUND if count is None or count > QUEUE_BOUND else count
 
 
 @cython.final
@@ -439,11 +445,11 @@ cdef class Engine(Authorizer):
         if self.ranking is None:
             self.ranking = []
             for session in self.clients.values():
-                if session.queue.count or session.queue_qos0.count:
+                if session.has_queued():
                     self.queue_began(session)
         while self.ranking:
             since_ms, number, session = self.ranking[0]
-            if session.queue.count == 0 and session.queue_qos0.count == 0:
+            if not session.has_queued():
                 heapq.heappop(self.ranking)
                 session.is_ranked = False
             elif session.oldest_ms() > since_ms:
@@ -1095,6 +1101,8 @@ cdef class Engine(Authorizer):
         session.epoch = self.epochs
         session.publisher = session.ordering_key = None
         session.user_name = user_name
+        if self.on_backlog is not None and session.queue.count:
+            session.keep_back()                                   # also from being withdrawn before rights are final
         self.take_identity(session, identity, rights)             # before any of its messages is sent
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
@@ -1122,8 +1130,53 @@ cdef class Engine(Authorizer):
             self.events.connected(self.wall_ms(), ClientView.of(conn), session, present, keep_alive_s)
         conn.connected(session, keep_alive_s)
         self.bind_identity(session)
+        if session.kept_back != NULL:
+            self.offer_backlog(conn, session, keep_alive_s)
         session.pump()
         return conn.resume(PAUSE_ADMITTING)
+
+    cdef int offer_backlog(self, Connection conn, Session session, int keep_alive_s) except -1:
+        cdef object count
+        try:
+            count = self.on_backlog(ClientView.of(conn), session.kept_back_count(), keep_alive_s)
+            if count is not None and (not isinstance(count, int) or count < 0):
+                raise TypeError(f"{count!r} is no number of messages, nor None")
+        except Exception as error:
+            log.error("client %s: deciding about its backlog", session.client_id, exc_info=error)
+            count = None              # as if nobody kept it
+        if session.link is not conn or session.kept_back == NULL:
+            return 0
+        if count is not None:
+            session.let_go(bounded(count), False, 0)
+            return 0
+        session.take_back()           # as a whole, however long it is
+        if session.rights is not None and session.rights.has_rules:
+            self.withdraw_queued(session, &session.queue)
+        return 0
+
+    def keep_backlogs(self, function) -> None:
+        """Have a function asked how much of a resumed session's queue goes at once; None: all of it, unasked."""
+        self.on_backlog = function
+
+    def backlog(self, client_id: str) -> int:
+        """Return how many messages are kept back for a client."""
+        cdef Session session = self.clients.get(client_id)
+        return 0 if session is None else session.kept_back_count()
+
+    def release_backlog(self, client_id: str, count: int | None, newest_first: bool = False, age_maximum_ms: int = 0) -> int:
+        """Let up to *count* of them go, all with None; how many. What waited for age_maximum_ms is dropped; 0: any time."""
+        cdef Session session = self.clients.get(client_id)
+        cdef int64_t released
+        if count is not None and count < 0 or age_maximum_ms < 0:
+            raise ValueError("count and age are not negative")
+        if session is None or session.link is None or session.kept_back == NULL:
+            return 0
+        released = session.let_go(bounded(count), newest_first, age_maximum_ms)
+        session.pump()
+        if session.link is not None:
+            session.link.mark_dirty()
+        self.wake()
+        return released
 
     cdef bytes success_connack(self, object connection, object packet, bint present, str assigned, object expiry_s,
                                int keep_alive_s):
@@ -1569,6 +1622,7 @@ cdef class Engine(Authorizer):
             awaiting_release=self.counters.awaiting_release,
             queued=self.counters.queued,
             queued_bytes=self.counters.queued_bytes,
+            queued_kept_back=self.counters.kept_back,
             queued_paged_out=self.counters.paged_out,
             queued_paged_in=self.counters.paged_in,
             taps=len(self.taps),

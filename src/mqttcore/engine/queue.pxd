@@ -55,4 +55,6 @@ cdef inline int64_t entry_bytes(entry_t* entry) noexcept:
     return entry.stored.bytes if entry.stored != NULL else msg_bytes(entry.message)
 # Removes the oldest entry and gives back what it holds.
 cdef void queue_pop(queue_t* q) noexcept
+# Moves one entry, with what it holds: the oldest or newest of a queue that has one, to the front or the end of another.
+cdef int queue_move(queue_t* source, bint is_newest, queue_t* target, bint to_front) except -1
 cdef void queue_clear(queue_t* q) noexcept

@@ -98,10 +98,47 @@ cdef void queue_pop(queue_t* q) noexcept:
     entry_release(q, entry)
     q.head = (q.head + 1) & q.mask
     q.count -= 1
+    shrink(q)
+
+
+cdef void shrink(queue_t* q) noexcept:
     if q.count == 0 and q.mask + 1 > KEPT_CAPACITY:
         free(q.ring)
         q.ring = NULL
         q.head = q.mask = 0
+
+
+cdef int queue_move(queue_t* source, bint is_newest, queue_t* target, bint to_front) except -1:
+    cdef entry_t* entry
+    cdef int64_t size
+    cdef bint is_resident
+    push(target)                  # makes room; what it may raise leaves both queues as they are
+    entry = queue_at(source, source.count - 1 if is_newest else 0)
+    size = entry_bytes(entry)
+    is_resident = entry.message != NULL or entry.doom
+    if to_front:
+        target.head = (target.head - 1) & target.mask
+        target.ring[target.head] = entry[0]
+        if not is_resident:
+            target.resident = 0   # the others come behind it
+            target.resident_bytes = 0
+    else:
+        queue_at(target, target.count)[0] = entry[0]
+        is_resident = is_resident and target.resident == target.count
+    if is_resident:
+        target.resident += 1
+        target.resident_bytes += size
+    target.count += 1
+    target.bytes += size
+    if source.resident and (not is_newest or source.resident == source.count):
+        source.resident -= 1
+        source.resident_bytes -= size
+    if not is_newest:
+        source.head = (source.head + 1) & source.mask
+    source.count -= 1
+    source.bytes -= size
+    shrink(source)
+    return 0
 
 
 cdef void queue_sweep(queue_t* q) noexcept:

@@ -5,6 +5,9 @@
 #
 # QoS 0 has a queue of its own: it waits only for the connection's buffer, never for the window.
 #
+# kept_back: what had been queued when the client came back, where a service lets it go in its own time. It stands beside
+# the queue, so newer messages pass it by; what is let go moves into the queue.
+#
 # A durable session (number not 0) has each of these facts in the store as well: the session itself, its subscriptions,
 # each entry of `queue`, each slot of `sent` and `received`. journal.pxd says what waits for them to be safe. Of a long
 # queue only the first messages are in memory; the others are paged in as those go.
@@ -62,6 +65,7 @@ cdef class Session(Subscriber):
     cdef window_t received            # QoS 2 received, PUBREL awaited
     cdef queue_t queue                # QoS 1 and 2 that wait for the window
     cdef queue_t queue_qos0           # QoS 0 that waits for the connection's buffer
+    cdef queue_t* kept_back           # QoS 1 and 2 that wait to be let go; NULL: none, so it is without a connection
     cdef uint16_t* resend             # packet ids to send again, in order; NULL: none
     cdef uint32_t received_before     # of received: those that came on an earlier connection
     cdef uint32_t resend_count
@@ -98,7 +102,7 @@ cdef class Session(Subscriber):
     cdef bint has_paused(self) noexcept
     # A connection takes the session up; resends are prepared [MQTT-4.4.0-1].
     cdef int attach(self, Outlet link, uint32_t receive_maximum) except -1
-    cdef void detach(self) noexcept
+    cdef int detach(self) except -1
     # The four acknowledgements from the client. 1: known packet id, 0: not.
     cdef bint on_puback(self, uint16_t packet_id) except -1
     cdef bint on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1
@@ -106,6 +110,16 @@ cdef class Session(Subscriber):
     # QoS 2 in: 1: new, 0: a repetition, not to be delivered again [MQTT-4.3.3-10].
     cdef bint begin_receive(self, uint16_t packet_id) except -1
     cdef bint on_pubrel(self, uint16_t packet_id) except -1
+    # Keeps back what is queued, until it is let go or the connection ends.
+    cdef int keep_back(self) except -1
+    # Lets up to *count* messages go into the queue, for pump(); how many, without those that are dropped: what waited for
+    # age_maximum_ms (0: any time), what the rights do not allow any more.
+    cdef int64_t let_go(self, int64_t count, bint newest_first, int64_t age_maximum_ms) except -1
+    cdef int64_t kept_back_count(self) noexcept
+    # Ends keeping back: one queue again, in the order in which they came.
+    cdef int take_back(self) except -1
+    # True while anything waits to be sent, kept back or not.
+    cdef bint has_queued(self) noexcept
     # Everything it holds: queues, windows, will. Subscriptions are the engine's to remove.
     cdef int clear(self) except -1
     # Takes the reference over.
@@ -122,6 +136,8 @@ cdef class Session(Subscriber):
     cdef int drop_head(self, int reason) except -1
     cdef int drop_head_of(self, queue_t* queue, int reason) except -1
     cdef int64_t oldest_ms(self) noexcept
+    # Of the queues for QoS 1 and 2, the one whose head came first; NULL: both are empty.
+    cdef queue_t* oldest_queue(self) noexcept
     # Packed keys of messages that are to be paged in next, b"" for none; page_in() ends it.
     cdef bytes page_keys(self)
     # messages: key -> Message of what the store had. False: the rest is not yet safe, ask again when it is.
@@ -153,6 +169,7 @@ cdef class Session(Subscriber):
     cdef int finish_slot(self, slot_t* slot) except -1
     cdef int page_ahead(self, queue_t* queue) except -1
     cdef bint is_over_limit(self, int64_t size) noexcept
+    cdef void doom_newest(self, entry_t* entry, int reason) noexcept
     cdef int send_again(self, slot_t* slot) except -1
     cdef int pump_resends(self) except -1
     cdef int pump_queue(self, queue_t* queue) except -1

@@ -1,7 +1,8 @@
 """Sessions: in-flight windows, queues and resends of one client id."""
 
 from cpython.ref cimport PyObject, Py_XDECREF, Py_XINCREF
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from mqttcore.codec.codes cimport PT_PUBREL
 from mqttcore.engine.core cimport (
@@ -22,7 +23,8 @@ from mqttcore.engine.message cimport (
 )
 from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport (
-    entry_t, queue_at, queue_clear, queue_head, queue_page_in, queue_page_out, queue_pop, queue_push,
+    entry_bytes, entry_t, queue_at, queue_clear, queue_head, queue_move, queue_page_in, queue_page_out, queue_pop, queue_push,
+    queue_t,
 )
 from mqttcore.engine.share cimport ShareGroup
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
@@ -79,6 +81,9 @@ cdef class Session(Subscriber):
         window_clear(&self.received)
         queue_clear(&self.queue)
         queue_clear(&self.queue_qos0)
+        if self.kept_back != NULL:
+            queue_clear(self.kept_back)
+            free(self.kept_back)
         free(self.resend)
         if self.will != NULL:
             if self.number:
@@ -118,12 +123,12 @@ cdef class Session(Subscriber):
     @property
     def queued(self) -> int:
         """Messages waiting to be sent."""
-        return self.queue.count + self.queue_qos0.count
+        return self.queue.count + self.queue_qos0.count + self.kept_back_count()
 
     @property
     def queued_bytes_held(self) -> int:
         """Bytes of the messages waiting to be sent."""
-        return self.queue.bytes + self.queue_qos0.bytes
+        return self.queue.bytes + self.queue_qos0.bytes + (self.kept_back.bytes if self.kept_back != NULL else 0)
 
     @property
     def topic_filters(self) -> tuple:
@@ -236,6 +241,7 @@ cdef class Session(Subscriber):
         cdef int64_t before_bytes, before_count
         cdef int64_t bytes_maximum = self.queued_bytes_maximum()
         cdef int64_t size
+        cdef queue_t* oldest
         cdef entry_t* entry
         cdef msg_t* m
         if self.has_ended:
@@ -249,8 +255,11 @@ cdef class Session(Subscriber):
             self.count_drop(DROP_TOTAL_FULL)
             return 0
         # Nobody may ever come for them: what is too old goes when something new arrives.
-        while self.queue.count and self.is_too_old(queue_head(&self.queue)):
-            self.drop_head_of(&self.queue, DROP_EXPIRED)
+        while True:
+            oldest = self.oldest_queue()
+            if oldest == NULL or not self.is_too_old(queue_head(oldest)):
+                break
+            self.drop_head_of(oldest, DROP_EXPIRED)
         # Room is made by dropping QoS 0 first, then by the policy (DESIGN §4).
         while self.is_over_limit(size):
             if self.queue_qos0.count:
@@ -258,11 +267,11 @@ cdef class Session(Subscriber):
             elif qos == 0:
                 self.count_drop(DROP_SLOW_READER)
                 return 0
-            elif self.core.limits.queue_drop_newest or self.queue.count == 0:
+            elif self.core.limits.queue_drop_newest or self.oldest_queue() == NULL:
                 self.count_drop(DROP_QUEUE_FULL)
                 return 0
             else:
-                self.drop_head_of(&self.queue, DROP_QUEUE_FULL)
+                self.drop_head_of(self.oldest_queue(), DROP_QUEUE_FULL)
         while self.core.counters.queued_bytes + size > self.core.limits.queued_total_bytes_maximum:
             if not self.core.drop_oldest():
                 self.count_drop(DROP_TOTAL_FULL)          # what is there goes by itself: it is of sessions that ended
@@ -283,32 +292,48 @@ cdef class Session(Subscriber):
 
     cdef bint is_over_limit(self, int64_t size) noexcept:
         # Whether one more message of this size is too much for the queues.
-        return (
-            <int64_t>self.queue.count + self.queue_qos0.count >= <int64_t>self.queued_messages_maximum()
-            or self.queue.bytes + self.queue_qos0.bytes + size > self.queued_bytes_maximum()
-        )
+        cdef int64_t count = <int64_t>self.queue.count + self.queue_qos0.count
+        size += self.queue.bytes + self.queue_qos0.bytes
+        if self.kept_back != NULL:
+            count += self.kept_back.count
+            size += self.kept_back.bytes
+        return count >= <int64_t>self.queued_messages_maximum() or size > self.queued_bytes_maximum()
 
     cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
-        cdef int64_t before_bytes = self.queue.bytes + self.queue_qos0.bytes
+        cdef int64_t before_bytes = queue.bytes
         cdef entry_t* entry = queue_head(queue)
         self.forget(entry.key, entry.stored)
         queue_pop(queue)
         self.core.counters.queued -= 1
-        self.core.counters.queued_bytes += self.queue.bytes + self.queue_qos0.bytes - before_bytes
+        self.core.counters.queued_bytes += queue.bytes - before_bytes
+        if queue == self.kept_back:
+            self.core.counters.kept_back -= 1
         self.count_drop(reason)
         return 0
 
     cdef int64_t oldest_ms(self) noexcept:
         # When the oldest message in the queues came; only when there is one.
-        if self.queue.count == 0:
+        cdef queue_t* oldest = self.oldest_queue()
+        if oldest == NULL:
             return queue_head(&self.queue_qos0).since_ms
         if self.queue_qos0.count == 0:
-            return queue_head(&self.queue).since_ms
-        return min(queue_head(&self.queue).since_ms, queue_head(&self.queue_qos0).since_ms)
+            return queue_head(oldest).since_ms
+        return min(queue_head(oldest).since_ms, queue_head(&self.queue_qos0).since_ms)
+
+    cdef queue_t* oldest_queue(self) noexcept:
+        if self.kept_back != NULL and self.kept_back.count and (
+            self.queue.count == 0 or queue_head(self.kept_back).since_ms <= queue_head(&self.queue).since_ms
+        ):
+            return self.kept_back
+        return &self.queue if self.queue.count else NULL
+
+    cdef bint has_queued(self) noexcept:
+        return self.queue.count or self.queue_qos0.count or self.kept_back_count()
 
     cdef int drop_head(self, int reason) except -1:
-        if self.queue.count and queue_head(&self.queue).since_ms == self.oldest_ms():
-            return self.drop_head_of(&self.queue, reason)
+        cdef queue_t* oldest = self.oldest_queue()
+        if oldest != NULL and queue_head(oldest).since_ms == self.oldest_ms():
+            return self.drop_head_of(oldest, reason)
         return self.drop_head_of(&self.queue_qos0, reason)
 
     cdef bint is_congested(self, uint32_t n) noexcept:
@@ -575,7 +600,87 @@ cdef class Session(Subscriber):
         self.core.counters.online += 1
         return 0
 
-    cdef void detach(self) noexcept:
+    # --- kept back ----------------------------------------------------------------------------------------------
+
+    cdef int keep_back(self) except -1:
+        self.take_back()
+        self.kept_back = <queue_t*>calloc(1, sizeof(queue_t))
+        if self.kept_back == NULL:
+            raise MemoryError
+        self.kept_back[0] = self.queue
+        memset(&self.queue, 0, sizeof(queue_t))
+        self.core.counters.kept_back += self.kept_back.count
+        return 0
+
+    cdef int64_t kept_back_count(self) noexcept:
+        return self.kept_back.count if self.kept_back != NULL else 0
+
+    cdef int64_t let_go(self, int64_t count, bint newest_first, int64_t age_maximum_ms) except -1:
+        cdef int64_t released = 0
+        cdef entry_t* entry
+        cdef msg_t* m
+        cdef object group
+        while released < count and self.kept_back_count():
+            queue_move(self.kept_back, newest_first, &self.queue, False)
+            self.core.counters.kept_back -= 1
+            entry = queue_at(&self.queue, self.queue.count - 1)
+            m = entry.message
+            if age_maximum_ms and self.core.now_ms - entry.since_ms >= age_maximum_ms or self.is_too_old(entry):
+                self.doom_newest(entry, DROP_EXPIRED)
+            elif m != NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
+                # Rights are asked now, not on taking the identity: they may have come only after CONNECT.
+                group = <object>entry.group if entry.group != NULL else None
+                self.doom_newest(entry, DROP_NOT_AUTHORIZED)
+                if group is not None:
+                    msg_ref(m)                # the queue may be another one when it was given away
+                    try:
+                        self.core.redistribute(m, group, self)
+                    finally:
+                        msg_unref(m)
+            else:
+                released += 1                 # what is in the store alone is looked at when it comes from there
+        if self.kept_back != NULL and self.kept_back.count == 0:
+            self.take_back()
+        return released
+
+    cdef void doom_newest(self, entry_t* entry, int reason) noexcept:
+        # The newest entry of the queue is to be dropped: it need not be in memory for that.
+        entry.doom = 1 + reason
+        if self.queue.resident == self.queue.count - 1:
+            self.queue.resident += 1
+            self.queue.resident_bytes += entry_bytes(entry)
+
+    cdef int take_back(self) except -1:
+        cdef queue_t behind
+        cdef entry_t* entry
+        if self.kept_back == NULL:
+            return 0
+        memset(&behind, 0, sizeof(queue_t))
+        self.core.counters.kept_back -= self.kept_back.count
+        if self.kept_back.count:
+            # [ let go, not sent | kept back | came since ]; both ends are short.
+            while self.queue.count and (
+                queue_at(&self.queue, self.queue.count - 1).since_ms > queue_head(self.kept_back).since_ms
+            ):
+                queue_move(&self.queue, True, &behind, True)
+            while self.queue.count:
+                queue_move(&self.queue, True, self.kept_back, True)
+            while behind.count:
+                queue_move(&behind, False, self.kept_back, False)
+                entry = queue_at(self.kept_back, self.kept_back.count - 1)
+                if self.kept_back.resident < self.kept_back.count and entry.stored != NULL and entry.key:
+                    queue_page_out(self.kept_back)
+            queue_clear(&behind)
+            queue_clear(&self.queue)
+            self.queue = self.kept_back[0]
+        else:
+            queue_clear(self.kept_back)
+        free(self.kept_back)
+        self.kept_back = NULL
+        return 0
+
+    cdef int detach(self) except -1:
+        self.take_back()
         if self.core.congested == <PyObject*>self:
             self.core.congested = NULL    # borrowed, and not to be waited for any more
         if self.link is not None:
@@ -592,6 +697,7 @@ cdef class Session(Subscriber):
             self.core.counters.queued_bytes -= self.queue_qos0.bytes
             self.count_drop(DROP_SLOW_READER, self.queue_qos0.count)
             queue_clear(&self.queue_qos0)
+        return 0
 
     cdef int pump_resends(self) except -1:
         # Unacknowledged messages in their first order, with their packet ids; never more than the window at a time:
@@ -917,6 +1023,7 @@ cdef class Session(Subscriber):
         cdef msg_t* m
         cdef object group
         self.has_ended = True
+        self.take_back()
         try:
             # What came through a shared subscription and was not begun goes to another member; QoS 2 in flight stays
             # with this client [MQTT-4.8.2-4] [MQTT-4.8.2-5].

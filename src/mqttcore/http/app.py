@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from mqttcore.config import Listener
+from mqttcore.config import Listener, is_local
 from mqttcore.errors import MqttCoreError
-from mqttcore.http import health
+from mqttcore.http import health, metrics
+from mqttcore.http.access import Access
+from mqttcore.http.api.routes import guarded
+from mqttcore.http.api.routes import routes as api_routes
 from mqttcore.http.connection import HttpConnection
+from mqttcore.http.keys import Role
 from mqttcore.http.replies import SERVER, problem
 from mqttcore.http.websocket import websocket_handler
 
@@ -41,6 +45,10 @@ def make_app(
         middlewares=[_bounded(settings.http_request_timeout_s)], client_max_size=settings.http_body_bytes_maximum
     )
     app.add_routes(health.routes(broker))
+    if broker.config.http_api.enabled:
+        access = Access(broker.config.http_api, is_local=listener is not None and is_local(settings))
+        app.router.add_get("/metrics", guarded(access, Role.VIEWER, metrics.handler(broker)))
+        app.add_routes(api_routes(broker, access))
     if settings.websocket_path:
         handler = websocket_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
         app.router.add_get(settings.websocket_path, handler, allow_head=False)

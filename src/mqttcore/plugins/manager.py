@@ -280,10 +280,15 @@ class Plugins:
             "authentications_timed_out": self.decisions.timed_out,
             "authentications_refused_busy": self.decisions.refused_busy,
         }
-        values |= {f"plugin_{name}_errors": self.failures.count(name) for name in self.by_name}
+        for name, of_one in self.metrics_by_name().items():
+            values |= {f"plugin_{name}_{key}": value for key, value in of_one.items()}
+        return values
+
+    def metrics_by_name(self) -> dict[str, dict[str, int]]:
+        """Return those of single plugins: name -> key -> value."""
+        values = {name: {"errors": self.failures.count(name)} for name in self.by_name}
         for observer in self._observers:
-            values[f"plugin_{observer.name}_events_queued"] = observer.queued
-            values[f"plugin_{observer.name}_events_dropped"] = observer.dropped
+            values[observer.name] |= {"events_queued": observer.queued, "events_dropped": observer.dropped}
         return values
 
 

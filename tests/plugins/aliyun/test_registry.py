@@ -107,8 +107,8 @@ async def test_many_changes_are_few_writings(tmp_path: Path, monkeypatch: pytest
     from mqttcore_plugins.aliyun import storage
 
     writings = []
-    replace = storage._replace
-    monkeypatch.setattr(storage, "_replace", lambda *given: (writings.append(1), replace(*given)))
+    replace = storage.write_private_file
+    monkeypatch.setattr(storage, "write_private_file", lambda *given: (writings.append(1), replace(*given)))
     registry = make(FileStorage(tmp_path / "registry.json"))
     await asyncio.gather(*(registry.create_group(INSTANCE, f"GID_{number:04}") for number in range(500)))
     assert len(writings) <= 3

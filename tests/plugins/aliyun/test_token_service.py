@@ -43,7 +43,7 @@ class World:
         )
         self.codec = TokenCodec([self.registry.token_key])
         broker = BrokerDouble()
-        broker.provide(PROFILE, Profile(self.registry, TokenChecker(self.registry, self.codec)))
+        broker.provide(PROFILE, Profile(self.registry, TokenChecker(self.registry, self.codec), lambda _: False))
         settings.setdefault("revocations_per_minute", 6000)
         self.plugin = AliyunToken(TokenConfig(**settings))
         self.plugin.startup(broker)
@@ -211,7 +211,7 @@ async def test_revocation_that_cannot_be_written_is_not_a_success(world: World, 
         raise OSError(28, "No space left on device")
 
     token = await world.token()
-    monkeypatch.setattr(storage, "_replace", fail)
+    monkeypatch.setattr(storage, "write_private_file", fail)
     said = await world.post("revoke", world.about(token))
     assert (said["success"], said["code"], said["message"]) == (False, 410, "internal error")
 

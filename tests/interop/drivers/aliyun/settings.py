@@ -8,6 +8,7 @@ import os
 ENDPOINT = os.environ["MQTT_ENDPOINT"]
 PORT = int(os.environ["MQTT_PORT"])
 TOKEN_SERVER = os.environ.get("MQTT_TOKEN_SERVER", "")
+OPENAPI = os.environ.get("MQTT_OPENAPI", "")
 INSTANCE_ID = os.environ["MQTT_INSTANCE_ID"]
 ACCESS_KEY = os.environ["MQTT_ACCESS_KEY"]
 SECRET_KEY = os.environ["MQTT_SECRET_KEY"]

@@ -1,0 +1,130 @@
+"""Plugin `aliyun_openapi`: the RPC endpoint that Alibaba's SDKs call, for the access keys of `aliyun_auth`."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from mqttcore import MqttCoreError, hookimpl
+
+from ..profile import profile_of
+from ..rates import Rates
+from ..settings import OpenApiConfig, TokenConfig
+from ..table import RegistryError
+from ..token_http import AliyunToken
+from ..token_service import TokenService
+from .actions import ACTIONS, VERSIONS
+from .call import Call, Services
+from .errors import ApiError
+from .nonces import Nonces
+from .signing import claim_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mqttcore import Broker
+
+    from ..records import AccessKey
+    from .signing import Claim
+
+__all__ = ["AliyunOpenApi"]
+
+log = logging.getLogger("mqttcore.plugins.aliyun")
+
+
+class AliyunOpenApi:
+    """Serves the actions of OnsMqtt, POST and GET, at one path of the HTTP listeners.
+
+    Answers are JSON with `RequestId`; errors have HTTP status 400, `Code`, `Message` and `HostId`, and 500 when it is
+    our fault. Nothing but the form of a request is looked at before its signature.
+    """
+
+    name = "aliyun_openapi"
+    Config = OpenApiConfig
+
+    def __init__(self, config: OpenApiConfig) -> None:
+        self._config = config
+        self._services: Services | None = None
+        self._nonces = Nonces(config.nonces_maximum)
+        self._rates = {name: _rates(config, action.rate) for name, action in ACTIONS.items()}
+        self._calls = 0
+        self._refused = 0
+
+    @hookimpl
+    def startup(self, broker: Broker) -> None:
+        """Find the registry, and the token service where there is one."""
+        profile = profile_of(broker)
+        beside = next((one for one in broker.plugins.values() if isinstance(one, AliyunToken)), None)
+        settings = beside.settings if beside is not None else TokenConfig()
+        tokens = TokenService(profile.registry, profile.tokens, settings)
+        self._services = Services(broker, profile.registry, tokens, self._config)
+        section = broker.plugin_section(self.name)
+        section.measure("calls", lambda: self._calls)
+        section.measure("calls_refused", lambda: self._refused)
+        section.measure("nonces", self._nonces.__len__)
+
+    @hookimpl
+    def http_routes(self, broker: Broker) -> Iterable[web.AbstractRouteDef]:
+        """Give the one path."""
+        return [web.route(method, self._config.path, self._answer) for method in ("POST", "GET")]
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        request_id = str(uuid.uuid4()).upper()
+        self._calls += 1
+        try:
+            said, status = await self._run(request), 200
+        except (ApiError, RegistryError) as error:
+            said, status = {"Code": error.code, "Message": str(error)}, 400
+        except MqttCoreError as error:  # not written
+            log.error("aliyun_openapi: %s", error)
+            said, status = {"Code": "InternalError", "Message": "internal error"}, 500
+        if status != 200:
+            self._refused += 1
+            said["HostId"] = request.host
+        return web.json_response({"RequestId": request_id} | said, status=status)
+
+    async def _run(self, request: web.Request) -> dict[str, Any]:
+        assert self._services is not None
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise ApiError("ParameterCheckFailed", "the body is too large") from error
+        path, _, query = request.raw_path.partition("?")
+        claim = claim_of(method=request.method, path=path, query=query, headers=request.headers, body=body)
+        key = self._signer(claim)
+        if claim.version not in VERSIONS:
+            raise ApiError("InvalidVersion", f"versions: {', '.join(VERSIONS)}")
+        action = VERSIONS[claim.version].get(claim.action)
+        if action is None:
+            raise ApiError("InvalidAction.NotFound", "there is no such action here")
+        if claim.parameters.get("Format", "JSON").upper() != "JSON":
+            raise ApiError("InvalidParameter.Format", "answers are JSON")
+        if not self._rates[claim.action].take(key.access_key_id):
+            raise ApiError("Throttling.User", "too many requests, try again later")
+        return await action.run(Call(key, claim.parameters, self._services))
+
+    def _signer(self, claim: Claim) -> AccessKey:
+        """Return the key that a request was signed with. ApiError; each request counts once."""
+        assert self._services is not None
+        registry = self._services.registry
+        key = registry.access_keys.find(claim.access_key_id)
+        is_good = claim.is_signed(key.secret if key is not None else "")
+        if key is None or not is_good or not key.is_enabled:
+            # The old core SDK looks for what stands behind a colon; were it the string to sign, secrets could be in it.
+            raise ApiError("SignatureDoesNotMatch", "no match: unknown access key, or bad signature")
+        now_ms, window_ms = registry.now_ms(), round(self._config.timestamp_window_s * 1000)
+        if abs(now_ms - claim.time_ms) > window_ms:
+            raise ApiError("InvalidTimeStamp.Expired", "the request's time is too far from now")
+        if self._nonces.is_full(now_ms):
+            raise ApiError("Throttling", "too many requests, try again later")
+        if not self._nonces.take(key.access_key_id, claim.nonce, until_ms=claim.time_ms + window_ms):
+            raise ApiError("SignatureNonceUsed", "the nonce was used before")
+        return key
+
+
+def _rates(config: OpenApiConfig, setting: str) -> Rates:
+    calls: float = getattr(config, setting)
+    return Rates(calls / 60, burst=calls) if setting.endswith("_per_minute") else Rates(calls)

@@ -1,0 +1,38 @@
+"""Rows for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["table"]
+
+# Client ids and topics are the peers' words: no line breaks and no terminal sequences from them.
+_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return a line of names and a line for each row. columns: which of them; without, all of the first row."""
+    columns = columns or [*rows[0]] if rows else columns
+    lines = [list(columns), *([_text(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+    )
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case dict() | list():
+            text = orjson.dumps(value).decode()
+        case _:
+            text = str(value)
+    return text.translate(_VISIBLE)

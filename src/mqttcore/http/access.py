@@ -1,0 +1,123 @@
+"""Who may use the management API: keys, or nobody but this machine. No cookies, no CORS: pages of others cannot."""
+
+import ipaddress
+import logging
+import socket
+import time
+from collections import OrderedDict
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from mqttcore.config import HttpApi, is_loopback
+from mqttcore.errors import ConfigError
+from mqttcore.http.keys import Key, Keys, Role
+from mqttcore.net.admission import address_key
+
+__all__ = ["Access", "Denied"]
+
+log = logging.getLogger("mqttcore.http")
+
+_ADDRESSES_MAXIMUM = 4096
+_MINUTE_S = 60.0
+_FORWARDED = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, "X-Real-IP", "Via")
+
+
+class Denied(Exception):
+    """A request that is not served, with the HTTP status."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+
+
+class Access:
+    """Checks the requests of one listener. is_local: it cannot be reached from elsewhere, so no key is needed.
+
+    refused, throttled: requests so far that had no good key, and that came after too many of them.
+    """
+
+    def __init__(self, settings: HttpApi, *, is_local: bool) -> None:
+        self._settings = settings
+        self._is_local = is_local
+        self._keys = Keys(settings.keys_file)
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address -> since when, how many
+        self.refused = 0
+        self.throttled = 0
+
+    @property
+    def addresses(self) -> int:
+        """Addresses in the table of failures; the oldest makes room."""
+        return len(self._failures)
+
+    def check(self, request: web.Request, role: Role) -> Key | None:
+        """Return the key of a request, None when none is needed. Raises Denied."""
+        try:
+            has_keys = self._keys.look()
+        except ConfigError as error:
+            log.error("the management API refuses everybody: %s", error)
+            raise Denied(503, "the API keys cannot be read") from None
+        if not has_keys:
+            self._check_local(request)
+            return None
+        peer = address_key(_address(request, "peername")) or "unix"
+        self._throttle(peer)
+        scheme, _, text = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        key = self._keys.find(text.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            self._count(peer)
+            raise Denied(401, "a good API key is needed", {hdrs.WWW_AUTHENTICATE: 'Bearer realm="mqttcore"'})
+        if key.role < role:
+            raise Denied(403, f"the key {key.name} is one of a {key.role.name.lower()}; it takes {role.name.lower()}")
+        return key
+
+    def _check_local(self, request: web.Request) -> None:
+        # A browser on this machine brings pages of others along, and proxies bring everybody.
+        if not self._is_local or not _is_loopback_end(request):
+            raise Denied(403, "without API keys only listeners on loopback addresses answer: mqttcore ctl keys add")
+        if hdrs.ORIGIN in request.headers or request.headers.get("Sec-Fetch-Site", "none") not in (
+            "none",
+            "same-origin",
+        ):
+            raise Denied(403, "pages of a browser need an API key")
+        if any(name in request.headers for name in _FORWARDED):
+            raise Denied(403, "behind a proxy an API key is needed")
+        host = request.headers.get(hdrs.HOST, "").rpartition("]")[0].removeprefix("[") or request.host.partition(":")[0]
+        if not _is_unix(request) and not is_loopback(host):
+            raise Denied(403, "without API keys the host asked for must be localhost or a loopback address")
+
+    def _throttle(self, peer: str) -> None:
+        began_s, count = self._failures.get(peer, (0.0, 0))
+        left_s = began_s + _MINUTE_S - time.monotonic()
+        if count >= self._settings.failures_per_minute and left_s > 0:
+            self.throttled += 1
+            raise Denied(429, "too many wrong API keys", {hdrs.RETRY_AFTER: str(int(left_s) + 1)})
+
+    def _count(self, peer: str) -> None:
+        self.refused += 1
+        now_s = time.monotonic()
+        began_s, count = self._failures.pop(peer, (now_s, 0))
+        if now_s - began_s >= _MINUTE_S:
+            began_s, count = now_s, 0
+        self._failures[peer] = (began_s, count + 1)
+        if len(self._failures) > _ADDRESSES_MAXIMUM:
+            self._failures.popitem(last=False)
+        log.warning("management API: no good key from %s", peer)
+
+
+def _address(request: web.Request, end: str) -> Any:
+    return None if request.transport is None else request.transport.get_extra_info(end)
+
+
+def _is_unix(request: web.Request) -> bool:
+    sock = None if request.transport is None else request.transport.get_extra_info("socket")
+    return sock is not None and sock.family not in (socket.AF_INET, socket.AF_INET6)
+
+
+def _is_loopback_end(request: web.Request) -> bool:
+    if _is_unix(request):
+        return True
+    ends = (_address(request, "sockname"), _address(request, "peername"))
+    return all(isinstance(end, tuple) and ipaddress.ip_address(end[0].partition("%")[0]).is_loopback for end in ends)

@@ -1,0 +1,1 @@
+"""The management API, `/api/v1`: one module per noun, with the types of its requests and answers."""

@@ -1,0 +1,188 @@
+"""Clients: who is there, and closing their connections. A client is there while it has a session."""
+
+import heapq
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from msgspec import Meta
+
+from mqttcore.constants import ReasonCode
+from mqttcore.http.api.mqtt_types import Text
+from mqttcore.http.api.operation import ApiError, Call, Done, Operation, Page, decode_cursor, encode_cursor
+from mqttcore.http.keys import Role
+
+if TYPE_CHECKING:
+    from mqttcore.broker import Broker, ClientInfo
+
+__all__ = ["ClientFilter", "ClientList", "ClientShown", "operations", "page_of_clients"]
+
+_LOOKED_AT_MAXIMUM = 20_000  # of one request: others wait meanwhile
+
+
+class ClientShown(msgspec.Struct, frozen=True):
+    """A client. address: host and port, a path, or null. session_expiry_s 4294967295: never."""
+
+    client_id: str
+    is_connected: bool
+    user_name: str | None
+    address: str | None
+    protocol_version: int | None
+    keep_alive_s: int | None
+    connected_for_s: int | None
+    session_expiry_s: int
+    subscriptions: int
+    in_flight: int
+    awaiting_release: int
+    queued: int
+    queued_bytes: int
+    dropped: int
+    has_tls: bool
+
+
+class ClientList(msgspec.Struct, frozen=True):
+    """A page of clients, by client id. next_cursor: of the page after it; null: this is the last."""
+
+    clients: list[ClientShown]
+    next_cursor: str | None
+
+
+class ClientFilter(Page, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which clients. A page of few matches may be short of `limit`, or empty, and have a next one all the same."""
+
+    client_id_prefix: Text | None = None
+    user_name: Text | None = None
+    host: Text | None = None
+    is_connected: bool | None = None
+
+
+class Kick(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why, for clients that speak MQTT 5."""
+
+    reason: Text | None = None
+
+
+class KickMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom, and why, for clients that speak MQTT 5."""
+
+    client_ids: Annotated[list[str], Meta(min_length=1, max_length=1000)]
+    reason: Text | None = None
+
+
+def _shown(info: "ClientInfo") -> ClientShown:
+    address: str | None
+    match info.address:
+        case (str(host), int(port), *_):
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case other:
+            address = str(other) if other else None
+    return ClientShown(
+        client_id=info.client_id,
+        is_connected=info.is_connected,
+        user_name=info.user_name,
+        address=address,
+        protocol_version=info.protocol_version,
+        keep_alive_s=info.keep_alive_s,
+        connected_for_s=int(max(0.0, time.monotonic() - info.connected_s)) if info.is_connected else None,
+        session_expiry_s=info.session_expiry_s,
+        subscriptions=len(info.subscriptions),
+        in_flight=info.in_flight,
+        awaiting_release=info.awaiting_release,
+        queued=info.queued,
+        queued_bytes=info.queued_bytes,
+        dropped=info.dropped,
+        has_tls=info.tls is not None,
+    )
+
+
+def _matches(info: "ClientInfo", wanted: ClientFilter) -> bool:
+    host = info.address[0] if isinstance(info.address, tuple) else info.address
+    return (
+        (wanted.user_name is None or info.user_name == wanted.user_name)
+        and (wanted.host is None or host == wanted.host)
+        and (wanted.is_connected is None or info.is_connected == wanted.is_connected)
+    )
+
+
+def page_of_clients(broker: "Broker", wanted: ClientFilter) -> ClientList:
+    """Return one page."""
+    after = decode_cursor(wanted.cursor)
+    prefix = wanted.client_id_prefix or ""
+    candidates = (
+        client_id
+        for client_id in broker.client_ids()
+        if (after is None or client_id > after) and client_id.startswith(prefix)
+    )
+    is_plain = wanted.user_name is None and wanted.host is None and wanted.is_connected is None
+    looked_at = heapq.nsmallest((wanted.limit if is_plain else _LOOKED_AT_MAXIMUM) + 1, candidates)
+    found: list[ClientShown] = []
+    for number, client_id in enumerate(looked_at[:-1] if len(looked_at) > _LOOKED_AT_MAXIMUM else looked_at):
+        info = broker.client(client_id)
+        if len(found) == wanted.limit:
+            return ClientList(found, encode_cursor(looked_at[number - 1]))
+        if info is not None and _matches(info, wanted):
+            found.append(_shown(info))
+    return ClientList(found, encode_cursor(looked_at[-2]) if len(looked_at) > _LOOKED_AT_MAXIMUM else None)
+
+
+def operations(broker: "Broker") -> list[Operation]:
+    """Return the operations on clients."""
+
+    async def list_clients(call: Call) -> ClientList:
+        return page_of_clients(broker, call.query)
+
+    async def get_client(call: Call) -> ClientShown:
+        info = broker.client(call.path["client_id"])
+        if info is None:
+            raise ApiError(404, "there is no such client")
+        return _shown(info)
+
+    async def kick_client(call: Call) -> None:
+        code = ReasonCode.ADMINISTRATIVE_ACTION
+        if not broker.disconnect(call.path["client_id"], code, call.body.reason):
+            raise ApiError(404, "there is no such client, or it is not connected")
+
+    async def kick_clients(call: Call) -> Done:
+        code = ReasonCode.ADMINISTRATIVE_ACTION
+        return Done(sum(broker.disconnect(one, code, call.body.reason) for one in call.body.client_ids))
+
+    one = "/clients/{client_id}"
+    return [
+        Operation(
+            method="GET",
+            path="/clients",
+            role=Role.VIEWER,
+            summary="List clients",
+            function=list_clients,
+            query=ClientFilter,
+            answer=ClientList,
+            errors=(404,),
+        ),
+        Operation(
+            method="GET",
+            path=one,
+            role=Role.VIEWER,
+            summary="Show a client",
+            function=get_client,
+            answer=ClientShown,
+            errors=(404,),
+        ),
+        Operation(
+            method="POST",
+            path=f"{one}/kick",
+            role=Role.OPERATOR,
+            summary="Close a client's connection",
+            function=kick_client,
+            body=Kick,
+            errors=(404,),
+        ),
+        Operation(
+            method="POST",
+            path="/kick",
+            role=Role.OPERATOR,
+            summary="Close the connections of many clients; how many had one",
+            function=kick_clients,
+            body=KickMany,
+            answer=Done,
+        ),
+    ]

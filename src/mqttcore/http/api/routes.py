@@ -1,0 +1,125 @@
+"""Routes of the management API: a request is checked for who asks and what is asked, then done."""
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+from aiohttp import hdrs, web
+
+from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.http.access import Access, Denied
+from mqttcore.http.api import bans, clients, messages, retained, sessions, state, subscriptions
+from mqttcore.http.api.openapi import document
+from mqttcore.http.api.operation import ApiError, Call, Operation
+from mqttcore.http.keys import Role
+from mqttcore.http.replies import SERVER, json_reply, problem
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+    from mqttcore.broker import Broker
+
+__all__ = ["BASE", "guarded", "operations", "routes"]
+
+BASE = "/api/v1"
+_EXACT = 2**53
+_NOUNS = (clients, sessions, subscriptions, retained, messages, bans, state)
+
+
+def operations(broker: "Broker") -> list[Operation]:
+    """Return all operations."""
+    return [one for noun in _NOUNS for one in noun.operations(broker)]
+
+
+def routes(broker: "Broker", access: Access) -> list[web.RouteDef]:
+    """Return the routes of all operations, and of their OpenAPI document."""
+    offered = operations(broker)
+    described = orjson.dumps(document(offered))
+
+    async def openapi(request: web.Request) -> web.Response:
+        return web.Response(body=described, content_type="application/json", headers={hdrs.SERVER: SERVER})
+
+    return [
+        web.route("GET", f"{BASE}/openapi.json", guarded(access, Role.VIEWER, openapi)),
+        *(web.route(one.method, f"{BASE}{one.path}", guarded(access, one.role, _handler(one))) for one in offered),
+    ]
+
+
+def guarded(access: Access, role: Role, handler: "Handler") -> "Handler":
+    """Return *handler* for those alone who may."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        try:
+            access.check(request, role)
+        except Denied as error:
+            return problem(error.status, error.detail, headers=error.headers)
+        answer = await handler(request)
+        answer.headers[hdrs.CACHE_CONTROL] = "no-store"
+        return answer
+
+    return checked
+
+
+def _handler(operation: Operation) -> "Handler":
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            call = Call(
+                dict(request.match_info), _query(request, operation.query), await _body(request, operation.body)
+            )
+            answer = await operation.function(call)
+        except ApiError as error:
+            return problem(error.status, error.detail)
+        except QuotaExceeded as error:
+            return problem(409, str(error))
+        except MqttCoreError as error:
+            return problem(503, str(error))
+        except ValueError as error:  # what the broker says of topics, filters and properties
+            return problem(400, str(error))
+        if operation.answer is None:
+            return web.Response(status=204, headers={hdrs.SERVER: SERVER})
+        return json_reply(msgspec.to_builtins(answer))
+
+    return handler
+
+
+def _query(request: web.Request, kind: Any) -> Any:
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in given:
+            raise ApiError(400, f"{name} is given twice")
+        given[name] = value
+    if kind is None:
+        if given:
+            raise ApiError(400, f"unknown parameter {next(iter(given))}")
+        return None
+    return msgspec.convert(given, kind, strict=False)
+
+
+async def _body(request: web.Request, kind: Any) -> Any:
+    if kind is None:
+        if request.body_exists and await request.read():
+            raise ApiError(400, "no body is expected")
+        return None
+    if request.content_type != "application/json":  # nor what a page's form can send
+        raise ApiError(415, "the body must be application/json")
+    try:
+        given = json.loads(
+            (await request.read()).decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse
+        )
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply") from None
+    return msgspec.convert(given, kind)
+
+
+def _number(text: str) -> int | float:
+    # In JSON 1.0 and 1 are the same number.
+    value = float(text)
+    if not math.isfinite(value):
+        raise ApiError(400, "there is a number out of range")
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
+
+
+def _refuse(text: str) -> float:
+    raise ApiError(400, f"{text} is no JSON")

@@ -1,0 +1,161 @@
+"""What the broker says of itself: listeners, plugins, configuration, metrics, alarms; and its log level."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mqttcore._version import __version__
+from mqttcore.config import LogLevel
+from mqttcore.http.api.operation import Call, Operation
+from mqttcore.http.keys import Role
+from mqttcore.plugins.loading import enabled
+from mqttcore.settings import HIDDEN, visible
+
+if TYPE_CHECKING:
+    from mqttcore.broker import Broker, ListenerInfo
+
+__all__ = ["operations"]
+
+
+class BrokerShown(msgspec.Struct, frozen=True):
+    """The broker."""
+
+    version: str
+    is_ready: bool
+    sessions: int
+    connections: int
+
+
+class ListenerShown(msgspec.Struct, frozen=True):
+    """A listener. addresses: host and port, or a path. connections_maximum 0: no limit of its own."""
+
+    name: str
+    protocol: str
+    addresses: list[str]
+    has_tls: bool
+    connections: int
+    connections_maximum: int
+    refused: int
+
+
+class ListenerList(msgspec.Struct, frozen=True):
+    """Listeners in the order of the configuration."""
+
+    listeners: list[ListenerShown]
+
+
+class PluginShown(msgspec.Struct, frozen=True):
+    """A plugin. metrics: what is counted of it and what it counts."""
+
+    name: str
+    metrics: dict[str, int]
+
+
+class PluginList(msgspec.Struct, frozen=True):
+    """Plugins in the order in which they are asked."""
+
+    plugins: list[PluginShown]
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """Counters and gauges by name."""
+
+    metrics: dict[str, int]
+
+
+class AlarmShown(msgspec.Struct, frozen=True):
+    """An alarm that is raised."""
+
+    name: str
+    text: str
+
+
+class AlarmList(msgspec.Struct, frozen=True):
+    """Alarms by name."""
+
+    alarms: list[AlarmShown]
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What is in force, with defaults, without secrets."""
+
+    configuration: dict[str, Any]
+
+
+class LogLevelNow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Least severe records that are logged, until the broker ends or reloads."""
+
+    level: LogLevel
+
+
+def _configuration(broker: "Broker") -> dict[str, Any]:
+    # Of plugins, what their tables mean, not what they say: those that are strings may be secret.
+    plugins = {one.name: {} if one.settings is None else visible(one.settings) for one in enabled(broker.config)}
+    plugins |= {name: {HIDDEN: HIDDEN} for name in broker.config.plugins if name not in plugins}
+    shown: dict[str, Any] = visible(msgspec.structs.replace(broker.config, plugins=plugins))
+    return shown
+
+
+def _listener(one: "ListenerInfo") -> ListenerShown:
+    places = [
+        host if not port else f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in one.addresses
+    ]
+    return ListenerShown(
+        one.name, one.protocol, places, one.has_tls, one.connections, one.connections_maximum, one.refused
+    )
+
+
+def operations(broker: "Broker") -> list[Operation]:
+    """Return the operations on the broker itself."""
+
+    async def get_broker(call: Call) -> BrokerShown:
+        metrics = broker.metrics()
+        return BrokerShown(__version__, broker.is_ready, metrics["sessions"], metrics["connections"])
+
+    async def list_listeners(call: Call) -> ListenerList:
+        return ListenerList([_listener(one) for one in broker.listeners])
+
+    async def list_plugins(call: Call) -> PluginList:
+        metrics = broker.plugin_metrics()
+        return PluginList([PluginShown(name, metrics.get(name, {})) for name in broker.plugins])
+
+    async def get_metrics(call: Call) -> Metrics:
+        return Metrics(broker.metrics())
+
+    async def list_alarms(call: Call) -> AlarmList:
+        return AlarmList([AlarmShown(name, text) for name, text in sorted(broker.alarms.items())])
+
+    async def get_configuration(call: Call) -> Configuration:
+        return Configuration(_configuration(broker))
+
+    async def get_log_level(call: Call) -> LogLevelNow:
+        level = logging.getLogger("mqttcore").getEffectiveLevel()
+        return msgspec.convert({"level": logging.getLevelName(level).lower()}, LogLevelNow)
+
+    async def set_log_level(call: Call) -> None:
+        logging.getLogger("mqttcore").setLevel(call.body.level.upper())
+
+    looks = (
+        ("/broker", "Show the broker", get_broker, BrokerShown, Role.VIEWER),
+        ("/listeners", "List listeners", list_listeners, ListenerList, Role.VIEWER),
+        ("/plugins", "List plugins", list_plugins, PluginList, Role.VIEWER),
+        ("/metrics", "Show counters and gauges", get_metrics, Metrics, Role.VIEWER),
+        ("/alarms", "List alarms that are raised", list_alarms, AlarmList, Role.VIEWER),
+        ("/configuration", "Show the configuration in force", get_configuration, Configuration, Role.ADMIN),
+        ("/log-level", "Show the log level", get_log_level, LogLevelNow, Role.VIEWER),
+    )
+    return [
+        *(
+            Operation(method="GET", path=path, role=role, summary=summary, function=function, answer=answer)
+            for path, summary, function, answer, role in looks
+        ),
+        Operation(
+            method="PUT",
+            path="/log-level",
+            role=Role.ADMIN,
+            summary="Set the log level",
+            function=set_log_level,
+            body=LogLevelNow,
+        ),
+    ]

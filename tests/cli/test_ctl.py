@@ -1,0 +1,101 @@
+"""`mqttcore ctl` against a running broker."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mqttcore import Broker, Config, Listener
+from mqttcore.cli import main
+from mqttcore.client import open_client
+from mqttcore.codec import Connect
+from mqttcore.config import HttpApi
+
+
+class Ctl:
+    """Runs `ctl` beside the broker. arguments: before every command."""
+
+    def __init__(self, broker: Broker, *arguments: str) -> None:
+        _, host, port = broker.addresses[0]
+        self._arguments = ["ctl", "--url", f"http://{host}:{port}", *arguments]
+
+    async def run(self, *arguments: str, exit_code: int = 0) -> Result:
+        given = [*self._arguments, *arguments]
+        result = await asyncio.to_thread(CliRunner().invoke, main, given)
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    async def json(self, *arguments: str):
+        return json.loads((await self.run("--json", *arguments)).stdout)
+
+
+def config(**http_api: str) -> Config:
+    listeners = [Listener(name="web", port=0, protocol="http"), Listener(name="tcp", port=0)]
+    return Config(listeners=listeners, sys_interval_s=0, http_api=HttpApi(**http_api))
+
+
+async def test_clients_are_shown_subscribed_kicked_and_banned():
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        _, host, port = broker.addresses[1]
+        client = await open_client(Connect("a/b"), host=host, port=port)
+        assert [one["client_id"] for one in await ctl.json("clients")] == ["a/b"]
+        assert await ctl.json("clients", "--disconnected") == []
+        lines = (await ctl.run("clients", "--connected")).stdout.splitlines()
+        assert lines[0].split()[:2] == ["client_id", "is_connected"]
+        assert lines[1].split()[:2] == ["a/b", "yes"]
+        assert (await ctl.json("client", "a/b"))["protocol_version"] == 5
+        assert await ctl.json("subscribe", "a/b", "t", "--qos", "1") == {"reason_code": 1}
+        assert [one["topic_filter"] for one in await ctl.json("subscriptions", "a/b")] == ["t"]
+        assert await ctl.json("publish", "t", "hello") == {"reached": 1}
+        await ctl.run("unsubscribe", "a/b", "t")
+        assert await ctl.json("kick", "a/b", "nobody", "--reason", "go") == {"count": 1}
+        await client.close()
+        assert (await ctl.json("bans", "add", "address", "192.0.2.1", "--for", "60"))["value"] == "192.0.2.1/32"
+        assert [one["kind"] for one in await ctl.json("bans", "list")] == ["address"]
+        await ctl.run("bans", "remove", "address", "192.0.2.1")
+        assert await ctl.json("bans", "list") == []
+        result = await ctl.run("client", "nobody", exit_code=1)
+        assert "there is no such client" in result.stderr
+
+
+async def test_retained_messages_and_state():
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        await ctl.run("retained", "set", "a", "x\x1b[2J")
+        assert [one["topic"] for one in await ctl.json("retained", "list")] == ["a"]
+        assert "\x1b" not in (await ctl.run("retained", "list")).stdout
+        await ctl.run("retained", "delete", "a")
+        assert (await ctl.run("retained", "list", "a/#")).stdout.split() == ["topic", "qos", "payload"]
+        assert (await ctl.json("metrics"))["retained"] == 0
+        assert [one["name"] for one in await ctl.json("listeners")] == ["web", "tcp"]
+        assert await ctl.json("alarms") == await ctl.json("plugins") == []
+        assert json.loads((await ctl.run("config")).stdout)["limits"]["maximum_qos"] == 2
+        assert [*await ctl.json("log-level")] == ["level"]
+
+
+async def test_keys_are_made_used_and_taken_away(tmp_path: Path):
+    path, key_file = str(tmp_path / "keys"), tmp_path / "key"
+    async with Broker(config(keys_file=path)) as broker:
+        text = (await Ctl(broker).run("keys", "add", "ann", "--role", "viewer", "--keys-file", path)).stdout
+        assert text.startswith("ann.")
+        assert text.strip().partition(".")[2] not in Path(path).read_text()
+        key_file.write_text(text)
+        with_key = Ctl(broker, "--key-file", str(key_file))
+        await with_key.run("clients")
+        assert "a good API key" in (await Ctl(broker).run("clients", exit_code=1)).stderr
+        assert "takes operator" in (await with_key.run("publish", "a", "b", exit_code=1)).stderr
+        assert await Ctl(broker).json("keys", "list", "--keys-file", path) == [{"name": "ann", "role": "viewer"}]
+        again = await Ctl(broker).run("keys", "add", "ann", "--keys-file", path, exit_code=1)
+        assert "already" in again.stderr
+        await Ctl(broker).run("keys", "remove", "ann", "--keys-file", path)
+        assert "no key ann" in (await Ctl(broker).run("keys", "remove", "ann", "--keys-file", path, exit_code=1)).stderr
+
+
+@pytest.mark.parametrize("url", ["ftp://localhost", "127.0.0.1:80", "http://"])
+def test_url_that_is_none_is_named(url: str):
+    result = CliRunner().invoke(main, ["ctl", "--url", url, "clients"])
+    assert result.exit_code == 1
+    assert url in result.stderr

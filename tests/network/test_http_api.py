@@ -1,0 +1,171 @@
+"""The management API: what it shows and does, noun by noun."""
+
+import base64
+import logging
+
+import pytest
+
+from mqttcore import Broker, PropertyId
+from mqttcore.client import Client, open_client
+from mqttcore.codec import Connect
+
+from .http_api import Api, api_config
+
+
+async def connect(broker: Broker, client_id: str, **connect) -> Client:
+    _, host, port = broker.addresses[1]
+    return await open_client(Connect(client_id, **connect), host=host, port=port)
+
+
+async def test_clients_are_listed_page_by_page_and_by_what_they_are():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        clients = [await connect(broker, f"c{number}") for number in range(5)]
+        seen, cursor = [], ""
+        while cursor is not None:
+            page = await api.ask("GET", "/clients", params={"limit": "2", "cursor": cursor})
+            assert 1 <= len(page["clients"]) <= 2
+            seen += [one["client_id"] for one in page["clients"]]
+            cursor = page["next_cursor"]
+        assert seen == ["c0", "c1", "c2", "c3", "c4"]
+        for wanted, found in (
+            ({"client_id_prefix": "c3"}, ["c3"]),
+            ({"is_connected": "true", "limit": "1"}, ["c0"]),
+            ({"is_connected": "false"}, []),
+            ({"host": "127.0.0.1", "client_id_prefix": "c4"}, ["c4"]),
+            ({"host": "10.0.0.1"}, []),
+            ({"user_name": "nobody"}, []),
+        ):
+            page = await api.ask("GET", "/clients", params=wanted)
+            assert [one["client_id"] for one in page["clients"]] == found, wanted
+        one = await api.ask("GET", "/clients/c1")
+        assert one["is_connected"] is True
+        assert one["protocol_version"] == 5
+        assert one["address"].startswith("127.0.0.1:")
+        await api.ask("GET", "/clients/nobody", expect=404)
+        await api.ask("GET", "/clients", params={"limit": "0"}, expect=400)
+        await api.ask("GET", "/clients", params={"colour": "red"}, expect=400)
+        await api.ask("GET", "/clients", params=[("limit", "1"), ("limit", "2")], expect=400)
+        for client in clients:
+            await client.close()
+
+
+async def test_clients_are_kicked_and_sessions_ended():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        clients = {
+            name: await connect(broker, name, properties={PropertyId.SESSION_EXPIRY_INTERVAL: 60})
+            for name in ("a", "b/c", "d")
+        }
+        await api.ask("POST", "/clients/a/kick", json={"reason": "go"}, expect=204)
+        assert not broker.client("a").is_connected
+        await api.ask("POST", "/clients/a/kick", json={}, expect=404)
+        await api.ask("POST", "/clients/b%2Fc/kick", json={}, expect=204)
+        assert await api.ask("POST", "/kick", json={"client_ids": ["d", "nobody"]}) == {"count": 1}
+        assert [one["client_id"] for one in (await api.ask("GET", "/sessions"))["clients"]] == ["a", "b/c", "d"]
+        await api.ask("DELETE", "/sessions/d", expect=204)
+        await api.ask("DELETE", "/sessions/d", expect=404)
+        assert broker.client("d") is None
+        for client in clients.values():
+            await client.close()
+
+
+async def test_subscriptions_are_made_and_removed_on_a_clients_behalf():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        client = await connect(broker, "a")
+        granted = await api.ask("POST", "/clients/a/subscriptions", json={"topic_filter": "t/+", "qos": 1})
+        assert granted == {"reason_code": 1}
+        wanted = {
+            "client_id": "a",
+            "topic_filter": "t/+",
+            "qos": 1,
+            "no_local": False,
+            "retain_as_published": False,
+            "retain_handling": 0,
+            "subscription_id": 0,
+        }
+        assert await api.ask("GET", "/clients/a/subscriptions") == {"subscriptions": [wanted]}
+        assert await api.ask("GET", "/subscriptions", params={"topic_filter": "t/+"}) == {"subscriptions": [wanted]}
+        await api.ask("DELETE", "/clients/a/subscriptions", params={"topic_filter": "t/+"}, expect=204)
+        await api.ask("DELETE", "/clients/a/subscriptions", params={"topic_filter": "t/+"}, expect=404)
+        await api.ask("POST", "/clients/nobody/subscriptions", json={"topic_filter": "t"}, expect=404)
+        await api.ask("POST", "/clients/a/subscriptions", json={"topic_filter": "a#"}, expect=400)
+        await client.close()
+
+
+async def test_messages_are_published():
+    async with Broker(api_config()) as broker, Api(broker) as api, broker.subscribe("#") as stream:
+        given = {
+            "topic": "t",
+            "payload": "grüße",
+            "qos": 1,
+            "content_type": "text/plain",
+            "correlation_data": base64.b64encode(b"\0\1").decode(),
+            "message_expiry_s": 60,
+            "response_topic": "r",
+            "user_properties": [["a", "b"], ["a", "c"]],
+        }
+        assert (await api.ask("POST", "/publish", json=given))["reached"] == 1
+        message = await anext(stream)
+        assert (message.payload, message.qos) == ("grüße".encode(), 1)
+        assert message.properties[PropertyId.CORRELATION_DATA] == b"\0\1"
+        assert message.properties[PropertyId.USER_PROPERTY] == [("a", "b"), ("a", "c")]
+        assert message.properties[PropertyId.RESPONSE_TOPIC] == "r"
+        many = [{"topic": "a", "payload_base64": "AAH/"}, {"topic": "b", "payload": "1", "payload_base64": "AA=="}]
+        results = (await api.ask("POST", "/publish/bulk", json={"messages": many}))["results"]
+        assert [one["error"] is None for one in results] == [True, False]
+        assert (await anext(stream)).payload == b"\0\1\xff"
+        for wrong in ({"topic": "a/#"}, {"topic": ""}, {"topic": "a", "qos": 3}, {"topic": "a", "colour": 1}, [], "x"):
+            await api.ask("POST", "/publish", json=wrong, expect=400)
+        await api.ask("POST", "/publish", data='{"topic":"a"}', expect=415)
+
+
+async def test_retained_messages_are_listed_set_and_removed():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        for topic in ("b/1", "b/2", "/", "a"):
+            await api.ask("PUT", "/retained/message", params={"topic": topic}, json={"payload": "x"}, expect=204)
+        page = await api.ask("GET", "/retained", params={"limit": "3"})
+        assert [one["topic"] for one in page["messages"]] == ["/", "a", "b/1"]
+        page = await api.ask("GET", "/retained", params={"limit": "3", "cursor": page["next_cursor"]})
+        assert ([one["topic"] for one in page["messages"]], page["next_cursor"]) == (["b/2"], None)
+        page = await api.ask("GET", "/retained", params={"topic_filter": "b/+"})
+        assert [one["topic"] for one in page["messages"]] == ["b/1", "b/2"]
+        one = await api.ask("GET", "/retained/message", params={"topic": "/"})
+        assert one == {"topic": "/", "payload": "x", "payload_base64": "eA==", "qos": 0, "retain": True}
+        await api.ask("DELETE", "/retained/message", params={"topic": "/"}, expect=204)
+        for method in ("GET", "DELETE"):
+            await api.ask(method, "/retained/message", params={"topic": "/"}, expect=404)
+        await api.ask("PUT", "/retained/message", params={"topic": "/"}, json={}, expect=409)
+
+
+async def test_broker_says_what_it_is():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        broker.raise_alarm("test", "something")
+        assert (await api.ask("GET", "/broker"))["is_ready"] is True
+        listeners = (await api.ask("GET", "/listeners"))["listeners"]
+        assert [(one["name"], one["protocol"]) for one in listeners] == [("web", "http"), ("tcp", "mqtt")]
+        assert listeners[0]["addresses"] == [api.url.removeprefix("http://")]
+        assert await api.ask("GET", "/plugins") == {"plugins": []}
+        assert (await api.ask("GET", "/metrics"))["metrics"]["sessions"] == 0
+        assert await api.ask("GET", "/alarms") == {"alarms": [{"name": "test", "text": "something"}]}
+        shown = (await api.ask("GET", "/configuration"))["configuration"]
+        assert shown["listeners"][1]["name"] == "tcp"
+        assert shown["limits"]["maximum_qos"] == 2
+
+
+async def test_log_level_is_set_while_it_runs():
+    logger = logging.getLogger("mqttcore")
+    before = logger.level
+    try:
+        async with Broker(api_config()) as broker, Api(broker) as api:
+            await api.ask("PUT", "/log-level", json={"level": "error"}, expect=204)
+            assert logger.level == logging.ERROR
+            assert await api.ask("GET", "/log-level") == {"level": "error"}
+            await api.ask("PUT", "/log-level", json={"level": "loud"}, expect=400)
+    finally:
+        logger.setLevel(before)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_switched_off_there_is_nothing(method: str):
+    async with Broker(api_config(enabled=False)) as broker, Api(broker) as api:
+        await api.ask(method, "/publish", expect=404)
+        await api.ask("GET", "/openapi.json", expect=404)
