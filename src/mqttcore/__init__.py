@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
     from mqttcore.codec import Auth, Connect, Will, require_topic_filter, require_topic_name
-    from mqttcore.config import Authorization, Config, Limits, Listener, load
+    from mqttcore.config import Authorization, Config, Flapping, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.handler import Handler
     from mqttcore.engine.message import Message
@@ -92,6 +92,7 @@ __all__ = [
     "Event",
     "EventRecord",
     "EventStream",
+    "Flapping",
     "Handler",
     "Identity",
     "Limits",
@@ -173,6 +174,7 @@ _PLACES = {
     "Event": "mqttcore.events",
     "EventRecord": "mqttcore.sinks",
     "EventStream": "mqttcore.observers",
+    "Flapping": "mqttcore.config",
     "Handler": "mqttcore.engine.handler",
     "Identity": "mqttcore.identity",
     "Limits": "mqttcore.config",

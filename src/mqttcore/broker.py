@@ -18,6 +18,7 @@ from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anon
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
+from mqttcore.flapping import FlappingWatch
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 
     from aiohttp.web import AbstractRouteDef
 
+    from mqttcore.codec import Connect
+    from mqttcore.engine.client_view import ClientView
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
-    from mqttcore.identity import Identity
+    from mqttcore.identity import Identity, Refusal
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
 
@@ -150,6 +153,7 @@ class Broker(Services):
         self._ticks = 0
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
+        self._flapping = FlappingWatch(self.config.flapping)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
@@ -187,7 +191,7 @@ class Broker(Services):
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
-            plugins.hook_table(admit_first=self.bans.admit),
+            plugins.hook_table(admit_first=self._admit_first),
             now_ms=time.monotonic_ns() // 1_000_000,
             sys_for_anonymous=self.config.sys_for_anonymous,
             authorization=self.config.authorization,
@@ -220,6 +224,9 @@ class Broker(Services):
         self._sys_due_s = self._started_s
         self._is_ready = True
         self._tick()
+
+    def _admit_first(self, client: ClientView, connect: Connect) -> Refusal | None:
+        return self.bans.admit(client, connect) or self._flapping.admit(client, connect)
 
     async def _open_store(self, engine: Engine, plugins: Plugins) -> None:
         store = self._given_store if self._given_store is not None else plugins.open_store(self)
@@ -419,6 +426,7 @@ class Broker(Services):
                         listener.tls.reload(given.tls)
                     listener.configure(given, listener.tls)
         self._overload.lag_ms = config.overload_lag_ms
+        self._flapping.settings = config.flapping
         self.config = config
         return need_restart
 
@@ -587,6 +595,7 @@ class Broker(Services):
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
+        values |= self._flapping.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:
@@ -749,6 +758,11 @@ class Broker(Services):
             self._plugins.look()
         if self._ticks % _SWEEP_TICKS == 0:
             engine.sweep()
+            self._flapping.sweep(time.monotonic())
+            if self._flapping.is_alarming:
+                self.raise_alarm("flapping", "clients connect too often and are refused for a while")
+            else:
+                self.clear_alarm("flapping")
         if self._ticks % _LOOK_TICKS == 0:
             for listener in self._listeners:
                 if listener.tls is not None:

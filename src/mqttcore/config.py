@@ -21,6 +21,7 @@ from mqttcore.settings import HIDDEN, convert
 __all__ = [
     "Authorization",
     "Config",
+    "Flapping",
     "HttpApi",
     "KeyPair",
     "Limits",
@@ -393,6 +394,21 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = 1.0
 
 
+class Flapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a client, by client id and address, is refused for connecting too often; the `[flapping]` table."""
+
+    connects_maximum: Annotated[
+        int, Meta(ge=0, le=_COUNT_MAXIMUM, description="CONNECTs of one client in `window_s`; 0: no limit.")
+    ] = 0
+    window_s: Annotated[float, Meta(ge=0.01, le=86_400, description="Time in which they are counted.")] = 60.0
+    refused_s: Annotated[
+        float, Meta(ge=0.01, le=604_800, description="Time for which such a client is refused (0x9F).")
+    ] = 300.0
+    clients_remembered: Annotated[
+        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Clients that are counted, and again that are refused.")
+    ] = 65_536
+
+
 class Authorization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What becomes of who wants more than it may; the `[authorization]` table."""
 
@@ -461,6 +477,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = False
     limits: Annotated[Limits, Meta(description="Bounds of connections, sessions and stored messages.")] = Limits()
     store: Annotated[StoreSettings, Meta(description="How the store is used.")] = StoreSettings()
+    flapping: Annotated[Flapping, Meta(description="Clients that connect and disconnect all the time.")] = Flapping()
     authorization: Annotated[Authorization, Meta(description="What becomes of who wants more than it may.")] = (
         Authorization()
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
-from mqttcore.config import Config, HttpApi, KeyPair, Limits, Listener, StoreSettings, Tls
+from mqttcore.config import Config, Flapping, HttpApi, KeyPair, Limits, Listener, StoreSettings, Tls
 
 __all__ = ["reference"]
 
@@ -41,6 +41,7 @@ _PLACES: dict[type[msgspec.Struct], str] = {
     KeyPair: "`[[listeners.tls.certificates]]`",
     Limits: "`[limits]`",
     StoreSettings: "`[store]`",
+    Flapping: "`[flapping]`",
     HttpApi: "`[http_api]`",
 }
 

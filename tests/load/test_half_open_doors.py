@@ -153,7 +153,9 @@ def wait_for_ends(sockets: list[socket.socket], deadline_s: float) -> int:
 
 @pytest.mark.parametrize("crowd", [SMALL, pytest.param(LARGE, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
 @pytest.mark.parametrize("name", DOORS)
-def test_crowd_at_a_door(name: str, crowd: Crowd, tmp_path: Path, record_property: Callable[[str, object], None]):
+def test_crowd_at_a_door(
+    name: str, crowd: Crowd, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
+):
     door = DOORS[name]
     if crowd.count * 1.1 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
         pytest.fail(f"RLIMIT_NOFILE is too low for {crowd.count} connections")
@@ -171,8 +173,8 @@ def test_crowd_at_a_door(name: str, crowd: Crowd, tmp_path: Path, record_propert
             assert wait_for_ends(sockets, crowd.deadline_s + 10) == crowd.count
             after_s = client.p99_s()
             wait_for(broker, 0, 100)
-        record_property(
-            "figures",
+        record_testsuite_property(
+            f"half open: {name}, {crowd.count}",
             f"{name}, {crowd.count} half-open: p99 {quiet_s * 1e3:.2f} ms without, {held_s * 1e3:.2f} ms with, "
             f"{after_s * 1e3:.2f} ms after; a new client in {joined_s * 1e3:.1f} ms; {each:.1f} KiB each",
         )

@@ -31,6 +31,7 @@ LAYERS = (
         "sys_topics",
         "client",
         "client_websocket",
+        "flapping",
     ),
     ("services",),
     ("broker", "plugins", "sinks"),

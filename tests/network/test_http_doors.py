@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from certificates import Authority
-from mqttcore import Broker, Config, Listener
+from mqttcore import Broker, Config, Listener, hookimpl
 from mqttcore.codec import ConnAck, Connect, Decoder
 from mqttcore.config import Tls
 from network.clients import address_of, until
@@ -118,6 +120,30 @@ async def test_clients_address_reaches_mqtt_in_websocket(header: bytes, address:
         assert broker.client("c1").address == address
         assert broker.client("c1").proxy.source == address
         assert broker.metrics()["connections"] == 1
+
+
+class WhoAsks:
+    """A plugin that answers with what a request says of its client."""
+
+    @hookimpl
+    def http_routes(self, broker: Broker) -> list[web.RouteDef]:
+        async def answer(request: web.Request) -> web.Response:
+            body = (await request.read()).decode()
+            return web.json_response([request.remote, request.scheme, request.match_info["name"], body])
+
+        return [web.post("/who/{name}", answer)]
+
+
+async def test_clients_address_reaches_http_handlers():
+    async with (
+        Broker(http_config(**TRUSTED), plugins=[WhoAsks()]) as broker,
+        await RawWebSocket.connect(*address_of(broker)) as client,
+    ):
+        await client.send(V1)
+        for _ in range(2):  # the header is of the connection, not of a request
+            await client.send(b"POST /who/me HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+            length = int((await client.answer()).headers["content-length"])
+            assert json.loads(await client.reader.readexactly(length)) == ["192.0.2.7", "http", "me", "hello"]
 
 
 async def test_tls_follows_the_header_in_the_same_segment(authority: Authority):
