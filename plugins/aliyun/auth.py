@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from mqttcore import (
 
 from .gate import Gate, Login, TokenChecker
 from .live import Deadlines, LiveLogins
-from .names import group_of, is_resource, parent_of
+from .names import TOPIC_CHARACTERS, group_of, is_resource, parent_of
 from .p2p import P2P
 from .profile import PROFILE, Profile
 from .records import AccessKey, Group, Instance, ParentTopic
@@ -36,7 +37,7 @@ from .tokens import TOKEN_TYPES, TokenCodec, TokenFault, TokenRefused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mqttcore import Broker, ClientView, Connect, Event, Message
+    from mqttcore import Action, Broker, ClientView, Connect, Event, Message
 
 __all__ = ["AliyunAuth", "uploaded"]
 
@@ -44,6 +45,7 @@ log = logging.getLogger("mqttcore.plugins.aliyun")
 
 _BACKSTOP_S = 2.0  # the engine cuts a client whose token expired this late, should our own timer fail
 _SEEK_ROOM_MS = 10_000
+_UPLOAD = "$SYS/uploadToken"
 _EXPIRE, _NOTICE, _SILENT = "expire", "notice", "silent"
 
 
@@ -71,7 +73,10 @@ class AliyunAuth:
             ignores_extra_subscriptions=True,
             payload_bytes_maximum=config.payload_bytes_maximum,
             topic_bytes_maximum=config.topic_length_maximum,
+            topic_characters=None if config.any_topic_character else TOPIC_CHARACTERS,
         )
+        # Ids of clients with a custom identity are free-form, and stand in topics to them.
+        self._custom_quotas = replace(self._quotas, topic_characters=None)
         self._broker: Broker | None = None
         self._room_sought_ms = 0
 
@@ -205,7 +210,7 @@ class AliyunAuth:
         return Identity(
             login.name,
             permissions=login.permissions,
-            quotas=self._quotas,
+            quotas=self._quotas if login.custom is None else self._custom_quotas,
             expires_at_s=min(expires) / 1000 + _BACKSTOP_S if expires else None,
             attributes=MappingProxyType(
                 {
@@ -215,6 +220,7 @@ class AliyunAuth:
                     "mode": login.mode,
                 }
             ),
+            on_refused=self._refused if login.tokens else None,
         )
 
     def _apply(self, login: Login) -> None:
@@ -234,7 +240,7 @@ class AliyunAuth:
     def topic_handlers(self, broker: Broker) -> Iterable[TopicHandler]:
         """Take the control topics: a new token, and the wish for offline messages, which come by themselves."""
         return [
-            TopicHandler("$SYS/uploadToken", self._upload, is_authorized_by_itself=True),
+            TopicHandler(_UPLOAD, self._upload, is_authorized_by_itself=True),
             TopicHandler("$SYS/getOfflineMsg", lambda client, message: CONSUMED, is_authorized_by_itself=True),
         ]
 
@@ -305,6 +311,14 @@ class AliyunAuth:
                 if token.token_id == token_id:
                     self._invalid(login, token_type, TokenFault.REVOKED, "the token was revoked")
                     break
+
+    def _refused(self, client: ClientView, action: Action, topic: str) -> None:
+        """Say what a token lacks; the service closes the connection for it, in every version of MQTT."""
+        login = self._live.by_connection(client.connection_id)
+        if login is None or not login.tokens or topic == _UPLOAD:  # which has its own notices
+            return
+        code, token_type = self._rights.fault(login.tokens, action, topic)
+        self._invalid(login, token_type, code, "no token allows it")
 
     def _invalid(self, login: Login, token_type: str, code: int, reason: str) -> None:
         self._tell(login, "$SYS/tokenInvalidNotice", {"code": code, "type": token_type})
