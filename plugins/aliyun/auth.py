@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from mqttcore import (
 
 from .gate import Gate, Login, TokenChecker
 from .live import Deadlines, LiveLogins
-from .names import group_of, is_resource, parent_of
+from .names import TOPIC_CHARACTERS, group_of, is_resource, parent_of
 from .offline import Offline
 from .p2p import P2P
 from .profile import PROFILE, Profile
@@ -36,12 +37,13 @@ from .tokens import TOKEN_TYPES, TokenCodec, TokenFault, TokenRefused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mqttcore import Broker, ClientView, Connect, Event, Message
+    from mqttcore import Action, Broker, ClientView, Connect, Event, Message
 
 __all__ = ["AliyunAuth", "uploaded"]
 
 _BACKSTOP_S = 2.0  # the engine cuts a client whose token expired this late, should our own timer fail
 _SEEK_ROOM_MS = 10_000
+_UPLOAD = "$SYS/uploadToken"
 _EXPIRE, _NOTICE, _SILENT = "expire", "notice", "silent"
 
 
@@ -69,7 +71,10 @@ class AliyunAuth:
             ignores_extra_subscriptions=True,
             payload_bytes_maximum=config.payload_bytes_maximum,
             topic_bytes_maximum=config.topic_length_maximum,
+            topic_characters=None if config.any_topic_character else TOPIC_CHARACTERS,
         )
+        # Ids of clients with a custom identity are free-form, and stand in topics to them.
+        self._custom_quotas = replace(self._quotas, topic_characters=None)
         self._broker: Broker | None = None
         self._room_sought_ms = 0
 
@@ -199,7 +204,7 @@ class AliyunAuth:
         return Identity(
             login.name,
             permissions=login.permissions,
-            quotas=self._quotas,
+            quotas=self._quotas if login.custom is None else self._custom_quotas,
             expires_at_s=min(expires) / 1000 + _BACKSTOP_S if expires else None,
             closes_on_refused_subscribe=True,  # as the service does
             attributes=MappingProxyType(
@@ -210,6 +215,7 @@ class AliyunAuth:
                     "mode": login.mode,
                 }
             ),
+            on_refused=self._refused if login.tokens else None,
         )
 
     def _apply(self, login: Login) -> None:
@@ -228,7 +234,7 @@ class AliyunAuth:
     @hookimpl
     def topic_handlers(self, broker: Broker) -> Iterable[TopicHandler]:
         """Take the control topics: a new token, and the wish for offline messages where they come by themselves."""
-        handlers = [TopicHandler("$SYS/uploadToken", self._upload, is_authorized_by_itself=True)]
+        handlers = [TopicHandler(_UPLOAD, self._upload, is_authorized_by_itself=True)]
         if not any(isinstance(plugin, Offline) for plugin in broker.plugins.values()):
             pulled = OfflineConfig().topic
             handlers.append(TopicHandler(pulled, lambda client, message: CONSUMED, is_authorized_by_itself=True))
@@ -309,6 +315,14 @@ class AliyunAuth:
                 if token.token_id == token_id:
                     self._invalid(login, token_type, TokenFault.REVOKED, "the token was revoked")
                     break
+
+    def _refused(self, client: ClientView, action: Action, topic: str) -> None:
+        """Say what a token lacks; the service closes the connection for it, in every version of MQTT."""
+        login = self._live.by_connection(client.connection_id)
+        if login is None or not login.tokens or topic == _UPLOAD:  # which has its own notices
+            return
+        code, token_type = self._rights.fault(login.tokens, action, topic)
+        self._invalid(login, token_type, code, "no token allows it")
 
     def _invalid(self, login: Login, token_type: str, code: int, reason: str) -> None:
         self._tell(login, "$SYS/tokenInvalidNotice", {"code": code, "type": token_type})

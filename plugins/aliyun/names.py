@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 
 __all__ = [
     "SEPARATOR",
+    "TOPIC_CHARACTERS",
     "UserName",
     "group_of",
     "is_client_id",
@@ -19,6 +21,7 @@ __all__ = [
 ]
 
 SEPARATOR = "@@@"  # between group and device in a client id
+TOPIC_CHARACTERS = f"{string.ascii_letters}{string.digits}-_@"  # `@` is in topics to single clients, none else
 
 _LEVEL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _GROUP = re.compile(r"(?:GID_|GID-)[A-Za-z0-9_-]{3,60}", re.ASCII)

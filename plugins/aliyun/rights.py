@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from mqttcore import Action, Permission
 
+from .matching import covers
 from .names import parent_of
+from .tokens import TokenFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .records import AccessKey, CustomPermission, Rights
     from .registry import Registry
@@ -79,6 +81,29 @@ class RightsOf:
                     if self._p2p_follows_parent:
                         rules[Permission(Action.PUBLISH, p2p_filter(parent, self._word, self._level))] = None
         return tuple(rules)
+
+    def fault(self, tokens: Mapping[str, Token], action: Action, topic: str) -> tuple[int, str]:
+        """Return why tokens were not enough, a code of `TokenFault`, and the type of the token that it is about.
+
+        tokens: by declared type, at least one. topic: a Topic Name or, to subscribe to, a Topic Filter.
+        """
+        letter = "W" if action is Action.PUBLISH else "R"
+        by_action = [token_type for token_type in tokens if letter in token_type]
+        covering = [token_type for token_type, token in tokens.items() if self._covers(token, action, topic)]
+        if not covering:
+            return TokenFault.RESOURCE, next(iter(by_action or tokens))
+        both = [token_type for token_type in covering if token_type in by_action]
+        # A token that allows it and yet is not enough: its access key has no such right, or the parent topic is gone.
+        return (TokenFault.NOT_PERMITTED, both[0]) if both else (TokenFault.ACTION, covering[0])
+
+    def _covers(self, token: Token, action: Action, topic: str) -> bool:
+        if token.covers(topic):
+            return True
+        return (
+            action is Action.PUBLISH
+            and self._p2p_follows_parent
+            and any(covers(p2p_filter(parent_of(one), self._word, self._level), topic) for one in token.resources)
+        )
 
     def of_custom(self, permissions: Iterable[CustomPermission], instance_id: str) -> tuple[Permission, ...]:
         """Return the rules of a custom identity: what is denied before what is allowed; all else is denied."""

@@ -74,7 +74,7 @@ class AuthConfig(_Settings, frozen=True):
         int, Meta(ge=1, le=65535, description="Characters of a topic or filter; more closes the connection.")
     ] = 128
     any_topic_character: Annotated[
-        bool, Meta(description="Take filters with other characters than letters, digits, `-` and `_`.")
+        bool, Meta(description="Take topics and filters with other characters than letters, digits, `-` and `_`.")
     ] = False
     payload_bytes_maximum: Annotated[
         int, Meta(ge=0, le=268_435_455, description="Bytes of a payload; a longer message is discarded.")

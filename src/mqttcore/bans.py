@@ -6,8 +6,6 @@ They are asked about each CONNECT, before plugins. Without a file they live as l
 from __future__ import annotations
 
 import ipaddress
-import os
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +16,7 @@ from msgspec import Meta
 from mqttcore.constants import ReasonCode
 from mqttcore.errors import ConfigError, QuotaExceeded, StoreError
 from mqttcore.identity import Refusal
+from mqttcore.private_file import write_private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,15 +170,7 @@ def _read(path: str) -> list[Ban]:
 
 
 def _write(path: str, bans: list[Ban]) -> None:
-    name = ""
     try:
-        descriptor, name = tempfile.mkstemp(dir=Path(path).absolute().parent, prefix=".bans-")  # 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(bans))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
+        write_private_file(path, msgspec.json.encode(bans))
     except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
         raise StoreError("io", f"bans cannot be written: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ when it has no opinion. Permissions are compiled when the answer is taken; the e
 the answer per topic, so they cost nothing per message.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag
 from types import MappingProxyType
@@ -51,6 +51,8 @@ class Quotas:
     subscription over subscriptions_maximum is granted and does not take effect, instead of being refused with 0x97.
     payload_bytes_maximum: a longer message of the client is discarded; told with 0x97 where MQTT 5 has a way to, else
     acknowledged. topic_bytes_maximum: longer topics and filters are denied, if the identity has permissions.
+    topic_characters: likewise it may not publish to a topic with other characters in its levels, or with an empty level
+    that is not the last; ASCII without `+`, `#`, `/`; None: any.
     """
 
     messages_per_s: float | None = None
@@ -61,6 +63,7 @@ class Quotas:
     ignores_extra_subscriptions: bool = False
     payload_bytes_maximum: int | None = None
     topic_bytes_maximum: int | None = None
+    topic_characters: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class Identity:
     disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the
     authenticating plugin wants others to know; never secrets. closes_on_refused_subscribe: a SUBSCRIBE with a filter
     that is not authorized closes its connection, whatever the setting `refused_subscribe` says.
+    on_refused: called with the ClientView, action and topic when a PUBLISH or SUBSCRIBE is refused with 0x87 by rules,
+    hooks or handlers, before the client is answered or disconnected: what `Broker.deliver` gives it then goes out
+    first, and it may be disconnected. Once a packet, with its Topic Name or the first filter refused, without `$share`;
+    not for wills, nor for what is dropped without a word. A plain function; what it raises is recorded and changes
+    nothing.
     """
 
     name: str
@@ -81,6 +89,7 @@ class Identity:
     expires_at_s: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     closes_on_refused_subscribe: bool = False
+    on_refused: Callable[[Any, Action, str], object] | None = field(default=None, repr=False, compare=False)
 
 
 class Refusal:

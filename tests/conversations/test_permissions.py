@@ -96,6 +96,94 @@ async def test_refused_publish_that_cannot_be_told_closes(start_clocked: Start, 
         await again.expect_closed()
 
 
+@pytest.mark.parametrize(("any_version", "qos"), [(4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 2)])
+async def test_identity_is_told_of_a_refused_publish_first(start_clocked: Start, any_version: int, qos: int):
+    told: list[Any] = []
+
+    def tell(client: Any, action: Action, topic: str) -> None:
+        told.append((client.client_id, action, topic))
+        world.engine.deliver("a", b"notice", topic.encode())
+
+    world = await start_clocked(hooks=Users(a=user(allow("mine"), on_refused=tell)).hooks)
+    peer = await world.connect("a", any_version)
+    await peer.publish("mine", b"x")
+    await peer.send(Publish("theirs", b"x", qos=qos, packet_id=7 if qos else 0))
+    notice = await peer.receive()
+    assert isinstance(notice, Publish)
+    assert (notice.topic, notice.payload) == ("notice", b"theirs")
+    assert told == [("a", PUBLISH, "theirs")]
+    if any_version == 5 and qos:
+        assert (await peer.receive()).reason_code == DENIED
+    else:
+        await peer.expect_closed(DENIED if any_version == 5 else None)
+
+
+@pytest.mark.parametrize("policy", ["suback", "disconnect"])
+async def test_identity_is_told_of_a_refused_subscribe_first(start_clocked: Start, version: int, policy: Any):
+    told: list[Any] = []
+
+    def tell(client: Any, action: Action, topic: str) -> None:
+        told.append((client.client_id, action, topic))
+        world.engine.deliver("a", b"notice", b"x")
+
+    hooks = Users(a=user(allow("mine"), on_refused=tell)).hooks
+    world = await start_clocked(hooks=hooks, authorization=Authorization(refused_subscribe=policy))
+    peer = await world.connect("a", version)
+    filters = ("mine", "$share/g/one", "two")
+    await peer.send(Subscribe(9, [Subscription(topic_filter, 0) for topic_filter in filters]))
+    notice = await peer.receive()
+    assert isinstance(notice, Publish)
+    assert notice.topic == "notice"
+    assert told == [("a", SUBSCRIBE, "one")]  # once a packet
+    if policy == "suback":
+        assert list((await peer.receive()).reason_codes) == [0, refused(version), refused(version)]
+    else:
+        await peer.expect_closed(DENIED if version == 5 else None)
+
+
+@pytest.mark.parametrize("does_subscribe", [False, True])
+async def test_client_may_be_disconnected_while_its_refusal_is_told(
+    start_clocked: Start, version: int, does_subscribe: bool
+):
+    def tell(client: Any, action: Action, topic: str) -> None:
+        assert world.engine.disconnect("a", ReasonCode.QUOTA_EXCEEDED)
+
+    world = await start_clocked(hooks=Users(a=user(on_refused=tell)).hooks)
+    peer = await world.connect("a", version, **lasting(version))
+    packet = Subscribe(9, [Subscription("t", 0)]) if does_subscribe else Publish("t", b"x", qos=2, packet_id=7)
+    await peer.send(packet)
+    await peer.expect_closed(ReasonCode.QUOTA_EXCEEDED if version == 5 else None)
+    assert world.metrics["awaiting_release"] == 0
+
+
+async def test_failing_to_tell_changes_nothing_of_the_refusal(start_clocked: Start):
+    failed: list[Any] = []
+
+    def tell(client: Any, action: Action, topic: str) -> None:
+        raise RuntimeError("told nobody")
+
+    hooks = HookTable(
+        authenticate=lambda client, connect: user(on_refused=tell),
+        on_failure=lambda hook, error: failed.append((hook, str(error))),
+    )
+    world = await start_clocked(hooks=hooks)
+    peer = await world.connect("a")
+    await peer.send(Publish("theirs", b"x", qos=1, packet_id=7))
+    assert (await peer.receive()).reason_code == DENIED
+    assert await suback(peer, "theirs") == [DENIED]
+    assert failed == [("on_refused", "told nobody")] * 2
+
+
+async def test_nobody_is_told_of_what_is_dropped_without_a_word(start_clocked: Start):
+    told: list[Any] = []
+    identity = user(on_refused=lambda *said: told.append(said))
+    world = await start_clocked(hooks=Users(a=identity).hooks, authorization=DROP)
+    peer = await world.connect("a", 4)
+    await peer.publish("theirs", b"x")
+    await peer.publish("theirs", b"x", qos=1)
+    assert told == []
+
+
 async def test_refused_publish_is_acknowledged_and_dropped_by_setting(start_clocked: Start, version: int):
     world = await start_clocked(hooks=Users(a=user(allow("mine"))).hooks, authorization=DROP)
     watch = await world.connect("watch")

@@ -216,12 +216,28 @@ def test_what_is_no_permission_is_an_error():
         Quotas(subscriptions_maximum=-1),
         Quotas(queued_messages_maximum=1.5),  # type: ignore[arg-type]
         Quotas(queued_bytes_maximum=-1),
+        Quotas(topic_characters="a+"),
+        Quotas(topic_characters="é"),
+        Quotas(topic_characters=b"a"),  # type: ignore[arg-type]
     ],
     ids=str,
 )
 def test_bad_quota_is_an_error(quotas: Quotas):
     with pytest.raises(ValueError, match="quota"):
         Rulebook().rights(Identity("x", quotas=quotas))
+
+
+@pytest.mark.parametrize(
+    ("topic", "is_fit"),
+    [("a", True), ("a/z~/", True), ("a/b", False), ("/", False), ("/a", False), ("a//z", False), ("aé", False)],
+)
+def test_characters_and_levels_of_topics_to_publish_to_are_bounded(topic: str, is_fit: bool):
+    quotas = Quotas(topic_characters="az~@")
+    rights = Rulebook(16).rights(Identity("x", (Permission(Action.ALL, "#"),), quotas))
+    assert rights is not None
+    assert rights.may_publish(topic) is is_fit
+    assert rights.may_receive(topic)
+    assert rights.subscribe_qos(topic) == 2
 
 
 # --- sharing and remembering

@@ -23,7 +23,7 @@ from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
 from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref
-from mqttcore.engine.permissions cimport MAY_PUBLISH, VERDICT_QOS, verdict_permits
+from mqttcore.engine.permissions cimport MAY_PUBLISH, MAY_SUBSCRIBE, VERDICT_QOS, verdict_permits
 from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
 from mqttcore.engine.session cimport GUARD_HOOK, GUARD_RULES, IS_DIRECT
@@ -38,7 +38,7 @@ import math
 from mqttcore.engine.hooks import PENDING
 from mqttcore.errors import ProtocolError
 from mqttcore.handlers import PublishChange
-from mqttcore.identity import Identity
+from mqttcore.identity import Action, Identity
 
 log = logging.getLogger("mqttcore.authorization")
 
@@ -286,6 +286,17 @@ cdef class Authorizer(Core):
             return False
         return session.link is link
 
+    cdef int tell_refused(self, object connection, uint8_t action, str topic) except -1:
+        cdef Connection conn = <Connection>connection
+        cdef object identity = conn.session.identity
+        if identity is None or identity.on_refused is None:
+            return 0
+        try:
+            identity.on_refused(ClientView.of(conn), Action(action), topic)
+        except Exception as error:
+            self.hooks.failed("on_refused", conn.client_id, error)
+        return 0
+
     # --- subscribing ------------------------------------------------------------------------------------------------
 
     cdef int authorize_filter(self, Session session, bytes topic_filter) except -1:
@@ -360,6 +371,12 @@ cdef class Authorizer(Core):
         conn.connect = None
         for decided in subscribing.decisions:
             self.counters.subscriptions_refused += decided == RC_NOT_AUTHORIZED
+        if RC_NOT_AUTHORIZED in subscribing.decisions and conn.session.identity is not None:
+            topic_filter = subscriptions[subscribing.decisions.index(RC_NOT_AUTHORIZED)].topic_filter.encode()
+            prefix = share_prefix_size(<const uint8_t*><char*>topic_filter, len(topic_filter))
+            self.tell_refused(conn, MAY_SUBSCRIBE, topic_filter[prefix:].decode())
+            if conn.state != STATE_CONNECTED:
+                return 0
         if RC_NOT_AUTHORIZED in subscribing.decisions and (
             self.limits.refused_subscribe_disconnects
             or conn.session.identity is not None and conn.session.identity.closes_on_refused_subscribe

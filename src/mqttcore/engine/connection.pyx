@@ -2,6 +2,7 @@
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
@@ -683,6 +684,12 @@ cdef class Connection(Outlet):
             self.core.events.count_drop(self.client_id, DROP_NOT_AUTHORIZED)
         if view.qos == 2 and (can_tell or closes):
             self.session.on_pubrel(view.packet_id)        # PUBREC with an error ends the exchange
+        if reason_code == RC_NOT_AUTHORIZED and (can_tell or closes) and self.session.identity is not None:
+            self.core.tell_refused(
+                self, MAY_PUBLISH, PyUnicode_DecodeUTF8(<const char*>view.topic, view.topic_size, NULL)
+            )
+            if self.state != STATE_CONNECTED:
+                return 0
         if closes:
             log.info("client %s: refused to publish to %r: 0x%02X", self.client_id, view.topic[:view.topic_size], reason_code)
             return self.close_with(refusal_code(PT_DISCONNECT, reason_code), True, "refused to publish there")

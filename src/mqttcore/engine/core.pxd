@@ -162,6 +162,9 @@ cdef class Core:
     cdef int transform_publish(self, object connection, pub_t* pub) except -1
     # Asks the hook whether a message may go to a session that is connected.
     cdef bint authorize_deliver(self, object session, pub_t* pub) except -1
+    # Tells who asked for it in the identity that the client is being refused, before it is told itself. It may be gone
+    # afterwards. action: of identity.Action; topic: a Topic Name or a filter without `$share`.
+    cdef int tell_refused(self, object connection, uint8_t action, str topic) except -1
     # Begins to decide a SUBSCRIBE: it is answered now, or by answer_subscribe().
     cdef int begin_subscribe(self, object connection, object packet) except -1
     # 32 hexadecimal digits: eight random bytes of this engine, and a count.

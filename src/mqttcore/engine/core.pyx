@@ -40,6 +40,9 @@ cdef class Core:
     cdef bint authorize_deliver(self, object session, pub_t* pub) except -1:
         raise NotImplementedError
 
+    cdef int tell_refused(self, object connection, uint8_t action, str topic) except -1:
+        raise NotImplementedError
+
     cdef int begin_subscribe(self, object connection, object packet) except -1:
         raise NotImplementedError
 

@@ -67,6 +67,8 @@ cdef class Rights:
     cdef readonly uint32_t queued_messages_maximum
     cdef readonly uint32_t payload_bytes_maximum  # of what it publishes
     cdef readonly uint32_t topic_bytes_maximum    # longer topics and filters are denied; only with has_rules
+    cdef bint has_topic_characters                # only with has_rules: topics to publish to have no others
+    cdef uint64_t topic_characters[2]             # a bit for each of ASCII
     cdef readonly int64_t queued_bytes_maximum    # 2**63 - 1: none
     cdef readonly double messages_per_s           # 0: no bound
     cdef readonly double bytes_per_s
@@ -80,6 +82,8 @@ cdef class Rights:
     cdef uint8_t judge_filter(self, const uint8_t* topic_filter, Py_ssize_t size) noexcept
     # Whether some topic of the filter may be had.
     cdef bint allows_part(self, const uint8_t* topic_filter, Py_ssize_t size) noexcept
+    # Whether the levels of a Topic Name are of topic_characters, and only the last is empty.
+    cdef bint has_good_levels(self, const uint8_t* topic, Py_ssize_t size) noexcept
     cdef int add_rules(self, list rules) except -1
 
 

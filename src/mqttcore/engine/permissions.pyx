@@ -134,6 +134,18 @@ cdef class Rulebook:
         return rights
 
 
+cdef int read_characters(Rights rights, object value) except -1:
+    cdef int character
+    if value is None:
+        return 0
+    if not isinstance(value, str) or not value.isascii() or any(one in "+#/\0" for one in value):
+        raise ValueError(f"quota topic_characters is {value!r}, neither None nor ASCII without +, #, / and NUL")
+    rights.has_topic_characters = True
+    for character in value.encode():
+        rights.topic_characters[character >> 6] |= <uint64_t>1 << (character & 63)
+    return 0
+
+
 cdef int read_quotas(Rights rights, object quotas) except -1:
     cdef object held = quotas.queued_bytes_maximum
     rights.messages_per_s = rate_quota(quotas.messages_per_s, "messages_per_s")
@@ -143,6 +155,7 @@ cdef int read_quotas(Rights rights, object quotas) except -1:
     rights.ignores_extra_subscriptions = quotas.ignores_extra_subscriptions
     rights.payload_bytes_maximum = count_quota(quotas.payload_bytes_maximum, "payload_bytes_maximum")
     rights.topic_bytes_maximum = count_quota(quotas.topic_bytes_maximum, "topic_bytes_maximum")
+    read_characters(rights, quotas.topic_characters)
     count_quota(held, "queued_bytes_maximum")
     rights.queued_bytes_maximum = NO_BYTES if held is None else min(held, NO_BYTES)
     return 0
@@ -223,12 +236,30 @@ cdef class Rights:
         slot.verdict = self.judge(action, topic, size)
         return slot.verdict
 
+    cdef bint has_good_levels(self, const uint8_t* topic, Py_ssize_t size) noexcept:
+        cdef Py_ssize_t i
+        cdef uint8_t character
+        cdef bint is_level_empty = True
+        if not self.has_topic_characters:
+            return True
+        for i in range(size):
+            character = topic[i]
+            if character == c"/":
+                if is_level_empty:
+                    return False
+                is_level_empty = True
+                continue
+            is_level_empty = False
+            if character >= 128 or not self.topic_characters[character >> 6] >> (character & 63) & 1:
+                return False
+        return True
+
     cdef uint8_t judge(self, uint8_t action, const uint8_t* topic, Py_ssize_t size) noexcept:
         cdef rule_t* rule
         cdef uint32_t i
         if not self.has_rules:
             return VERDICT_ALLOWED | VERDICT_RETAIN | 2
-        if size > self.topic_bytes_maximum:
+        if size > self.topic_bytes_maximum or action == MAY_PUBLISH and not self.has_good_levels(topic, size):
             return 0
         for i in range(self.count):
             rule = &self.rules[i]

@@ -116,7 +116,9 @@ class Plugins:
     def _hook_failed(self, hook: str, error: Exception) -> None:
         # From the engine: a plugin that it calls by itself. Who failed in a fold was recorded there.
         if not isinstance(error, Recorded):
-            self.failures.record(", ".join(one.plugin for one in self._hooks[hook]), hook, error)
+            # Identity.on_refused is of who authenticated.
+            asked = self._hooks["authenticate" if hook == "on_refused" else hook]
+            self.failures.record(", ".join(one.plugin for one in asked), hook, error)
 
     # --- wiring -----------------------------------------------------------------------------------------------------
 

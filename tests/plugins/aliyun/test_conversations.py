@@ -14,7 +14,7 @@ from mqttcore_plugins.aliyun.records import AccessKey, CustomPermission
 from mqttcore_plugins.aliyun.signatures import sign
 
 from mqttcore import Config, ReasonCode
-from mqttcore.codec import Subscribe, Subscription
+from mqttcore.codec import Publish, Subscribe, Subscription
 from mqttcore.testing import MemoryBroker, MemoryClient
 
 INSTANCE = "mqtt-xxxxx"
@@ -78,6 +78,15 @@ async def subscribe_and_be_cut(client: MemoryClient, topic_filter: str) -> None:
     """Subscribing closes the connection, and no SUBACK comes before."""
     await client.send(Subscribe(1, [Subscription(topic_filter, 0)]))
     await client.expect_closed()
+
+
+async def client_is_told_and_cut(
+    client: MemoryClient, code: int, token_type: str = "RW", *, reason_code: int | None = None
+) -> None:
+    notice = await client.message()
+    assert (notice.topic, notice.qos) == ("$SYS/tokenInvalidNotice", 0)
+    assert json.loads(notice.payload) == {"code": code, "type": token_type}
+    await client.expect_closed(reason_code)
 
 
 def upload(token: str, token_type: str = "RW") -> bytes:
@@ -190,6 +199,20 @@ async def test_too_long_a_topic_closes():
         await client.expect_closed()
 
 
+@pytest.mark.parametrize("topic", ["parent/a:b", "parent/a b", "parent//b", "parent/é"])
+async def test_publishing_with_forbidden_characters_closes(topic: str):
+    async with world() as here:
+        client = await here.signed("1")
+        await client.publish("parent/a-B_9/", b"x")
+        await client.expect_nothing()
+        await client.publish(topic, b"x")
+        await client.expect_closed()
+    async with world(aliyun_auth={"any_topic_character": True}) as here:
+        client = await here.signed("1")
+        await client.publish(topic, b"x")
+        await client.expect_nothing()
+
+
 async def test_topics_made_by_use_are_in_the_registry():
     async with world(aliyun_auth={"auto_create_topics": True}) as here:
         client = await here.signed("1")
@@ -267,14 +290,57 @@ async def test_token_gives_its_resources_and_peer_to_peer():
         await client.publish("parent/p2p/GID_Test@@@1", b"2")
         assert [(await client.message()).payload for _ in range(2)] == [b"1", b"2"]
         await client.publish("parent/else", b"3")
-        await client.expect_closed()
+        await client_is_told_and_cut(client, 4)
 
 
 async def test_filter_must_lie_in_the_resource():
     async with world() as here:
         client = await here.by_token("1", f"R|{here.token('R', 'parent/a/+')}")
         assert await client.subscribe("parent/a/+", qos=0) == [0]
-        await subscribe_and_be_cut(client, "parent/a/#")
+        await client.send(Subscribe(1, [Subscription("parent/a/#", 0)]))
+        await client_is_told_and_cut(client, 4, "R")
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    ("types", "does_publish", "topic", "code", "token_type"),
+    [
+        ("R", True, "parent/a", 5, "R"),
+        ("R", True, "parent/p2p/GID_Test@@@2", 5, "R"),
+        ("W", False, "parent/a", 5, "W"),
+        ("R", True, "parent/b", 4, "R"),
+        ("W", False, "parent/#", 4, "W"),
+        ("R|W", True, "other/a", 4, "W"),
+        ("RW", False, "other/a", 4, "RW"),
+        ("RW", True, "$SYS/else", 4, "RW"),
+    ],
+)
+async def test_client_is_told_what_its_tokens_lack_before_it_is_cut_off(
+    version: int, types: str, does_publish: bool, topic: str, code: int, token_type: str
+):
+    async with world() as here:
+        password = "|".join(f"{one}|{here.token(one, 'parent/a')}" for one in types.split("|"))
+        client = await here.by_token("1", password, version=version)
+        if does_publish:
+            await client.send(Publish(topic, b"x", qos=1, packet_id=7))
+        else:
+            await client.send(Subscribe(1, [Subscription(topic, 0)]))
+        await client_is_told_and_cut(client, code, token_type, reason_code=0x87 if version == 5 else None)
+
+
+async def test_client_is_told_that_its_access_key_was_narrowed():
+    async with world() as here:
+        token = here.token("RW", "other/a", key="PUB")
+        client = await here.broker.connect(
+            "GID_Test@@@1", version=4, user_name=f"Token|PUB|{INSTANCE}", password=f"RW|{token}".encode()
+        )
+        await client.publish("other/a", b"x")
+        await client_is_told_and_cut(client, -1)
+
+
+async def test_client_without_tokens_gets_no_notice():
+    async with world() as here:
+        await subscribe_and_be_cut(await here.signed("1"), "none/a")
 
 
 async def test_client_is_told_before_its_token_expires_and_cut_off_when_it_does():
@@ -305,7 +371,7 @@ async def test_uploaded_token_takes_the_place_of_the_old_one():
         await here.broker.advance(500)
         await client.expect_nothing()  # neither notice nor end of the old one
         await client.publish("parent/a", b"x")
-        await client.expect_closed()
+        await client_is_told_and_cut(client, 4)
 
 
 async def test_uploaded_token_replaces_that_of_its_type_only():
@@ -317,7 +383,7 @@ async def test_uploaded_token_replaces_that_of_its_type_only():
         await client.publish("parent/b", b"x")
         await client.expect_nothing()
         await client.publish("parent/a", b"x")
-        await client.expect_closed()
+        await client_is_told_and_cut(client, 5, "R")
 
 
 @pytest.mark.parametrize(
