@@ -45,6 +45,8 @@ COUNTERS = {
     "connects_accepted": Named("connects_accepted", "CONNECT packets answered with success."),
     "connects_refused": Named("connects_refused", "CONNECT packets refused."),
     "connects_shed": Named("connects_shed", "CONNECT packets refused because of overload."),
+    "connects_refused_flapping": Named("connects_refused_flapping", "CONNECT packets refused for too many."),
+    "flapping_forgotten": Named("flapping_forgotten", "Clients that the table of flapping had no room for."),
     "connects_refused_banned": Named("connects_refused_banned", "CONNECT packets refused for a ban."),
     "protocol_errors": Named("protocol_errors", "Connections closed for what they sent."),
     "takeovers": Named("takeovers", "Connections replaced by another one of the same client."),
@@ -79,6 +81,8 @@ COUNTERS = {
 }
 
 GAUGES = {
+    "clients_flapping": Named("clients_flapping", "Clients refused for connecting too often."),
+    "flapping_watched": Named("flapping_watched", "Clients whose CONNECT packets are counted."),
     "bans": Named("bans", "Bans."),
     "handlers": Named("handlers", "Topic handlers."),
     "overloaded": Named("overloaded", "1 while new clients hear Server busy."),
