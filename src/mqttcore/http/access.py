@@ -55,7 +55,7 @@ class Access:
             self._check_local(request)
             return None
         # The client's address, also where a PROXY header told it: all behind one proxy are not one.
-        peer = address_key((request.remote, 0)) if request.remote else "unix"
+        peer = address_key((request.remote or "", 0)) or "unix"
         self._throttle(peer)
         scheme, _, text = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         key = self._keys.find(text.strip()) if scheme.lower() == "bearer" else None
