@@ -567,6 +567,11 @@ class Broker(Services):
         session = self._running().session(client_id)
         return None if session is None else _client_info(session)
 
+    def is_connected(self, client_id: str) -> bool:
+        """Say whether a client has a connection; cheaper than `client`, whatever the client has subscribed to."""
+        session = self._running().session(client_id)
+        return session is not None and session.is_connected
+
     def disconnect(
         self, client_id: str, reason_code: int = ReasonCode.ADMINISTRATIVE_ACTION, reason: str | None = None
     ) -> bool:
