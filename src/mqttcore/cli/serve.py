@@ -189,8 +189,9 @@ def tune_garbage_collection() -> None:
 
 def _announce(broker: Broker, config: Config) -> None:
     protocols = {one.name: one.protocol + (" over TLS" if one.tls else "") for one in config.listeners}
+    paths = {one.name: one.path for one in config.listeners}
     for name, host, port in broker.addresses:
         shown = f"[{host}]" if ":" in host else host
-        place = shown if host.startswith("/") else f"{shown}:{port}"
+        place = paths[name] or f"{shown}:{port}"
         # click.echo flushes: whoever waits for this line gets it through a pipe, too.
         click.echo(f"mqttcore {__version__} listening on {place} ({protocols[name]})")
