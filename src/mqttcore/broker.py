@@ -65,6 +65,7 @@ log = logging.getLogger("mqttcore.broker")
 
 # The layer above: named here, imported when a listener wants it.
 _HTTP_SERVER = "mqttcore.http.server:HttpServer"
+_FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events_queued_maximum", "log_format")
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
@@ -395,12 +396,8 @@ class Broker(Services):
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
-        need_restart = [
-            path
-            for path in ("loop", "gather_us", "store", "http_api")
-            if getattr(config, path) != getattr(self.config, path)
-        ]
-        if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
+        need_restart = [path for path in _FIXED if getattr(config, path) != getattr(self.config, path)]
+        if [_fixed(one) for one in config.listeners] != [_fixed(one.bound_as) for one in self._listeners]:
             need_restart.append("listeners")
         need_restart += await self._plugins.reload(config)
         frozen = (
@@ -421,10 +418,11 @@ class Broker(Services):
         engine.set_authorization(config.authorization)
         for listener in self._listeners:
             for given in config.listeners:
-                if given.name == listener.name and (given.tls is None) == (listener.tls is None):
+                if given.name == listener.name and _are_alike(given, listener.bound_as):
                     if listener.tls is not None:
                         listener.tls.reload(given.tls)
                     listener.configure(given, listener.tls)
+                    listener.allow_anonymous = takes_anonymous(config, given, self._plugins.authenticates)
         self._overload.lag_ms = config.overload_lag_ms
         self._flapping.settings = config.flapping
         self.config = config
@@ -453,14 +451,14 @@ class Broker(Services):
         return [
             ListenerInfo(
                 name=bound.name,
-                protocol=settings.protocol,
+                protocol=bound.bound_as.protocol,
                 addresses=tuple(bound.addresses),
                 has_tls=bound.tls is not None,
                 connections=bound.connections,
                 connections_maximum=bound.max_connections,
                 refused=bound.refused,
             )
-            for bound, settings in zip(self._listeners, self.config.listeners, strict=False)
+            for bound in self._listeners
         ]
 
     @property
@@ -568,6 +566,11 @@ class Broker(Services):
         """Return one client, or None when it has no session."""
         session = self._running().session(client_id)
         return None if session is None else _client_info(session)
+
+    def is_connected(self, client_id: str) -> bool:
+        """Say whether a client has a connection; cheaper than `client`, whatever the client has subscribed to."""
+        session = self._running().session(client_id)
+        return session is not None and session.is_connected
 
     def disconnect(
         self, client_id: str, reason_code: int = ReasonCode.ADMINISTRATIVE_ACTION, reason: str | None = None
@@ -791,11 +794,23 @@ def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     else:
         bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
     bound.configure(listener, tls)
+    bound.bound_as = listener
     return bound
+
+
+def _are_alike(one: Listener, other: Listener) -> bool:
+    """Say whether two listeners are reached by the same clients through the same layers: settings of one fit the other.
+
+    Else what is harmless where one listens might open the other.
+    """
+    return all(
+        getattr(one, name) == getattr(other, name) for name in ("host", "port", "path", "path_mode", "protocol")
+    ) and [one.tls is None, one.proxy_protocol == "none"] == [other.tls is None, other.proxy_protocol == "none"]
 
 
 def _fixed(listener: Listener) -> tuple[object, ...]:
     """Return what of a listener cannot change while it listens."""
+    of_http = [name for name in Listener.__struct_fields__ if name.startswith(("http_", "websocket_"))]
     return (
         listener.name,
         listener.host,
@@ -804,8 +819,9 @@ def _fixed(listener: Listener) -> tuple[object, ...]:
         listener.path_mode,
         listener.backlog,
         listener.protocol,
-        listener.allow_anonymous,
+        listener.proxy_protocol == "none",
         listener.tls is None,
+        *(getattr(listener, name) for name in of_http if listener.protocol == "http"),
     )
 
 

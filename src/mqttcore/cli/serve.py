@@ -19,7 +19,7 @@ from mqttcore.cli import logs
 from mqttcore.config import Config, LogLevel, load
 from mqttcore.errors import ConfigError, MqttCoreError
 
-__all__ = ["serve"]
+__all__ = ["serve", "tune_garbage_collection"]
 
 _log = logging.getLogger("mqttcore.serve")
 
@@ -105,7 +105,7 @@ async def _serve(source: _Source, config: Config) -> None:
     await broker.start()
     try:
         reloading = _Reloading(source, broker)
-        _tune_garbage_collection()
+        tune_garbage_collection()
         _announce(broker, config)
         await stop.wait()
         await reloading.finish()
@@ -176,7 +176,7 @@ class _Reloading:
                 _log.warning("SIGHUP: changes that need a restart: %s", ", ".join(needing_restart))
 
 
-def _tune_garbage_collection() -> None:
+def tune_garbage_collection() -> None:
     """Keep the collector away from what lives as long as the process.
 
     Only here: in an embedding application the collector is the application's. The broker's own objects are freed by
