@@ -28,7 +28,15 @@ class HttpConnection(web.RequestHandler):
     place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
-    __slots__ = ("_answer_timeout_s", "_deadline", "_header_timeout_s", "_is_admitted", "_place", "proxy")
+    __slots__ = (
+        "_answer_timeout_s",
+        "_deadline",
+        "_header_timeout_s",
+        "_is_admitted",
+        "_is_answering",
+        "_place",
+        "proxy",
+    )
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class HttpConnection(web.RequestHandler):
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._deadline: asyncio.TimerHandle | None = None
+        self._is_answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
@@ -89,10 +98,19 @@ class HttpConnection(web.RequestHandler):
 
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""
+        self._is_answering = True
         self._set_deadline(self._answer_timeout_s)
+
+    def end(self) -> None:
+        """Close the connection: at once, or when the request under way has been answered."""
+        if self._is_answering:
+            self.close()
+        else:
+            self.force_close()
 
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
+        self._is_answering = False
         self._set_deadline(None)
 
     def handle_error(

@@ -1,4 +1,4 @@
-"""What the broker says of itself: listeners, plugins, configuration, metrics, alarms; and its log level."""
+"""What the broker says of itself: plugins, configuration, metrics, alarms; and its log level."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mqttcore.plugins.loading import enabled
 from mqttcore.settings import HIDDEN, visible
 
 if TYPE_CHECKING:
-    from mqttcore.broker import Broker, ListenerInfo
+    from mqttcore.broker import Broker
 
 __all__ = ["operations"]
 
@@ -25,24 +25,6 @@ class BrokerShown(msgspec.Struct, frozen=True):
     is_ready: bool
     sessions: int
     connections: int
-
-
-class ListenerShown(msgspec.Struct, frozen=True):
-    """A listener. addresses: host and port, or a path. connections_maximum 0: no limit of its own."""
-
-    name: str
-    protocol: str
-    addresses: list[str]
-    has_tls: bool
-    connections: int
-    connections_maximum: int
-    refused: int
-
-
-class ListenerList(msgspec.Struct, frozen=True):
-    """Listeners in the order of the configuration."""
-
-    listeners: list[ListenerShown]
 
 
 class PluginShown(msgspec.Struct, frozen=True):
@@ -97,24 +79,12 @@ def _configuration(broker: "Broker") -> dict[str, Any]:
     return shown
 
 
-def _listener(one: "ListenerInfo") -> ListenerShown:
-    places = [
-        host if not port else f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in one.addresses
-    ]
-    return ListenerShown(
-        one.name, one.protocol, places, one.has_tls, one.connections, one.connections_maximum, one.refused
-    )
-
-
 def operations(broker: "Broker") -> list[Operation]:
     """Return the operations on the broker itself."""
 
     async def get_broker(call: Call) -> BrokerShown:
         metrics = broker.metrics()
         return BrokerShown(__version__, broker.is_ready, metrics["sessions"], metrics["connections"])
-
-    async def list_listeners(call: Call) -> ListenerList:
-        return ListenerList([_listener(one) for one in broker.listeners])
 
     async def list_plugins(call: Call) -> PluginList:
         metrics = broker.plugin_metrics()
@@ -138,7 +108,6 @@ def operations(broker: "Broker") -> list[Operation]:
 
     looks = (
         ("/broker", "Show the broker", get_broker, BrokerShown, Role.VIEWER),
-        ("/listeners", "List listeners", list_listeners, ListenerList, Role.VIEWER),
         ("/plugins", "List plugins", list_plugins, PluginList, Role.VIEWER),
         ("/metrics", "Show counters and gauges", get_metrics, Metrics, Role.VIEWER),
         ("/alarms", "List alarms that are raised", list_alarms, AlarmList, Role.VIEWER),
