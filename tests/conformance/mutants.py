@@ -45,7 +45,10 @@ READER = "src/mqttcore/codec/reader.pyx"
 NAMES = "src/mqttcore/codec/names.pyx"
 VIEWS = "src/mqttcore/codec/views.pyx"
 CONNECTION = "src/mqttcore/engine/connection.pyx"
+ACCEPTOR = "src/mqttcore/engine/acceptor.pyx"
+DISPATCHER = "src/mqttcore/engine/dispatcher.pyx"
 ENGINE = "src/mqttcore/engine/engine.pyx"
+REGISTRAR = "src/mqttcore/engine/registrar.pyx"
 OUTLET = "src/mqttcore/engine/outlet.pyx"
 SESSION = "src/mqttcore/engine/session.pyx"
 TOPICS = "src/mqttcore/engine/topics.pyx"
@@ -181,28 +184,28 @@ MUTATIONS = [
     Mutation(
         "CONNACK: every client without identifier is assigned the same",
         ("mqtt5:3.2.2-16", "mqtt3:3.1.3-6"),
-        ENGINE,
+        ACCEPTOR,
         'client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"',
         'client_id = "auto"',
     ),
     Mutation(
         "PUBLISH: Topic Alias over the client's maximum",
         ("mqtt5:3.3.2-8",),
-        ENGINE,
+        ACCEPTOR,
         "<int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>",
         "<int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0) + 1, <int>",
     ),
     Mutation(
         "retained: QoS 1 and 2 are not kept",
         ("mqtt5:3.3.1-5", "mqtt3:3.3.1-5"),
-        ENGINE,
+        DISPATCHER,
         "if pub.retain:",
         "if pub.retain and pub.qos == 0:",
     ),
     Mutation(
         "retained: an empty one does not remove",
         ("mqtt5:3.3.1-6", "mqtt3:3.3.1-10"),
-        ENGINE,
+        DISPATCHER,
         "if pub.payload_size == 0:\n            self.retained.remove(pub.topic, pub.topic_size)",
         "if pub.payload_size == 0:\n            pass",
     ),
@@ -216,28 +219,28 @@ MUTATIONS = [
     Mutation(
         "CONNACK: Session Present is never set",
         ("mqtt3:3.2.2-2",),
-        ENGINE,
+        ACCEPTOR,
         r'b"\x20\x02\x01\x00" if present and conn.version == 4',
         r'b"\x20\x02\x01\x00" if present and conn.version == 3',
     ),
     Mutation(
         "CONNACK: refusal without the return code of the standard",
         ("mqtt3:3.1.3-8",),
-        ENGINE,
+        ACCEPTOR,
         "conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)           # [v3 MQTT-3.1.3-8]",
         "conn.refuse(RC_NOT_AUTHORIZED)                        # [v3 MQTT-3.1.3-8]",
     ),
     Mutation(
         "sessions: Clean Session 1 resumes",
         ("mqtt3:3.1.2-6", "mqtt3:3.2.2-1"),
-        ENGINE,
+        ACCEPTOR,
         "session is not None and not packet.clean_start and not is_replaced",
         "session is not None and (not packet.clean_start or conn.version < 5) and not is_replaced",
     ),
     Mutation(
         "sessions: a second connection does not end the first",
         ("mqtt3:3.1.4-2",),
-        ENGINE,
+        ACCEPTOR,
         'old.close_with(RC_SESSION_TAKEN_OVER, True, "another connection took the session over")',
         "old.session = None",
     ),
@@ -258,21 +261,21 @@ MUTATIONS = [
     Mutation(
         "retained: sent again to a subscriber that asked for new subscriptions only",
         ("mqtt5:3.8.4-4",),
-        ENGINE,
+        REGISTRAR,
         "(options >> 4 == 0 or (options >> 4 == 1 and is_new))",
         "options >> 4 < 2",
     ),
     Mutation(
         "AUTH: a method that nobody knows is accepted",
         ("mqtt5:4.12.0-1",),
-        ENGINE,
+        ACCEPTOR,
         "conn.refuse(RC_BAD_AUTHENTICATION_METHOD)             # [MQTT-4.12.0-1]",
         "self.accept_session(conn, conn.connect, None)",
     ),
     Mutation(
         "AUTH: the method may change on the way",
         ("mqtt5:4.12.0-5",),
-        ENGINE,
+        ACCEPTOR,
         "or packet.properties.get(PROP_AUTHENTICATION_METHOD) != conn.authentication_method\n",
         "",
     ),

@@ -17,8 +17,8 @@ from mqttcore.codec import Auth, PubAck, Publish, UnsubAck
 from mqttcore.config import Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.engine import PENDING, Engine
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.engine import Engine
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.identity import Challenge
 from vectors import FAULTY, VALID
 

@@ -4,8 +4,7 @@ import pytest
 
 from conversations.conftest import Start
 from conversations.harness import World
-from mqttcore.engine.engine import PENDING
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.identity import Refusal
 
 from .authentication import ACCEPT

@@ -7,8 +7,7 @@ import pytest
 from conversations.conftest import Start
 from mqttcore.codec import Auth, Connect
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import PENDING
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.identity import Challenge, Refusal
 
 from .authentication import ACCEPT, answering

@@ -8,8 +8,7 @@ from conversations.conftest import Start
 from conversations.harness import Peer, World
 from mqttcore.codec import ConnAck, PingReq, PubAck, Publish, PubRec, PubRel, SubAck, Subscribe, Subscription, Will
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import PENDING
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.identity import Challenge, Refusal
 
 from .authentication import ACCEPT

@@ -6,8 +6,7 @@ import pytest
 
 from mqttcore.codec import Auth, Connect, PingReq, PingResp, Publish
 from mqttcore.constants import PropertyId, ReasonCode
-from mqttcore.engine.engine import PENDING
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.identity import Challenge, Identity, Refusal
 
 from .conftest import Start

@@ -6,8 +6,8 @@ import socket
 from mqttcore.codec import Connect, Decoder, PubAck, Publish
 from mqttcore.config import Limits
 from mqttcore.constants import ReasonCode
-from mqttcore.engine.engine import PENDING, Engine
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.engine import Engine
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.net.listeners import BoundListener
 from mqttcore.net.poller import Poller
 

@@ -25,8 +25,8 @@ from mqttcore.codec import (
 from mqttcore.config import Authorization, Limits
 from mqttcore.constants import PropertyId
 from mqttcore.engine.connection import Connection
-from mqttcore.engine.engine import PENDING, Engine
-from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.engine import Engine
+from mqttcore.engine.hooks import PENDING, HookTable
 from mqttcore.errors import ProtocolError
 from mqttcore.handlers import PublishChange
 from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal

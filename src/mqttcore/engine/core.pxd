@@ -62,6 +62,10 @@ cdef struct limits_t:
 
 
 cdef enum:
+    NEVER_S = 0xFFFFFFFF      # Session Expiry Interval: does not expire (MQTT 5 §3.1.2.11.2)
+
+
+cdef enum:
     OWNER_REFUSE = 0
     OWNER_REPLACE = 1
     OWNER_IGNORE = 2

@@ -6,6 +6,7 @@ from cpython.ref cimport Py_INCREF, PyObject
 from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 
+from mqttcore.engine.core cimport NEVER_S
 from mqttcore.engine.journal cimport engine_time, message_of
 from mqttcore.engine.message cimport msg_bytes, msg_ref, msg_unref, stored_ref, stored_unref
 from mqttcore.engine.queue cimport entry_t, queue_at, queue_push, queue_push_stored
@@ -41,7 +42,6 @@ log = logging.getLogger("mqttcore.engine")
 
 cdef enum:
     FIRST_ROWS = 1024
-    NEVER_S = 0xFFFFFFFF
     SUPPLIED_AT_ONCE = 500    # messages asked for at a time
 
 
