@@ -32,6 +32,7 @@ LAYERS = (
         "client",
         "client_websocket",
         "flapping",
+        "inspection",
     ),
     ("services",),
     ("broker", "listening", "plugins", "sinks"),

@@ -10,7 +10,18 @@ from aiohttp import hdrs, web
 
 from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded
 from mqttcore.http.access import Access, Denied
-from mqttcore.http.api import bans, clients, listeners, messages, retained, sessions, state, subscriptions
+from mqttcore.http.api import (
+    bans,
+    clients,
+    listeners,
+    messages,
+    queues,
+    retained,
+    sessions,
+    state,
+    subscriptions,
+    topics,
+)
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
@@ -25,7 +36,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, sessions, subscriptions, retained, messages, bans, listeners, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
