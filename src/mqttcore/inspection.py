@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _FILTERS_END = 2**32
-_NODES_AT_ONCE = 20_000  # of the subscription trie: others wait meanwhile
+_NODES_AT_ONCE = 10_000  # of the subscription trie: others wait meanwhile
 _SUBSCRIPTIONS_AT_ONCE = 100_000
 _KEPT_BACK = 0  # a part of what `queued_from` gives
 
