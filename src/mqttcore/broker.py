@@ -53,6 +53,7 @@ __all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
+_FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events_queued_maximum", "log_format")
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
@@ -315,12 +316,8 @@ class Broker(Services):
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
-        need_restart = [
-            path
-            for path in ("loop", "gather_us", "store", "http_api")
-            if getattr(config, path) != getattr(self.config, path)
-        ]
-        if [_fixed(one) for one in config.listeners] != [_fixed(one) for one in self.config.listeners]:
+        need_restart = [path for path in _FIXED if getattr(config, path) != getattr(self.config, path)]
+        if self._listening.needs_restart(config.listeners):
             need_restart.append("listeners")
         need_restart += await self._plugins.reload(config)
         frozen = (
@@ -339,7 +336,7 @@ class Broker(Services):
         limits = Limits(**{name: kept.get(name, getattr(config.limits, name)) for name in Limits.__struct_fields__})
         engine.set_limits(limits)
         engine.set_authorization(config.authorization)
-        self._listening.configure(config.listeners)
+        self._listening.configure(config, has_authentication=self._plugins.authenticates)
         self._overload.lag_ms = config.overload_lag_ms
         self._flapping.settings = config.flapping
         self.config = config
@@ -510,6 +507,11 @@ class Broker(Services):
         """Return one client, or None when it has no session."""
         session = self._running().session(client_id)
         return None if session is None else _client_info(session)
+
+    def is_connected(self, client_id: str) -> bool:
+        """Say whether a client has a connection; cheaper than `client`, whatever the client has subscribed to."""
+        session = self._running().session(client_id)
+        return session is not None and session.is_connected
 
     def disconnect(
         self, client_id: str, reason_code: int = ReasonCode.ADMINISTRATIVE_ACTION, reason: str | None = None
@@ -717,21 +719,6 @@ class Broker(Services):
             for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s, sections):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
-
-
-def _fixed(listener: Listener) -> tuple[object, ...]:
-    """Return what of a listener cannot change while it listens."""
-    return (
-        listener.name,
-        listener.host,
-        listener.port,
-        listener.path,
-        listener.path_mode,
-        listener.backlog,
-        listener.protocol,
-        listener.allow_anonymous,
-        listener.tls is None,
-    )
 
 
 def _socket_of(transport: asyncio.Transport) -> socket | None:

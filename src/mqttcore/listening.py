@@ -13,7 +13,7 @@ import pkgutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from mqttcore.config import takes_anonymous
+from mqttcore.config import Listener, takes_anonymous
 from mqttcore.errors import MqttCoreError, NotPossible
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listen_at, listen_at_path
 from mqttcore.net.tls import ServerTls
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiohttp.web import AbstractRouteDef
 
     from mqttcore.broker import Broker
-    from mqttcore.config import Config, Listener
+    from mqttcore.config import Config
     from mqttcore.net.poller import Poller
 
 __all__ = ["ListenerInfo", "Listening"]
@@ -118,13 +118,17 @@ class _ByLoop:
 
 @dataclass(slots=True)
 class _Door:
-    """A listener with what accepts there. settings: as they were when the broker started."""
+    """A listener with what accepts there."""
 
     bound: BoundListener
-    settings: Listener
     acceptor: _Acceptor | None = None
     http: _HttpAcceptor | None = None  # the acceptor, where HTTP is spoken
     addresses: tuple[tuple[str, int], ...] = field(default=())  # as it was opened last
+
+    @property
+    def settings(self) -> Listener:
+        """As they were when it was bound."""
+        return self.bound.bound_as
 
     def open(self) -> None:
         """Give it sockets where it had them before. Raises OSError that names the address, and it has none."""
@@ -163,7 +167,7 @@ class Listening:
         """Take the addresses of all: before anything is accepted. Raises OSError that names the address."""
         for settings in config.listeners:
             bound = _bind(settings, takes_anonymous(config, settings, has_authentication))
-            self._doors[settings.name] = _Door(bound, settings, addresses=tuple(bound.addresses))
+            self._doors[settings.name] = _Door(bound, addresses=tuple(bound.addresses))
 
     async def accept(self, poller: Poller | None, http_routes: Sequence[AbstractRouteDef]) -> None:
         """Accept on all. poller: without one, the event loop has the sockets. http_routes: of plugins."""
@@ -217,15 +221,20 @@ class Listening:
             raise
         log.info("listener %s started", name)
 
-    def configure(self, listeners: Sequence[Listener]) -> None:
+    def needs_restart(self, listeners: Sequence[Listener]) -> bool:
+        """Say whether these are other ones, or differ in what cannot change while a listener is there."""
+        return [_fixed(one) for one in listeners] != [_fixed(door.settings) for door in self._all]
+
+    def configure(self, config: Config, *, has_authentication: bool) -> None:
         """Take over what can change while a listener is there; what cannot is as it was."""
-        for settings in listeners:
+        for settings in config.listeners:
             door = self._doors.get(settings.name)
-            if door is None or (settings.tls is None) != (door.bound.tls is None):
+            if door is None or not _are_alike(settings, door.settings):
                 continue
             if door.bound.tls is not None:
                 door.bound.tls.reload(settings.tls)
             door.bound.configure(settings, door.bound.tls)
+            door.bound.allow_anonymous = takes_anonymous(config, settings, has_authentication)
 
     def close(self) -> None:
         """Have all accept no more."""
@@ -267,7 +276,35 @@ def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     else:
         bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
     bound.configure(listener, tls)
+    bound.bound_as = listener
     return bound
+
+
+def _are_alike(one: Listener, other: Listener) -> bool:
+    """Say whether two listeners are reached by the same clients through the same layers: settings of one fit the other.
+
+    Else what is harmless where one listens might open the other.
+    """
+    return all(
+        getattr(one, name) == getattr(other, name) for name in ("host", "port", "path", "path_mode", "protocol")
+    ) and [one.tls is None, one.proxy_protocol == "none"] == [other.tls is None, other.proxy_protocol == "none"]
+
+
+def _fixed(listener: Listener) -> tuple[object, ...]:
+    """Return what of a listener cannot change while it listens."""
+    of_http = [name for name in Listener.__struct_fields__ if name.startswith(("http_", "websocket_"))]
+    return (
+        listener.name,
+        listener.host,
+        listener.port,
+        listener.path,
+        listener.path_mode,
+        listener.backlog,
+        listener.protocol,
+        listener.proxy_protocol == "none",
+        listener.tls is None,
+        *(getattr(listener, name) for name in of_http if listener.protocol == "http"),
+    )
 
 
 def _info(door: _Door) -> ListenerInfo:

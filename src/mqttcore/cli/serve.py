@@ -19,7 +19,7 @@ from mqttcore.cli import logs
 from mqttcore.config import Config, LogLevel, load
 from mqttcore.errors import ConfigError, MqttCoreError
 
-__all__ = ["serve"]
+__all__ = ["serve", "tune_garbage_collection"]
 
 _log = logging.getLogger("mqttcore.serve")
 
@@ -105,7 +105,7 @@ async def _serve(source: _Source, config: Config) -> None:
     await broker.start()
     try:
         reloading = _Reloading(source, broker)
-        _tune_garbage_collection()
+        tune_garbage_collection()
         _announce(broker, config)
         await stop.wait()
         await reloading.finish()
@@ -176,7 +176,7 @@ class _Reloading:
                 _log.warning("SIGHUP: changes that need a restart: %s", ", ".join(needing_restart))
 
 
-def _tune_garbage_collection() -> None:
+def tune_garbage_collection() -> None:
     """Keep the collector away from what lives as long as the process.
 
     Only here: in an embedding application the collector is the application's. The broker's own objects are freed by
@@ -189,8 +189,9 @@ def _tune_garbage_collection() -> None:
 
 def _announce(broker: Broker, config: Config) -> None:
     protocols = {one.name: one.protocol + (" over TLS" if one.tls else "") for one in config.listeners}
+    paths = {one.name: one.path for one in config.listeners}
     for name, host, port in broker.addresses:
         shown = f"[{host}]" if ":" in host else host
-        place = shown if host.startswith("/") else f"{shown}:{port}"
+        place = paths[name] or f"{shown}:{port}"
         # click.echo flushes: whoever waits for this line gets it through a pipe, too.
         click.echo(f"mqttcore {__version__} listening on {place} ({protocols[name]})")

@@ -266,11 +266,13 @@ cdef class SocketConnection(Connection):
         return True
 
     cdef int flush(self) except -1:
+        cdef int64_t unread
         if self.fd < 0 or self.cork:
             return 0
         if self.wants_write:
             self.linger()
-            if not self.is_choked and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
+            unread = self.out.end - self.out.start + (0 if self.gate is None else self.gate.unsent_size())
+            if not self.is_choked and unread >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
                 # It sends and does not read: what we have to answer may not grow without bounds.
                 self.is_choked = True
                 self.interest_changed()

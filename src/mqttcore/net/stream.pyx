@@ -112,6 +112,7 @@ cdef class StreamConnection(Connection):
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes came."""
         cdef const uint8_t[::1] view = data
+        cdef int64_t unread
         self.core.now_ms = time.monotonic_ns() // 1_000_000
         if not view.shape[0]:
             return
@@ -124,9 +125,10 @@ cdef class StreamConnection(Connection):
                 self.mark_dirty()
         (<Engine>self.core).flush_dirty()
         (<Engine>self.core).wake()
+        unread = self.out.end - self.out.start + (0 if self.gate is None else self.gate.unsent_size())
         if (
             self.is_full and self.transport is not None
-            and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes
+            and unread >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes
         ):
             # It sends and does not read: what we have to answer may not grow without bounds.
             self.is_choked = True
