@@ -16,7 +16,7 @@ from mqttcore.bans import Bans
 from mqttcore.config import Config, Limits, Listener, check_exposure
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
+from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
 from mqttcore.listening import ListenerInfo, Listening
 from mqttcore.net.channel import TlsPipes
@@ -36,7 +36,7 @@ if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from socket import socket
     from types import TracebackType
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mqttcore.identity import Identity, Refusal
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
+    from mqttcore.plugins.state import PluginState
 
 __all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 
@@ -129,6 +130,7 @@ class Broker(Services):
         self._sys_due_s = 0.0
         self._changing = asyncio.Lock()  # held while it starts, stops or reloads
         self._is_ready = False
+        self._rereading: Callable[[], Awaitable[list[str]]] | None = None
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -312,6 +314,19 @@ class Broker(Services):
         async with self._changing:
             return await self._reload(config)
 
+    def set_rereading(self, function: Callable[[], Awaitable[list[str]]]) -> None:
+        """Say how the configuration is read again and taken over with `reload`; `mqttcore serve` does, with a file."""
+        self._rereading = function
+
+    async def reread(self) -> list[str]:
+        """Read the configuration again, as SIGHUP does, and take it over; returns the key paths that need a restart.
+
+        Raises as `reload`; NotPossible when nobody said how: the configuration came as an object.
+        """
+        if self._rereading is None:
+            raise NotPossible("the configuration did not come from a file that could be read again")
+        return await self._rereading()
+
     async def _reload(self, config: Config) -> list[str]:
         engine = self._running()
         assert self._plugins is not None
@@ -406,6 +421,22 @@ class Broker(Services):
     def plugins(self) -> Mapping[str, object]:
         """Loaded plugins by name, in the order in which they are asked; empty unless running."""
         return self._plugins.by_name if self._plugins is not None else {}
+
+    @property
+    def plugin_states(self) -> list[PluginState]:
+        """How each plugin fares, in the order in which they are asked; empty unless running."""
+        return self._plugins.states if self._plugins is not None else []
+
+    async def reload_plugin(self, name: str) -> None:
+        """Give a plugin the settings in force once more: what these name (files, say) is read anew.
+
+        Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs,
+        PluginError or ConfigError when it does not take them; it goes on as before then.
+        """
+        async with self._changing:
+            self._running()
+            assert self._plugins is not None
+            await self._plugins.reload_again(name)
 
     @property
     def alarms(self) -> dict[str, str]:

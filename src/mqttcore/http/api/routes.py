@@ -15,6 +15,7 @@ from mqttcore.http.api import (
     clients,
     listeners,
     messages,
+    plugins,
     queues,
     retained,
     sessions,
@@ -36,7 +37,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
