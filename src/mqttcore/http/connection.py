@@ -28,7 +28,16 @@ class HttpConnection(web.RequestHandler):
     place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
-    __slots__ = ("_answer_timeout_s", "_due_s", "_header_timeout_s", "_is_admitted", "_place", "_timer", "proxy")
+    __slots__ = (
+        "_answer_timeout_s",
+        "_due_s",
+        "_header_timeout_s",
+        "_is_admitted",
+        "_is_answering",
+        "_place",
+        "_timer",
+        "proxy",
+    )
 
     def __init__(
         self,
@@ -50,6 +59,7 @@ class HttpConnection(web.RequestHandler):
         self._answer_timeout_s = answer_timeout_s
         self._due_s: float | None = None  # by the loop's clock, when this is cut off; None: not now
         self._timer: asyncio.TimerHandle | None = None  # never later than that
+        self._is_answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
@@ -93,10 +103,19 @@ class HttpConnection(web.RequestHandler):
 
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""
+        self._is_answering = True
         self._set_deadline(self._answer_timeout_s)
+
+    def end(self) -> None:
+        """Close the connection: at once, or when the request under way has been answered."""
+        if self._is_answering:
+            self.close()
+        else:
+            self.force_close()
 
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
+        self._is_answering = False
         self._due_s = None
 
     def handle_error(

@@ -8,9 +8,21 @@ import msgspec
 import orjson
 from aiohttp import hdrs, web
 
-from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded
 from mqttcore.http.access import Access, Denied
-from mqttcore.http.api import bans, clients, messages, retained, sessions, state, subscriptions
+from mqttcore.http.api import (
+    bans,
+    clients,
+    listeners,
+    messages,
+    plugins,
+    queues,
+    retained,
+    sessions,
+    state,
+    subscriptions,
+    topics,
+)
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
@@ -25,7 +37,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, sessions, subscriptions, retained, messages, bans, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
@@ -71,7 +83,7 @@ def _handler(operation: Operation) -> "Handler":
             answer = await operation.function(call)
         except ApiError as error:
             return problem(error.status, error.detail)
-        except QuotaExceeded as error:
+        except (NotPossible, QuotaExceeded) as error:
             return problem(409, str(error))
         except MqttCoreError as error:
             return problem(503, str(error))
