@@ -106,7 +106,11 @@ def _query(request: web.Request, kind: Any) -> Any:
         if given:
             raise ApiError(400, f"unknown parameter {next(iter(given))}")
         return None
-    return msgspec.convert(given, kind, strict=False)
+    found = msgspec.convert(given, kind, strict=False)
+    for name in given:
+        if getattr(found, name) is None:  # msgspec takes the word `null` for it
+            raise ApiError(400, f"{name} has no value")
+    return found
 
 
 async def _body(request: web.Request, kind: Any) -> Any:
@@ -116,10 +120,10 @@ async def _body(request: web.Request, kind: Any) -> Any:
         return None
     if request.content_type != "application/json":  # nor what a page's form can send
         raise ApiError(415, "the body must be application/json")
+    said = await request.read()
     try:
-        given = json.loads(
-            (await request.read()).decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse
-        )
+        orjson.loads(said)  # refuses what `json` lets through: halves of surrogate pairs, which no answer could repeat
+        given = json.loads(said.decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse)
     except RecursionError:
         raise ApiError(400, "the body is nested too deeply") from None
     return msgspec.convert(given, kind)
