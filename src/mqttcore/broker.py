@@ -19,6 +19,7 @@ from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
+from mqttcore.memory_guard import MemoryGuard
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -153,6 +154,7 @@ class Broker(Services):
         self._ticks = 0
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
+        self._memory = MemoryGuard(0, self)  # until it starts
         self._flapping = FlappingWatch(self.config.flapping)
         self._started_s = 0.0
         self._sys = SysTopics()
@@ -188,6 +190,7 @@ class Broker(Services):
 
     async def _start(self) -> None:
         plugins = self._load_plugins()
+        self._memory = MemoryGuard(self.config.memory_maximum_bytes, self)
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -223,6 +226,7 @@ class Broker(Services):
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._is_ready = True
+        self._memory.start(engine, self._loop)
         self._tick()
 
     def _admit_first(self, client: ClientView, connect: Connect) -> Refusal | None:
@@ -336,6 +340,7 @@ class Broker(Services):
 
     async def _close(self, engine: Engine) -> None:
         engine.set_wake(None)  # what is cut from here on asks for no more flushes
+        self._memory.stop()
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -395,6 +400,7 @@ class Broker(Services):
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
+        self._memory.watch.set_maximum(config.memory_maximum_bytes)
         need_restart = [
             path
             for path in ("loop", "gather_us", "store", "http_api")
@@ -600,7 +606,7 @@ class Broker(Services):
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
-        values |= self._flapping.metrics()
+        values |= self._flapping.metrics() | self._memory.watch.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:

@@ -34,7 +34,7 @@ LAYERS = (
         "flapping",
     ),
     ("services",),
-    ("broker", "plugins", "sinks"),
+    ("broker", "memory_guard", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.
