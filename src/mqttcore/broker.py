@@ -19,6 +19,7 @@ from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
 from mqttcore.listening import ListenerInfo, Listening
+from mqttcore.memory_guard import MemoryGuard
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -124,6 +125,7 @@ class Broker(Services):
         self._ticks = 0
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
+        self._memory = MemoryGuard(0, self)  # until it starts
         self._flapping = FlappingWatch(self.config.flapping)
         self._started_s = 0.0
         self._sys = SysTopics()
@@ -160,6 +162,7 @@ class Broker(Services):
 
     async def _start(self) -> None:
         plugins = self._load_plugins()
+        self._memory = MemoryGuard(self.config.memory_maximum_bytes, self)
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -191,6 +194,7 @@ class Broker(Services):
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._is_ready = True
+        self._memory.start(engine, self._loop)
         self._tick()
 
     def _admit_first(self, client: ClientView, connect: Connect) -> Refusal | None:
@@ -265,6 +269,7 @@ class Broker(Services):
 
     async def _close(self, engine: Engine) -> None:
         engine.set_wake(None)  # what is cut from here on asks for no more flushes
+        self._memory.stop()
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -331,6 +336,7 @@ class Broker(Services):
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
+        self._memory.watch.set_maximum(config.memory_maximum_bytes)
         need_restart = [path for path in _FIXED if getattr(config, path) != getattr(self.config, path)]
         if self._listening.needs_restart(config.listeners):
             need_restart.append("listeners")
@@ -570,7 +576,7 @@ class Broker(Services):
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | listener_metrics([*self._listening]) | self._service_metrics()
-        values |= self._flapping.metrics()
+        values |= self._flapping.metrics() | self._memory.watch.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:

@@ -534,6 +534,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             description="Lasting lag of the event loop from which on new clients hear Server busy; 0: never.",
         ),
     ] = 250
+    memory_maximum_bytes: Annotated[
+        Annotated[int, Meta(ge=0, le=_BYTES_MAXIMUM)] | None,
+        Meta(
+            description="Resident memory of the process: over 90 % of it there are no new sessions (Server busy), over "
+            "all of it queues, retained messages and subscriptions do not grow. 0: no maximum; not set: 80 % of what "
+            "the machine or the control group has."
+        ),
+    ] = None
     gather_us: Annotated[
         int,
         Meta(

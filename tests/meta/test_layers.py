@@ -35,7 +35,7 @@ LAYERS = (
         "inspection",
     ),
     ("services",),
-    ("broker", "listening", "plugins", "sinks"),
+    ("broker", "listening", "memory_guard", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.
