@@ -35,6 +35,7 @@ __all__ = [
     "is_loopback",
     "load",
     "takes_anonymous",
+    "trusts_machine",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -133,7 +134,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(
             max_length=1024,
-            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all.",
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those "
+            "of this machine where clients are anonymous without a word in `allow_anonymous`.",
         ),
     ] = []
     websocket_message_bytes_maximum: Annotated[
@@ -604,6 +606,11 @@ def takes_anonymous(config: Config, listener: Listener, has_authentication: bool
     """Say whether clients about whom no plugin has an opinion may come in through *listener*."""
     allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
     return is_local(listener) and not has_authentication if allowed is None else allowed
+
+
+def trusts_machine(config: Config, listener: Listener) -> bool:
+    """Say whether anonymous clients may use *listener* only because they are on this machine: nobody said they may."""
+    return config.allow_anonymous is None and listener.allow_anonymous is None and is_local(listener)
 
 
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:
