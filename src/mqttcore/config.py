@@ -35,6 +35,7 @@ __all__ = [
     "is_loopback",
     "load",
     "takes_anonymous",
+    "trusts_machine",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -133,7 +134,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(
             max_length=1024,
-            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all.",
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those of "
+            "this machine where clients are anonymous without a word in `allow_anonymous`.",
         ),
     ] = []
     websocket_message_bytes_maximum: Annotated[
@@ -448,7 +450,8 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Meta(
             max_length=4096,
             description="API keys, hashed, made by `mqttcore ctl keys add`; empty, or no file: none, and only "
-            "listeners on loopback addresses and Unix sockets answer, to everybody there.",
+            "listeners on loopback addresses and Unix sockets answer, to everybody there; never those with "
+            "`proxy_protocol`.",
         ),
     ] = ""
     failures_per_minute: Annotated[
@@ -469,7 +472,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         bool | None,
         Meta(
             description="Clients without authentication; "
-            "not set: on loopback addresses only, and nowhere once a plugin authenticates."
+            "not set: on loopback addresses and Unix sockets without `proxy_protocol` only, and nowhere once a plugin "
+            "authenticates."
         ),
     ] = None
     sys_for_anonymous: Annotated[
@@ -602,8 +606,8 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(listener: Listener) -> bool:
-    """Say whether only this machine reaches *listener*: a loopback address, or a Unix socket."""
-    return bool(listener.path) or is_loopback(listener.host)
+    """Say whether only this machine reaches *listener*: a loopback address or a Unix socket, no proxy before it."""
+    return listener.proxy_protocol == "none" and (bool(listener.path) or is_loopback(listener.host))
 
 
 def takes_anonymous(config: Config, listener: Listener, has_authentication: bool) -> bool:
@@ -612,26 +616,36 @@ def takes_anonymous(config: Config, listener: Listener, has_authentication: bool
     return is_local(listener) and not has_authentication if allowed is None else allowed
 
 
+def trusts_machine(config: Config, listener: Listener) -> bool:
+    """Say whether anonymous clients may use *listener* only because they are on this machine: nobody said they may."""
+    return config.allow_anonymous is None and listener.allow_anonymous is None and is_local(listener)
+
+
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:
     """Refuse a listener that would let strangers in by mistake.
 
-    Raises ConfigError for a listener beyond loopback when no plugin authenticates and `allow_anonymous` is not true.
+    Raises ConfigError for a listener beyond loopback, or behind a proxy, when no plugin authenticates and
+    `allow_anonymous` is not true.
     """
     if has_authentication:
         return
     for index, listener in enumerate(config.listeners):
         given = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
         by_certificate = (
-            listener.tls is not None
-            and listener.tls.identity_is_user_name
-            and listener.tls.client_certificate == "required"
+            listener.proxy_identity_is_user_name
+            if listener.tls is None
+            else listener.tls.identity_is_user_name and listener.tls.client_certificate == "required"
         )
         if not (given or by_certificate or is_local(listener)):
-            reason = (
-                f"{listener.host} can be reached by others, and no plugin authenticates clients: "
-                "enable one, listen on 127.0.0.1, or write allow_anonymous = true"
+            key, reached, instead = (
+                ("host", f"{listener.host} can be reached by others", ", listen on 127.0.0.1,")
+                if listener.proxy_protocol == "none"
+                else ("proxy_protocol", "a proxy lets others in", "")
             )
-            raise ConfigError(f"listeners[{index}].host", reason, source)
+            reason = (
+                f"{reached}, and no plugin authenticates clients: enable one{instead} or write allow_anonymous = true"
+            )
+            raise ConfigError(f"listeners[{index}].{key}", reason, source)
 
 
 def _check_plugin_tables(mapping: Mapping[str, Any], source: str | None) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from certificates import Authority
 from mqttcore import Broker, Config, Listener
 from mqttcore.cli import main
 from mqttcore.client import open_client
 from mqttcore.codec import Connect
-from mqttcore.config import HttpApi
+from mqttcore.config import HttpApi, Tls
 
 
 class Ctl:
@@ -99,3 +100,23 @@ def test_url_that_is_none_is_named(url: str):
     result = CliRunner().invoke(main, ["ctl", "--url", url, "clients"])
     assert result.exit_code == 1
     assert url in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("has_tls", "scheme", "told"),
+    [
+        (True, "https", "--cafile names the authorities"),
+        (True, "http", "perhaps it is https://"),
+        (False, "https", "TLS: "),
+    ],
+)
+async def test_wrong_door_is_told_of(tmp_path: Path, has_tls: bool, scheme: str, told: str):
+    server = Authority(tmp_path).issue("localhost")
+    tls = Tls(certificate_file=str(server.certificate), key_file=str(server.key)) if has_tls else None
+    listener = Listener(name="web", port=0, protocol="http", tls=tls)
+    async with Broker(Config(listeners=[listener], sys_interval_s=0)) as broker:
+        url = f"{scheme}://localhost:{broker.addresses[0][2]}"
+        result = await asyncio.to_thread(CliRunner().invoke, main, ["ctl", "--url", url, "clients"])
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert "[" not in result.stderr  # neither [Errno] nor [SSL]

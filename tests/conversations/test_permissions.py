@@ -397,6 +397,14 @@ async def test_check_at_delivery(start_clocked: Start, version: int):
     assert world.metrics["messages_dropped_not_authorized"] == 4
 
 
+async def test_filter_over_the_clients_own_length_is_refused_however_it_is_checked(start_clocked: Start, version: int):
+    short = user(allow("a/#"), quotas=Quotas(topic_bytes_maximum=5))
+    for authorization in (Authorization(), AT_DELIVERY):
+        world = await start_clocked(hooks=Users(a=short).hooks, authorization=authorization)
+        peer = await world.connect("a", version)
+        assert await suback(peer, "a/345", "a/3456", "+/3456") == [2, refused(version), refused(version)]
+
+
 # --- rights that are taken away
 
 

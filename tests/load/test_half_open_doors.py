@@ -80,7 +80,7 @@ def config_of(name: str, crowd: Crowd, folder: Path) -> str:
         f'protocol = "{"http" if door.is_http else "mqtt"}"',
     ]
     if name == "proxy":
-        lines.append('proxy_protocol = "any"\nproxy_trusted = ["127.0.0.0/8"]')
+        lines.append('proxy_protocol = "any"\nproxy_trusted = ["127.0.0.0/8"]\nallow_anonymous = true')
     if door.has_tls:
         own = Authority(folder).server("localhost")
         lines.append(f'[listeners.tls]\ncertificate_file = "{own.certificate}"\nkey_file = "{own.key}"')

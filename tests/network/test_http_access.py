@@ -1,19 +1,22 @@
 """Who may use the management API: keys and their roles, and without any, this machine alone."""
 
+import asyncio
 import hashlib
 import os
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
-from mqttcore import Broker, ConfigError
+from mqttcore import Broker, ConfigError, Listener
 from mqttcore.config import HttpApi
 from mqttcore.http import access, make_app
 from mqttcore.http.keys import Role, make_key, read_keys, write_keys
 from mqttcore.net.listeners import BoundListener
 
+from .clients import address_of
 from .conftest import quiet_config
 from .http_api import WEB, Api, api_config
 
@@ -113,6 +116,61 @@ async def test_keys_count_from_when_they_are_written_and_no_longer_when_they_are
         os.chmod(path, 0o644)  # noqa: PTH101  others can read it: nobody is let in
         await api.ask("GET", "/clients", expect=503)
         await anybody.ask("GET", "/clients", expect=503)
+
+
+@pytest.mark.parametrize("left", ["", "\n \n", "# viewer\n", None], ids=["empty", "blank", "comment", "gone"])
+async def test_keys_that_get_lost_do_not_open_the_door(keys, left: str | None):
+    path, texts = keys
+    async with Broker(api_config(keys_file=path)) as broker, Api(broker) as anybody, Api(broker, texts[1]) as api:
+        await api.ask("GET", "/clients")
+        lost = Path(path).rename(f"{path}.old")
+        if left is not None:
+            Path(path).write_text(left)
+            Path(path).chmod(0o600)
+        await anybody.ask("GET", "/clients", expect=503)
+        await api.ask("GET", "/clients", expect=503)
+        lost.rename(path)
+        await anybody.ask("GET", "/clients", expect=401)
+        await api.ask("GET", "/clients")
+
+
+async def test_file_without_keys_does_not_open_the_door(tmp_path: Path):
+    path = tmp_path / "keys"
+    path.touch(0o600)
+    async with Broker(api_config(keys_file=str(path))) as broker, Api(broker) as anybody:
+        await anybody.ask("GET", "/clients", expect=503)
+
+
+async def test_without_keys_clients_behind_a_proxy_protocol_are_refused():
+    """The proxy is on this machine, its clients are not."""
+    web = Listener(port=0, protocol="http", proxy_protocol="any", proxy_trusted=["127.0.0.0/8"], allow_anonymous=True)
+    async with Broker(quiet_config(web)) as broker:
+        for source in (b"TCP4 192.0.2.7 127.0.0.1 40000 80", b"TCP4 127.0.0.1 127.0.0.1 40000 80", b"UNKNOWN"):
+            reader, writer = await asyncio.open_connection(*address_of(broker))
+            request = b"GET /api/v1/clients HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            writer.write(b"PROXY " + source + b"\r\n" + request)
+            assert (await reader.read()).startswith(b"HTTP/1.1 403 ")
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_wrong_keys_of_one_client_behind_a_proxy_leave_others_alone(keys):
+    path, texts = keys
+    web = Listener(port=0, protocol="http", proxy_protocol="any", proxy_trusted=["127.0.0.0/8"], allow_anonymous=True)
+    config = msgspec.structs.replace(quiet_config(web), http_api=HttpApi(keys_file=path, failures_per_minute=1))
+    async with Broker(config) as broker:
+        for source, key, status in (
+            (b"192.0.2.7", "wrong", b"401"),
+            (b"192.0.2.7", texts[1], b"429"),
+            (b"192.0.2.8", texts[1], b"200"),
+        ):
+            reader, writer = await asyncio.open_connection(*address_of(broker))
+            header = b"PROXY TCP4 " + source + b" 127.0.0.1 40000 80\r\n"
+            request = "GET /api/v1/clients HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            writer.write(header + f"{request}Authorization: Bearer {key}\r\n\r\n".encode())
+            assert (await reader.read()).startswith(b"HTTP/1.1 " + status)
+            writer.close()
+            await writer.wait_closed()
 
 
 def test_addresses_with_wrong_keys_are_not_remembered_endlessly(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mqttcore import Broker, Config, Listener, ReasonCode
@@ -139,3 +140,40 @@ async def test_lagging_loop_refuses_new_clients_first_and_recovers():
         await old.publish("a", b"still here", qos=1)
         await until(lambda: not broker.metrics()["overloaded"])
         assert (await connack_of(broker)).reason_code == 0
+
+
+async def test_reload_lets_nobody_in_who_was_to_stay_out():
+    async with Broker(quiet_config()) as broker, await join(broker, "c1"):
+        strict = msgspec.structs.replace(broker.config, allow_anonymous=False)
+        assert await broker.reload(strict) == []
+        assert (await connack_of(broker, "c2")).reason_code == ReasonCode.NOT_AUTHORIZED
+        assert broker.client("c1").is_connected  # what stands has been let in
+        assert await broker.reload(msgspec.structs.replace(strict, allow_anonymous=None)) == []
+        async with await join(broker, "c3"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"], "allow_anonymous": True},
+        {"host": "127.0.0.2", "allow_anonymous": True},
+        {"websocket_origins": ["https://shop.example"]},
+        {"http_body_bytes_maximum": 5},
+    ],
+)
+async def test_what_a_listener_cannot_change_is_told_each_time_and_not_done_by_half(wanted: dict):
+    web = Listener(port=0, protocol="http", allow_anonymous=False)
+    async with Broker(quiet_config(web)) as broker:
+        changed = quiet_config(msgspec.structs.replace(web, **wanted))
+        for _ in range(2):
+            assert await broker.reload(changed) == ["listeners"]
+        (bound,) = broker._listening
+        assert (bound.proxy_version, bound.allow_anonymous) == (None, False)
+
+
+async def test_settings_of_who_has_no_account_need_a_restart():
+    async with Broker(quiet_config()) as broker:
+        assert await broker.reload(msgspec.structs.replace(broker.config, sys_for_anonymous=True)) == [
+            "sys_for_anonymous"
+        ]

@@ -31,7 +31,7 @@ V2 = (
     + bytes([192, 0, 2, 8, 198, 51, 100, 1])
     + struct.pack("!HH", 40001, 1883)
 )
-TRUSTED = {"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"]}
+TRUSTED = {"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"], "allow_anonymous": True}
 
 
 def proxy_config(**listener: object) -> Config:

@@ -11,10 +11,12 @@ from mqttcore.config import Tls
 from network.conftest import quiet_config
 
 
-def tls_config(server: Issued, *, listener: dict[str, Any] | None = None, **tls: Any) -> Config:
+def tls_config(
+    server: Issued, *, listener: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **tls: Any
+) -> Config:
     """Return a configuration with one TLS listener."""
     settings = Tls(certificate_file=str(server.certificate), key_file=str(server.key), **tls)
-    return quiet_config(Listener(port=0, tls=settings, **(listener or {})))
+    return quiet_config(Listener(port=0, tls=settings, **(listener or {})), **(limits or {}))
 
 
 def client_context(

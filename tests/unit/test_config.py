@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mqttcore.config import Config, Limits, Listener, check_exposure, from_mapping, is_loopback, load
+from mqttcore.config import Config, Limits, Listener, check_exposure, from_mapping, is_loopback, load, takes_anonymous
 from mqttcore.errors import ConfigError
 
 
@@ -148,3 +148,24 @@ def test_exposed_listener_needs_authentication_or_consent(
     with pytest.raises(ConfigError, match="allow_anonymous = true") as caught:
         check_exposure(config, has_authentication)
     assert caught.value.path == "listeners[1].host"
+
+
+@pytest.mark.parametrize(
+    ("listener", "is_refused"),
+    [
+        ({}, True),
+        ({"path": "/run/mqtt"}, True),
+        ({"allow_anonymous": True}, False),
+        ({"proxy_identity_is_user_name": True}, False),
+    ],
+)
+def test_listener_behind_a_proxy_is_exposed(listener: dict, is_refused: bool):
+    behind = Listener(proxy_protocol="v2", proxy_trusted=["127.0.0.1", "unix"], **listener)
+    config = Config(listeners=[behind])
+    assert takes_anonymous(config, behind, has_authentication=False) == listener.get("allow_anonymous", False)
+    if not is_refused:
+        check_exposure(config, has_authentication=False)
+        return
+    with pytest.raises(ConfigError, match="a proxy lets others in") as caught:
+        check_exposure(config, has_authentication=False)
+    assert caught.value.path == "listeners[0].proxy_protocol"

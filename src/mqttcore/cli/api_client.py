@@ -51,7 +51,7 @@ class ApiClient:
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise ApiFailed(f"{self._parts.netloc}: {error or type(error).__name__}") from error
+            raise ApiFailed(f"{self._parts.netloc}: {_fault(error, self._parts.scheme)}") from error
         finally:
             connection.close()
         if answer.status >= 400:
@@ -74,6 +74,17 @@ class ApiClient:
             return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
         context = ssl.create_default_context(cafile=self._cafile)
         return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+
+
+def _fault(error: Exception, scheme: str) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}; --cafile names the authorities to trust"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        hint = "; perhaps it is http://" if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else ""
+        return f"TLS: {error.reason.replace('_', ' ').lower()}{hint}"
+    if isinstance(error, http.client.RemoteDisconnected) and scheme == "http":
+        return "the server closed the connection without an answer; perhaps it is https://"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _reason(status: int, data: bytes) -> str:

@@ -292,6 +292,8 @@ cdef class Rights:
         cdef uint32_t i
         if not self.has_rules:
             return True
+        if size > self.topic_bytes_maximum:
+            return False
         for i in range(self.count):
             rule = &self.rules[i]
             if not rule.actions & MAY_SUBSCRIBE:

@@ -54,7 +54,8 @@ class Access:
         if not has_keys:
             self._check_local(request)
             return None
-        peer = address_key(_address(request, "peername")) or "unix"
+        # The client's address, also where a PROXY header told it: all behind one proxy are not one.
+        peer = address_key((request.remote or "", 0)) or "unix"
         self._throttle(peer)
         scheme, _, text = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         key = self._keys.find(text.strip()) if scheme.lower() == "bearer" else None

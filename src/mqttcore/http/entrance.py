@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ class Entrance(asyncio.Protocol):
             )
         except OSError as error:
             listener.handshakes_failed += 1
-            self._fail(f"TLS: {error}")
+            self._fail(f"TLS: {_reason(error)}")
             return
         # One that is closing may have told us already, and would not tell the protocol of HTTP.
         if self._transport is None or secured is None or transport.is_closing() or secured.is_closing():
@@ -202,3 +203,10 @@ class Entrance(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _reason(error: OSError) -> str:
+    # A client that leaves amid the handshake is a bare ConnectionAbortedError.
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error) or "the client is gone"

@@ -86,15 +86,21 @@ class Keys:
         self._path = path
         self._seen: tuple[int, int, int, int] | None = None
         self._keys: dict[str, Key] = {}
+        self._had_keys = False
 
     def look(self) -> bool:
-        """Read the file if it changed; say whether it has keys. Raises ConfigError when it cannot be used."""
+        """Read the file if it changed; say whether it has keys. Raises ConfigError when it cannot be used.
+
+        Nor can one without any key, or one that is gone and had some: torn or lost, it must not open the door.
+        """
         if not self._path:
             return False
         try:
             found = os.stat(self._path)  # noqa: PTH116  one call per request
         except FileNotFoundError:
             self._seen, self._keys = None, {}
+            if self._had_keys:
+                raise ConfigError("http_api.keys_file", f"{self._path} is gone") from None
             return False
         except OSError as error:
             raise ConfigError("http_api.keys_file", f"cannot be looked at: {error.strerror or error}") from error
@@ -103,7 +109,10 @@ class Keys:
             self._seen, self._keys = None, {}
             self._keys = read_keys(self._path)
             self._seen = seen
-        return bool(self._keys)
+        if not self._keys:
+            raise ConfigError("http_api.keys_file", f"{self._path} has no key in it; add one, or remove the file")
+        self._had_keys = True
+        return True
 
     def find(self, text: str) -> Key | None:
         """Return the key whose text this is, or None; takes as long either way."""

@@ -92,6 +92,7 @@ GAUGES = {
     "memory_full": Named("memory_full", "1 while nothing may grow for want of memory."),
     "rights_shared": Named("rights_shared", "Distinct sets of permissions."),
     "verdicts_remembered": Named("verdicts_remembered", "Permissions remembered per topic."),
+    "listeners_stopped": Named("listeners_stopped", "Listeners that were stopped."),
     "connections": Named("connections", "Connections."),
     "connections_peak": Named("connections_peak", "Most connections at a time."),
     "sessions": Named("sessions", "Sessions, connected or not."),

@@ -39,4 +39,6 @@ cdef class Gate:
     # Seals a part of *out* when nothing is unsent, the farewell when *is_last* and out is empty; whether there is anything unsent.
     cdef bint prepare(self, outbuf_t* out, bint is_last) except -1
     cdef int sent(self, Py_ssize_t size) except -1
+    # Bytes sealed and not sent: OpenSSL answers some of what a peer says (KeyUpdate, renegotiation) without asking us.
+    cdef Py_ssize_t unsent_size(self) noexcept
     cdef int leave(self, Connection connection) except -1

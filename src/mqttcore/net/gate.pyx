@@ -165,3 +165,6 @@ cdef class Gate:
             self.unsent = None
             self.unsent_at = 0
         return 0
+
+    cdef Py_ssize_t unsent_size(self) noexcept:
+        return 0 if self.unsent is None else PyBytes_GET_SIZE(self.unsent) - self.unsent_at

@@ -266,11 +266,13 @@ cdef class SocketConnection(Connection):
         return True
 
     cdef int flush(self) except -1:
+        cdef int64_t unread
         if self.fd < 0 or self.cork:
             return 0
         if self.wants_write:
             self.linger()
-            if not self.is_choked and self.out.end - self.out.start >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
+            unread = self.out.end - self.out.start + (0 if self.gate is None else self.gate.unsent_size())
+            if not self.is_choked and unread >= CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
                 # It sends and does not read: what we have to answer may not grow without bounds.
                 self.is_choked = True
                 self.interest_changed()
@@ -437,6 +439,18 @@ cdef class Poller:
         self.suspended.pop(sock.fileno(), None)
         if self.listeners.pop(sock.fileno(), None) is not None:
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, sock.fileno(), &event)
+
+    def connections_of(self, listener: object) -> list:
+        """Return the connections of a listener that are not closed. Looks at every descriptor there was."""
+        cdef Py_ssize_t fd
+        cdef SocketConnection connection
+        cdef list found = []
+        for fd in range(self.table_size):
+            if self.table[fd] != NULL:
+                connection = <SocketConnection>self.table[fd]
+                if connection.listener is listener and connection.state != STATE_CLOSED:
+                    found.append(connection)
+        return found
 
     def adopt(self, sock: object, listener: object) -> None:
         """Take over an accepted stream socket; *sock* is detached from its Python object."""
