@@ -31,6 +31,7 @@ from mqttcore.store.contract import SessionStore
 from mqttcore.store.memory import MemoryStore
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
+from mqttcore.tracing import Traces
 
 if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
@@ -123,7 +124,7 @@ class Broker(Services):
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
     those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
     sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
-    the loop's thread. bans: who is refused.
+    the loop's thread. bans: who is refused. traces: what happens to a client, an address or a topic.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
@@ -155,6 +156,7 @@ class Broker(Services):
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._flapping = FlappingWatch(self.config.flapping)
+        self.traces = Traces(self.config.tracing)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
@@ -204,6 +206,7 @@ class Broker(Services):
         engine.set_wall_clock(time.time_ns() // 1_000_000)
         plugins.failures.tell = self
         self._observers.attach(engine, self._loop)
+        self.traces.attach(engine)
         plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
@@ -359,6 +362,7 @@ class Broker(Services):
                 await self._plugins.stop(self)
         finally:
             self._end_services()
+            self.traces.attach(None)
             for server in self._servers:
                 await server.wait_closed()
             for http_server in self._http_servers:
@@ -425,6 +429,7 @@ class Broker(Services):
                     listener.allow_anonymous = takes_anonymous(config, given, self._plugins.authenticates)
         self._overload.lag_ms = config.overload_lag_ms
         self._flapping.settings = config.flapping
+        self.traces.settings = config.tracing
         self.config = config
         return need_restart
 
@@ -598,7 +603,7 @@ class Broker(Services):
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
-        values |= self._flapping.metrics()
+        values |= self._flapping.metrics() | self.traces.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:

@@ -35,6 +35,7 @@ class HttpServer:
         shutdown_timeout_s: float = 5.0,
     ) -> None:
         self._listener = listener
+        self._tell_failure = broker.traces.connection_failed
         self._settings = settings
         self._servers: list[asyncio.Server] = []
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -68,7 +69,7 @@ class HttpServer:
         listen = loop.create_unix_server if self._listener.path else loop.create_server
         make_first: Callable[[], asyncio.BaseProtocol] = make
         if self._listener.is_gated:
-            make_first = functools.partial(Entrance, self._listener, make, self._handshakes)
+            make_first = functools.partial(Entrance, self._listener, make, self._handshakes, self._tell_failure)
         for sock in self._listener.sockets:
             self._servers.append(await listen(make_first, sock=sock, backlog=self._listener.backlog))
 
