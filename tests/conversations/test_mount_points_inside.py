@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from mqttcore import trace_entries as te
 from mqttcore.codec import Auth, PubAck, Publish, Will
 from mqttcore.config import Authorization
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.watch import Watch
 from mqttcore.events import Subscribed, Unsubscribed
 from mqttcore.handlers import CONSUMED, PublishChange, Recipients
 from mqttcore.identity import Action, Identity, Permission, Quotas, Refusal
@@ -295,3 +297,42 @@ async def test_re_authentication_does_not_change_it(start_clocked: Start, mount_
 async def test_refused_client_has_no_mount_point(start_clocked: Start):
     world = await start_clocked(hooks=Users({"a": Refusal(DENIED)}).hooks)
     await world.connect("a", mount_point="t/", expect=DENIED)
+
+
+async def test_traces_have_packets_as_they_are_and_all_else_whole(start_clocked: Start):
+    world = await start_clocked()
+    entries: list[Any] = []
+    watch = Watch("client_id", "c", entries.append, lambda error: None)
+    world.engine.add_watch(watch)
+    peer = await world.connect("c", mount_point="t/")
+    await peer.subscribe("#")
+    await peer.publish("a", b"", qos=1)
+    assert (await heard(peer))[0] == "a"
+    world.engine.publish_bytes(b"t", b"above", 1)
+    await peer.send(Publish("$a", b"", qos=1, packet_id=1))
+    assert (await peer.receive()).reason_code == DENIED
+    packets = [one for one in entries if isinstance(one, te.PacketSeen)]
+    assert [(one.direction, one.topic) for one in packets if one.packet_type == "publish"] == [
+        ("in", "a"),
+        ("out", "a"),
+        ("in", "$a"),
+    ]
+    assert [one.topic_filters for one in packets if one.packet_type == "subscribe"] == [["#"]]
+    assert [one.topic_filter for one in entries if isinstance(one, te.Subscribed)] == ["t/#"]
+    assert [one.topic for one in entries if isinstance(one, te.Published)] == ["t/a"]
+    assert [one.topic for one in entries if isinstance(one, te.PublishRefused)] == ["t/$a"]
+    assert [(one.topic, one.reason) for one in entries if isinstance(one, te.MessagePassedBy)] == [("t", "mount_point")]
+    world.engine.remove_watch(watch)
+
+
+async def test_trace_of_a_topic_is_of_its_whole_name(start_clocked: Start):
+    world = await start_clocked()
+    entries: list[Any] = []
+    watch = Watch("topic_filter", "t/a", entries.append, lambda error: None)
+    world.engine.add_watch(watch)
+    peer = await world.connect("c", mount_point="t/")
+    await peer.subscribe("a")
+    await peer.publish("a", b"")
+    assert (await heard(peer))[0] == "a"
+    assert {type(one) for one in entries} >= {te.Published, te.PacketSeen}
+    world.engine.remove_watch(watch)
