@@ -36,6 +36,7 @@ __all__ = [
     "is_loopback",
     "load",
     "takes_anonymous",
+    "trusts_machine",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -134,7 +135,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(
             max_length=1024,
-            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all.",
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those of "
+            "this machine where clients are anonymous without a word in `allow_anonymous`.",
         ),
     ] = []
     websocket_message_bytes_maximum: Annotated[
@@ -563,6 +565,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             description="Lasting lag of the event loop from which on new clients hear Server busy; 0: never.",
         ),
     ] = 250
+    memory_maximum_bytes: Annotated[
+        Annotated[int, Meta(ge=0, le=_BYTES_MAXIMUM)] | None,
+        Meta(
+            description="Resident memory of the process: over 90 % of it there are no new sessions (Server busy), over "
+            "all of it queues, retained messages and subscriptions do not grow. 0: no maximum; not set: 80 % of what "
+            "the machine or the control group has."
+        ),
+    ] = None
     gather_us: Annotated[
         int,
         Meta(
@@ -635,6 +645,11 @@ def takes_anonymous(config: Config, listener: Listener, has_authentication: bool
     """Say whether clients about whom no plugin has an opinion may come in through *listener*."""
     allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
     return is_local(listener) and not has_authentication if allowed is None else allowed
+
+
+def trusts_machine(config: Config, listener: Listener) -> bool:
+    """Say whether anonymous clients may use *listener* only because they are on this machine: nobody said they may."""
+    return config.allow_anonymous is None and listener.allow_anonymous is None and is_local(listener)
 
 
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:

@@ -44,9 +44,10 @@ LAYERS = (
         "client",
         "client_websocket",
         "flapping",
+        "inspection",
     ),
     ("services",),
-    ("broker", "plugins", "sinks"),
+    ("broker", "listening", "memory_guard", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.

@@ -132,13 +132,18 @@ def _watch_stop_signals() -> asyncio.Event:
 
 
 class _Reloading:
-    """Rereads the configuration on SIGHUP, one time after another; a mistake leaves the old one in force."""
+    """Rereads the configuration on SIGHUP, one time after another, and when the management API is asked to.
+
+    A mistake leaves the old one in force.
+    """
 
     def __init__(self, source: _Source, broker: Broker) -> None:
         self._source = source
         self._broker = broker
         self._is_wanted = False
         self._task: asyncio.Task[None] | None = None
+        if source.path is not None:
+            broker.set_rereading(self.reread)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._receive)
 
@@ -163,17 +168,21 @@ class _Reloading:
             _log.warning("SIGHUP: there is no configuration file to reread")
             return
         try:
-            config = self._source.read()
-            needing_restart = await self._broker.reload(config)
+            await self.reread()
         except ConfigError as error:
             _log.error("SIGHUP: the former configuration stays in force: %s", error)
         except Exception:  # ours or a plugin's: the broker must go on
             _log.exception("SIGHUP: the configuration could not be applied")
-        else:
-            logs.set_level(config.log_level)
-            _log.info("SIGHUP: configuration reread")
-            if needing_restart:
-                _log.warning("SIGHUP: changes that need a restart: %s", ", ".join(needing_restart))
+
+    async def reread(self) -> list[str]:
+        """Read the configuration and take it over; return the key paths that need a restart. Raises as both do."""
+        config = self._source.read()
+        needing_restart = await self._broker.reload(config)
+        logs.set_level(config.log_level)
+        _log.info("configuration reread")
+        if needing_restart:
+            _log.warning("changes that need a restart: %s", ", ".join(needing_restart))
+        return needing_restart
 
 
 def tune_garbage_collection() -> None:

@@ -140,6 +140,7 @@ cdef class Core:
     cdef Py_ssize_t scratch_size
     cdef Journal journal              # None: nothing is durable
     cdef bint is_refusing             # refusal() has to be asked before a message is published
+    cdef readonly bint is_memory_full     # nothing may grow, see Engine.set_memory()
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
     cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
     cdef uint64_t ids_given

@@ -102,6 +102,8 @@ cdef class Dispatcher(Authorizer):
             return True
         m = pub_keep(pub)
         try:
+            if self.is_memory_full and pub.origin != NULL and self.retained.would_grow(m):
+                raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "memory is full")
             self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
@@ -160,11 +162,10 @@ cdef class Dispatcher(Authorizer):
 
     cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept:
         # Whether the message would be queued where there is no room for it.
+        cdef int64_t size = <int64_t>sizeof(msg_t) + pub.topic_size + pub.props_size + pub.payload_size
         if session.link is not None and session.queue.count == 0 and session.has_window():
             return False
-        return session.is_over_limit(
-            <int64_t>sizeof(msg_t) + pub.topic_size + pub.props_size + pub.payload_size
-        )
+        return session.is_over_limit(size) or self.counters.queued_bytes + size > self.limits.queued_total_bytes_maximum
 
     cdef bint drop_oldest(self) except -1:
         # A heap of the sessions by their oldest message, made when it is first needed. A session's place may be too good,
@@ -510,7 +511,7 @@ cdef class Dispatcher(Authorizer):
 
     cdef int release_publishers(self) except -1:
         # A session holds at most publisher_pause_ms, and one that acknowledged nothing meanwhile not again: a reader that
-        # hangs must not slow the others down.
+        # hangs must not slow the others down. While memory is full, whoever makes a queue longer waits each time.
         cdef list still = []
         cdef Connection publisher
         cdef Subscriber receiver
@@ -522,10 +523,12 @@ cdef class Dispatcher(Authorizer):
                     still.append((publisher, receiver, due_ms, acked))
                 else:
                     publisher.resume(PAUSE_CONGESTED)
-            elif due_ms > self.now_ms and (<Session>receiver).link is not None and (<Session>receiver).is_congested(2):
+            elif due_ms > self.now_ms and (
+                self.is_memory_full or (<Session>receiver).link is not None and (<Session>receiver).is_congested(2)
+            ):
                 still.append((publisher, receiver, due_ms, acked))
             else:
-                if due_ms <= self.now_ms and (<Session>receiver).acked == acked:
+                if due_ms <= self.now_ms and (<Session>receiver).acked == acked and not self.is_memory_full:
                     (<Session>receiver).is_stalled = True
                 publisher.resume(PAUSE_CONGESTED)
         self.held_publishers.extend(still)

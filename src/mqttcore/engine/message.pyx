@@ -93,6 +93,11 @@ cdef class Message:
         return msg_payload(self.ref)[:self.ref.payload_size]
 
     @property
+    def payload_size_bytes(self) -> int:
+        """Size of the payload, without making it an object."""
+        return self.ref.payload_size
+
+    @property
     def qos(self) -> int:
         """QoS it was published at."""
         return self.ref.qos

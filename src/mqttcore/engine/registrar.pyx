@@ -50,7 +50,9 @@ cdef class Registrar(Dispatcher):
         if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
             return RC_NOT_AUTHORIZED                              # $SYS
         is_new = topic_filter not in session.subscriptions
-        if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
+        if is_new and (
+            self.is_memory_full or len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum
+        ):
             return RC_QUOTA_EXCEEDED
         if is_new and session.rights is not None and len(session.subscriptions) >= session.rights.subscriptions_maximum:
             if not session.rights.ignores_extra_subscriptions:

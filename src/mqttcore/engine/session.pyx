@@ -246,6 +246,8 @@ cdef class Session(Subscriber):
         cdef msg_t* m
         if self.has_ended:
             return 0
+        if self.core.is_memory_full:
+            self.core.congested = <PyObject*>self
         m = pub_keep(pub)
         size = msg_bytes(m)
         if size > bytes_maximum:

@@ -19,6 +19,8 @@ __all__ = ["HttpConnection"]
 
 log = logging.getLogger("mqttcore.http")
 
+_BUFFER_BYTES = 65_536  # unsent, from which on a client is not read; with TLS it would be half a megabyte
+
 
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol. Who stalls is cut off; aiohttp's own time-out is for keep-alive between requests.
@@ -28,7 +30,16 @@ class HttpConnection(web.RequestHandler):
     place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
-    __slots__ = ("_answer_timeout_s", "_due_s", "_header_timeout_s", "_is_admitted", "_place", "_timer", "proxy")
+    __slots__ = (
+        "_answer_timeout_s",
+        "_due_s",
+        "_header_timeout_s",
+        "_is_admitted",
+        "_is_answering",
+        "_place",
+        "_timer",
+        "proxy",
+    )
 
     def __init__(
         self,
@@ -50,6 +61,7 @@ class HttpConnection(web.RequestHandler):
         self._answer_timeout_s = answer_timeout_s
         self._due_s: float | None = None  # by the loop's clock, when this is cut off; None: not now
         self._timer: asyncio.TimerHandle | None = None  # never later than that
+        self._is_answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
@@ -59,6 +71,7 @@ class HttpConnection(web.RequestHandler):
             transport.abort()  # type: ignore[attr-defined]
             return
         super().connection_made(transport)
+        transport.set_write_buffer_limits(_BUFFER_BYTES)  # type: ignore[attr-defined]
         self._set_deadline(self._header_timeout_s)
 
     def data_received(self, data: bytes) -> None:
@@ -75,6 +88,18 @@ class HttpConnection(web.RequestHandler):
             self._timer.cancel()
             self._timer = None
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Asyncio: who does not read is not read, least of all in TLS, where OpenSSL answers some of it by itself."""
+        super().pause_writing()
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Asyncio: it has read."""
+        super().resume_writing()
+        if self.transport is not None and not (self._reading_paused or self._buffer_paused):
+            self.transport.resume_reading()
 
     def hand_over(self) -> bool:
         """Let go of the transport, whose next owner counts it; return whether that one is to uncount its address."""
@@ -93,10 +118,19 @@ class HttpConnection(web.RequestHandler):
 
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""
+        self._is_answering = True
         self._set_deadline(self._answer_timeout_s)
+
+    def end(self) -> None:
+        """Close the connection: at once, or when the request under way has been answered."""
+        if self._is_answering:
+            self.close()
+        else:
+            self.force_close()
 
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
+        self._is_answering = False
         self._due_s = None
 
     def handle_error(

@@ -17,7 +17,7 @@ from mqttcore.net.admission import Admission
 from mqttcore.net.proxy import ProxyTrust
 from mqttcore.net.tls import ServerTls
 
-__all__ = ["BoundListener", "bind", "bind_path", "listener_metrics"]
+__all__ = ["BoundListener", "bind", "bind_path", "listen_at", "listen_at_path", "listener_metrics"]
 
 log = logging.getLogger("mqttcore.net")
 
@@ -65,6 +65,11 @@ class BoundListener:
     keys_refused: int = 0  # requests of HTTP without a good API key
     keys_throttled: int = 0  # and those that came after too many of them
     key_addresses: int = 0  # addresses that such requests are counted for
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it has sockets; one that was stopped has none."""
+        return bool(self.sockets)
 
     @property
     def is_gated(self) -> bool:
@@ -115,6 +120,13 @@ def bind_path(
     Raises OSError, naming the path: something else is there, or somebody listens on it.
     """
     listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn, backlog, path=path)
+    listen_at_path(listener, mode)
+    return listener
+
+
+def listen_at_path(listener: BoundListener, mode: int) -> None:
+    """Give a Unix socket to a listener that has none; as `bind_path`."""
+    path = listener.path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.sockets.append(sock)
     try:
@@ -128,13 +140,12 @@ def bind_path(
             os.umask(before)
         listener.path_identity = _identity(path) or (0, 0)
         Path(path).chmod(mode)
-        sock.listen(backlog)
+        sock.listen(listener.backlog)
     except BaseException as error:
         listener.close()
         if isinstance(error, OSError):
             raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from error
         raise
-    return listener
 
 
 def _remove_stale(path: str) -> None:
@@ -178,6 +189,12 @@ def bind(
     host: a name, an IPv4 or IPv6 address, or empty for all interfaces. Raises OSError, naming the address.
     """
     listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn, backlog)
+    listen_at(listener, host, port)
+    return listener
+
+
+def listen_at(listener: BoundListener, host: str, port: int) -> None:
+    """Give sockets to a listener that has none; as `bind`."""
     found = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
     )
@@ -199,12 +216,11 @@ def bind(
                 sock.bind((address[0], port, *address[2:]))
             except OSError as error:
                 raise OSError(error.errno, f"cannot listen on {address[0]} port {port}: {error.strerror}") from error
-            sock.listen(backlog)
+            sock.listen(listener.backlog)
             port = port or sock.getsockname()[1]
     except BaseException:
         listener.close()
         raise
-    return listener
 
 
 def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
@@ -215,6 +231,7 @@ def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
     with_tls = [one.tls for one in listeners if one.tls is not None]
     admissions = [one.admission for one in listeners if one.admission is not None]
     return {
+        "listeners_stopped": sum(not one.is_listening for one in listeners),
         "connections_refused_full": sum(one.refused for one in listeners),
         "connections_refused_rate": sum(one.rate_refused for one in admissions),
         "connections_refused_address": sum(one.address_refused for one in admissions),

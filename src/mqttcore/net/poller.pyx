@@ -440,6 +440,18 @@ cdef class Poller:
         if self.listeners.pop(sock.fileno(), None) is not None:
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, sock.fileno(), &event)
 
+    def connections_of(self, listener: object) -> list:
+        """Return the connections of a listener that are not closed. Looks at every descriptor there was."""
+        cdef Py_ssize_t fd
+        cdef SocketConnection connection
+        cdef list found = []
+        for fd in range(self.table_size):
+            if self.table[fd] != NULL:
+                connection = <SocketConnection>self.table[fd]
+                if connection.listener is listener and connection.state != STATE_CLOSED:
+                    found.append(connection)
+        return found
+
     def adopt(self, sock: object, listener: object) -> None:
         """Take over an accepted stream socket; *sock* is detached from its Python object."""
         cdef SocketConnection connection = SocketConnection(self.engine, listener)

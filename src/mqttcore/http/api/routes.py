@@ -8,9 +8,22 @@ import msgspec
 import orjson
 from aiohttp import hdrs, web
 
-from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded
 from mqttcore.http.access import Access, Denied
-from mqttcore.http.api import bans, clients, messages, retained, sessions, state, subscriptions, traces
+from mqttcore.http.api import (
+    bans,
+    clients,
+    listeners,
+    messages,
+    plugins,
+    queues,
+    retained,
+    sessions,
+    state,
+    subscriptions,
+    topics,
+    traces,
+)
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
@@ -25,7 +38,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, sessions, subscriptions, retained, messages, bans, traces, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, traces, listeners, plugins, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
@@ -71,7 +84,7 @@ def _handler(operation: Operation) -> "Handler":
             answer = await operation.function(call)
         except ApiError as error:
             return problem(error.status, error.detail)
-        except QuotaExceeded as error:
+        except (NotPossible, QuotaExceeded) as error:
             return problem(409, str(error))
         except MqttCoreError as error:
             return problem(503, str(error))
@@ -96,7 +109,11 @@ def _query(request: web.Request, kind: Any) -> Any:
         if given:
             raise ApiError(400, f"unknown parameter {next(iter(given))}")
         return None
-    return msgspec.convert(given, kind, strict=False)
+    found = msgspec.convert(given, kind, strict=False)
+    for name in given:
+        if getattr(found, name) is None:  # msgspec takes the word `null` for it
+            raise ApiError(400, f"{name} has no value")
+    return found
 
 
 async def _body(request: web.Request, kind: Any) -> Any:
@@ -106,10 +123,10 @@ async def _body(request: web.Request, kind: Any) -> Any:
         return None
     if request.content_type != "application/json":  # nor what a page's form can send
         raise ApiError(415, "the body must be application/json")
+    said = await request.read()
     try:
-        given = json.loads(
-            (await request.read()).decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse
-        )
+        orjson.loads(said)  # refuses what `json` lets through: halves of surrogate pairs, which no answer could repeat
+        given = json.loads(said.decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse)
     except RecursionError:
         raise ApiError(400, "the body is nested too deeply") from None
     return msgspec.convert(given, kind)
