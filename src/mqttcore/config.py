@@ -135,8 +135,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(
             max_length=1024,
-            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those of "
-            "this machine where clients are anonymous without a word in `allow_anonymous`.",
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those "
+            "of this machine where clients are anonymous without a word in `allow_anonymous`.",
         ),
     ] = []
     websocket_message_bytes_maximum: Annotated[

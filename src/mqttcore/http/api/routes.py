@@ -38,7 +38,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, traces, listeners, plugins, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, traces, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
