@@ -24,8 +24,8 @@ CONNACK_BYTES = 4
 PINGS = 300
 ROUNDS = 7  # of PINGS; the median of their p99 counts, as other work on the machine comes in bursts
 ENTRANTS = 15
-# What twice almost nothing may be: 99 of 100 answers come within 0.1 ms, and with other work on the machine the next one
-# comes a time slice of the kernel's scheduler later, 3 to 4 ms, crowd or not.
+# What twice almost nothing may be: 99 of 100 answers come within 0.1 ms, and with other work on the machine the next
+# one comes a time slice of the kernel's scheduler later, 3 to 4 ms, crowd or not.
 PING_FLOOR_S = 0.005
 ENTER_FLOOR_S = 0.02
 
