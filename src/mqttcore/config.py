@@ -29,6 +29,7 @@ __all__ = [
     "LogLevel",
     "StoreSettings",
     "Tls",
+    "Tracing",
     "check_exposure",
     "from_mapping",
     "is_local",
@@ -134,8 +135,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(
             max_length=1024,
-            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those of "
-            "this machine where clients are anonymous without a word in `allow_anonymous`.",
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those "
+            "of this machine where clients are anonymous without a word in `allow_anonymous`.",
         ),
     ] = []
     websocket_message_bytes_maximum: Annotated[
@@ -462,6 +463,35 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = ""
 
 
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of traces of a client, an address or a topic, which operators begin; the `[tracing]` table."""
+
+    traces_maximum: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Traces at a time; those that have ended make room for new ones."),
+    ] = 16
+    duration_maximum_s: Annotated[
+        float, Meta(ge=1, le=604_800, description="Longest time that a trace may be asked to last.")
+    ] = 86_400.0
+    entries_maximum: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Entries that a trace keeps; the oldest make room.")
+    ] = 10_000
+    bytes_maximum: Annotated[
+        int, Meta(ge=1024, le=_BYTES_MAXIMUM, description="Bytes of memory that the entries of a trace may take.")
+    ] = 8_388_608
+    entries_per_s_maximum: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_COUNT_MAXIMUM,
+            description="Entries a second of one trace; what is beyond is counted, not recorded; 0: no limit.",
+        ),
+    ] = 1000
+    payload_bytes_maximum: Annotated[
+        int, Meta(ge=0, le=1_048_576, description="Bytes of each payload that a trace may be asked to show; 0: none.")
+    ] = 1024
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -486,6 +516,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Authorization()
     )
     http_api: Annotated[HttpApi, Meta(description="Management over HTTP.")] = HttpApi()
+    tracing: Annotated[Tracing, Meta(description="Traces of a client, an address or a topic.")] = Tracing()
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),

@@ -381,6 +381,8 @@ cdef class Acceptor(Registrar):
         conn.alias_maximum = min(
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
+        if conn.traced:
+            self.tracer.session_opened(conn, session, present)
         conn.send_bytes(connack)
         if self.journal is not None:
             if expiry_s or session.number:

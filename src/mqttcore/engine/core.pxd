@@ -14,6 +14,7 @@ from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport wheel_t
 from mqttcore.engine.topics cimport TopicTree, route_t
+from mqttcore.engine.tracer cimport Tracer
 
 
 # Copied once from config.Limits, whose docstrings explain each.
@@ -133,6 +134,7 @@ cdef class Core:
     cdef readonly Rulebook rulebook
     cdef uint32_t hook_mask           # of hooks
     cdef readonly EventLog events
+    cdef Tracer tracer
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size

@@ -5,7 +5,9 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
-from mqttcore.codec.codes cimport RC_NO_MATCHING_SUBSCRIBERS, RC_QUOTA_EXCEEDED, RC_SUCCESS, RC_UNSPECIFIED_ERROR
+from mqttcore.codec.codes cimport (
+    RC_NO_MATCHING_SUBSCRIBERS, RC_NOT_AUTHORIZED, RC_QUOTA_EXCEEDED, RC_SUCCESS, RC_UNSPECIFIED_ERROR,
+)
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
@@ -16,7 +18,7 @@ from mqttcore.engine.connection cimport PAUSE_CONGESTED, STATE_CONNECTED, Connec
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_SESSION_ENDED, DROP_TOTAL_FULL
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.message cimport (
-    Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
+    TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
 )
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, recipients_find, recipients_stand
@@ -59,10 +61,14 @@ cdef class Dispatcher(Authorizer):
         cdef bint is_over_quota = False
         if not pub.retain and route.count == 0 and route.group_count == 0:
             self.counters.unmatched += 1
+            if route.traced | pub.traced:
+                self.trace_publish(pub, route)
             return 0
         route_ref(route)              # from the start: keeping the message may log, and a log handler may subscribe
         self.delivering += 1
         try:
+            if route.traced | pub.traced:
+                self.trace_publish(pub, route)
             if pub.retain:
                 is_over_quota = not self.keep_retained(pub)
                 if route.count == 0 and route.group_count == 0:
@@ -80,6 +86,13 @@ cdef class Dispatcher(Authorizer):
             self.delivering -= 1
             route_unref(route)
         return -2 if is_over_quota else reached
+
+    cdef int trace_publish(self, pub_t* pub, route_t* route) except -1:
+        cdef Py_ssize_t recipients = route.count + route.group_count
+        pub.traced |= <uint8_t>route.traced
+        if pub.kept != NULL:
+            pub.kept.traced = pub.traced & TRACED_TOPIC
+        return self.tracer.published(pub, recipients)             # not to be followed by a use of the route
 
     cdef bint keep_retained(self, pub_t* pub) except -1:
         cdef msg_t* m
@@ -224,6 +237,7 @@ cdef class Dispatcher(Authorizer):
         pub.birth = &self.birth
         if origin != NULL:
             pub.publisher = (<Session>origin).as_publisher()
+            pub.traced = (<Session>origin).traced
         if m.expiry_at:
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
         route = self.topics.route(m.data, m.topic_size)
@@ -235,6 +249,10 @@ cdef class Dispatcher(Authorizer):
                 # Its rights may have been replaced since the CONNECT.
                 if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
                     self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
+                    if pub.traced or self.tracer.wants_topics():
+                        self.tracer.diverted(
+                            client, m.data, m.topic_size, m.qos, m.payload_size, RC_NOT_AUTHORIZED
+                        )
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
                 if route.handler_count > route.early_count:
@@ -255,6 +273,7 @@ cdef class Dispatcher(Authorizer):
         cdef Handler handler
         cdef recipients_t* recipients
         cdef object answer
+        pub.traced |= <uint8_t>route.traced
         if route.recipients != NULL and route.recipients_at == first and recipients_stand(
             route.recipients, self.client_changes
         ):
@@ -390,6 +409,7 @@ cdef class Dispatcher(Authorizer):
             if refusal:
                 self.raise_refusal(refusal)
             target.is_direct = True
+            pub.traced |= self.tracer.trace_of(m.data, m.topic_size)
             session.deliver(&pub, &target)
         finally:
             msg_unref(m)

@@ -16,6 +16,7 @@ from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport TopicTree
+from mqttcore.engine.tracer cimport Tracer
 
 import logging
 import secrets
@@ -78,6 +79,7 @@ cdef class Engine(Acceptor):
         self.id_prefix = secrets.token_hex(8)
         self.clients = {}
         self.events = EventLog()
+        self.tracer = Tracer.new(&self.birth)
         self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
         self.handlers = {}
@@ -302,6 +304,8 @@ cdef class Engine(Acceptor):
             session.subscriptions = None
         if self.events.mask & EVENT_SESSION_ENDED:
             self.events.session_ended(self.wall_ms(), session.client_id)
+        if session.traced:
+            self.tracer.session_ended(session)
         if session.number and self.journal is not None:
             if session.key:
                 self.journal.delete(session.key)

@@ -69,6 +69,11 @@ COUNTERS = {
     "tls_reloads": Named("tls_reloads", "Times that certificate files were read again."),
     "authentications_timed_out": Named("authentications_timed_out", "Plugins that answered too late."),
     "authentications_refused_busy": Named("authentications_refused_busy", "Clients refused: too many were waiting."),
+    "trace_entries": Named("trace_entries", "Entries that traces recorded."),
+    "trace_entries_dropped": Named("trace_entries_dropped", "Of those, the ones that made room for newer ones."),
+    "trace_entries_skipped": Named("trace_entries_skipped", "Entries that traces left out for their rate."),
+    "traces_failed": Named("traces_failed", "Traces that an error ended."),
+    "traces_forgotten": Named("traces_forgotten", "Ended traces that made room for new ones."),
     "store_commits": Named("store_commits", "Commits of the store."),
     "store_commit_failures": Named("store_commit_failures", "Commits of the store that failed."),
     "store_records_written": Named("store_records_written", "Records written to the store."),
@@ -121,6 +126,9 @@ GAUGES = {
     "store_commit_us_maximum": Named("store_commit_maximum_seconds", "Longest commit.", 1e-6),
     "store_pending_bytes": Named("store_pending_bytes", "Bytes on their way to the store."),
     "store_failing": Named("store_failing", "1 while commits fail."),
+    "traces_running": Named("traces_running", "Traces that are running."),
+    "traces_held": Named("traces_held", "Traces, running or ended."),
+    "trace_bytes": Named("trace_held_bytes", "Memory that the entries of traces take."),
     "tls_certificate_seconds_left": Named("tls_certificate_left_seconds", "Until the first certificate expires."),
 }
 

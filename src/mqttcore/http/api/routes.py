@@ -22,6 +22,7 @@ from mqttcore.http.api import (
     state,
     subscriptions,
     topics,
+    traces,
 )
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
@@ -37,7 +38,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, traces, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
@@ -89,6 +90,8 @@ def _handler(operation: Operation) -> "Handler":
             return problem(503, str(error))
         except ValueError as error:  # what the broker says of topics, filters and properties
             return problem(400, str(error))
+        if isinstance(answer, web.StreamResponse):
+            return answer
         if operation.answer is None:
             return web.Response(status=204, headers={hdrs.SERVER: SERVER})
         return json_reply(msgspec.to_builtins(answer))
