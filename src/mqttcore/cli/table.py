@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mqttcore.cli.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["table"]
-
-# Client ids and topics are the peers' words: no line breaks and no terminal sequences from them.
-_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
@@ -35,4 +34,4 @@ def _text(value: Any) -> str:
             text = orjson.dumps(value).decode()
         case _:
             text = str(value)
-    return text.translate(_VISIBLE)
+    return visible(text)
