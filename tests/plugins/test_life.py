@@ -232,6 +232,15 @@ async def test_reload_is_all_or_nothing(offered: None, second: Any, error: str):
         assert broker.config is former
 
 
+async def test_reload_gives_tables_that_did_not_change_too(offered: None):
+    config = config_of(first={"value": 5}, fixed={"value": 5})
+    async with Broker(config) as broker:
+        for plugin in broker.plugins.values():
+            plugin.value = 0  # type: ignore[attr-defined]
+        assert await broker.reload(config_of(first={"value": 5}, fixed={"value": 5})) == []
+        assert values(broker) == [5, 0]
+
+
 async def test_one_plugin_is_given_its_settings_again(offered: None):
     given = Fixed(Settings())
     given.name = "given"  # type: ignore[attr-defined]

@@ -224,22 +224,23 @@ class Plugins:
     # --- reload -----------------------------------------------------------------------------------------------------
 
     async def reload(self, config: Config) -> list[str]:
-        """Give changed tables to plugins that can take them; returns the paths that need a restart.
+        """Give their tables to plugins that can take them, changed or not; returns the paths that need a restart.
 
-        All or nothing: raises ConfigError or PluginError with the former settings in force.
+        What is as it was may name what is not: a file of users, say. All or nothing: raises ConfigError or PluginError
+        with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
         narrowed = _narrowed(config, self.by_name)
         need_restart = [f"plugins.{name}" for name in sorted({*self._enabled} ^ {*wanted})]
         if not need_restart and [*wanted] != [*self._enabled]:
             need_restart.append("plugins")  # in another order
-        changed = [
-            name for name in self._enabled if name in wanted and wanted[name].settings != self._enabled[name].settings
-        ]
         done: list[str] = []
-        for name in changed:
+        for name in self._enabled:
+            if name not in wanted:
+                continue
             if not self._can_reload(name):
-                need_restart.append(f"plugins.{name}")
+                if wanted[name].settings != self._enabled[name].settings:
+                    need_restart.append(f"plugins.{name}")
                 continue
             try:
                 await self._reload(name, wanted[name].settings)
