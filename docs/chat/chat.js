@@ -42,6 +42,7 @@ function connect() {
     return;
   }
   client = mine;
+  let refusal = "";
   tell(`connecting to ${url}`);
   mine.on("connect", async () => {
     try {
@@ -50,16 +51,20 @@ function connect() {
       tell(`not allowed to read ${FILTER}: ${error.message}`);
       return;
     }
+    refusal = "";
     send.disabled = false;
     tell(`connected to ${url}`);
   });
   mine.on("message", (topic, payload) => show(topic, utf8.decode(payload)));
-  mine.on("error", (error) => tell(error.message));
+  mine.on("error", (error) => {
+    refusal = error.message;
+    tell(refusal);
+  });
   mine.on("close", () => {
     if (mine !== client) return;
     send.disabled = true;
     // A browser does not tell scripts why: a certificate it does not trust looks like a server that is not there.
-    tell(`no connection to ${url}; its own message is in the browser's console`);
+    tell(refusal || `no connection to ${url}; the browser's console may say why`);
   });
 }
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["BANS_MAXIMUM", "Ban", "BanKind", "Bans", "host_of"]
 
 BANS_MAXIMUM = 10_000
+_MAPPED_BITS = 96  # of an IPv6 address, in front of the IPv4 address that it maps (RFC 4291 §2.5.5.2)
 _FILE_BYTES_MAXIMUM = 64 * 1024 * 1024
 
 BanKind = Literal["client_id", "user_name", "address"]
@@ -69,10 +70,11 @@ class Bans:
     def add(self, ban: Ban) -> Ban:
         """Begin a ban, or replace the one of the same kind and value; return it as it is kept.
 
-        Raises ValueError for what is no address, QuotaExceeded over `BANS_MAXIMUM`, StoreError when the file cannot be
-        written; nothing changes then.
+        Raises ValueError for what is no address or no UTF-8, QuotaExceeded over `BANS_MAXIMUM`, StoreError when the
+        file cannot be written; nothing changes then.
         """
         value = _canonical(ban.kind, ban.value)
+        (value + ban.reason).encode()
         kept = msgspec.structs.replace(ban, value=value)
         bans = {(one.kind, one.value): one for one in self}
         bans[kept.kind, value] = kept
@@ -150,7 +152,11 @@ def _canonical(kind: BanKind, value: str) -> str:
     if kind != "address":
         return value
     if "/" in value:
-        return str(ipaddress.ip_network(value, strict=False))
+        network = ipaddress.ip_network(value, strict=False)
+        mapped = _unmapped(network.network_address)
+        if mapped is not network.network_address and network.prefixlen >= _MAPPED_BITS:
+            return str(ipaddress.ip_network((mapped, network.prefixlen - _MAPPED_BITS)))
+        return str(network)
     return str(ipaddress.ip_network(_unmapped(ipaddress.ip_address(value.partition("%")[0]))))
 
 

@@ -19,6 +19,7 @@ from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
 from mqttcore.listening import ListenerInfo, Listening
+from mqttcore.memory_guard import MemoryGuard
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -31,6 +32,7 @@ from mqttcore.store.contract import SessionStore
 from mqttcore.store.memory import MemoryStore
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
+from mqttcore.tracing import Traces
 
 if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
@@ -96,7 +98,7 @@ class Broker(Services):
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
     those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
     sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
-    the loop's thread. bans: who is refused.
+    the loop's thread. bans: who is refused. traces: what happens to a client, an address or a topic.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
@@ -124,7 +126,9 @@ class Broker(Services):
         self._ticks = 0
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
+        self._memory = MemoryGuard(0, self)  # until it starts
         self._flapping = FlappingWatch(self.config.flapping)
+        self.traces = Traces(self.config.tracing)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
@@ -160,6 +164,7 @@ class Broker(Services):
 
     async def _start(self) -> None:
         plugins = self._load_plugins()
+        self._memory = MemoryGuard(self.config.memory_maximum_bytes, self)
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -175,6 +180,7 @@ class Broker(Services):
         engine.set_wall_clock(time.time_ns() // 1_000_000)
         plugins.failures.tell = self
         self._observers.attach(engine, self._loop)
+        self.traces.attach(engine)
         plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
@@ -191,6 +197,7 @@ class Broker(Services):
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._is_ready = True
+        self._memory.start(engine, self._loop)
         self._tick()
 
     def _admit_first(self, client: ClientView, connect: Connect) -> Refusal | None:
@@ -265,6 +272,7 @@ class Broker(Services):
 
     async def _close(self, engine: Engine) -> None:
         engine.set_wake(None)  # what is cut from here on asks for no more flushes
+        self._memory.stop()
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -287,6 +295,7 @@ class Broker(Services):
                 await self._plugins.stop(self)
         finally:
             self._end_services()
+            self.traces.attach(None)
             await self._listening.finish()
             await self._close_store()
             engine.close()
@@ -331,6 +340,7 @@ class Broker(Services):
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
+        self._memory.watch.set_maximum(config.memory_maximum_bytes)
         need_restart = [path for path in _FIXED if getattr(config, path) != getattr(self.config, path)]
         if self._listening.needs_restart(config.listeners):
             need_restart.append("listeners")
@@ -354,6 +364,7 @@ class Broker(Services):
         self._listening.configure(config, has_authentication=self._plugins.authenticates)
         self._overload.lag_ms = config.overload_lag_ms
         self._flapping.settings = config.flapping
+        self.traces.settings = config.tracing
         self.config = config
         return need_restart
 
@@ -570,7 +581,7 @@ class Broker(Services):
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | listener_metrics([*self._listening]) | self._service_metrics()
-        values |= self._flapping.metrics()
+        values |= self._flapping.metrics() | self._memory.watch.metrics() | self.traces.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:

@@ -121,6 +121,8 @@ async def open_client(
                     server_hostname=server_name if tls else None,
                 )
             await client._shake_hands()
+    except NotImplementedError as error:
+        raise ClientError(f"cannot connect to {place}: there are no Unix sockets on this system") from error
     except TimeoutError as error:
         client.abort()
         raise ClientError(f"cannot connect to {place}: no answer within {timeout_s:g} s") from error

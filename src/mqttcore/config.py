@@ -29,12 +29,14 @@ __all__ = [
     "LogLevel",
     "StoreSettings",
     "Tls",
+    "Tracing",
     "check_exposure",
     "from_mapping",
     "is_local",
     "is_loopback",
     "load",
     "takes_anonymous",
+    "trusts_machine",
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -133,7 +135,8 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         list[Annotated[str, Meta(min_length=1, max_length=255)]],
         Meta(
             max_length=1024,
-            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all.",
+            description="HTTP: pages whose scripts may connect, like `https://example.com`; empty: all, but only those "
+            "of this machine where clients are anonymous without a word in `allow_anonymous`.",
         ),
     ] = []
     websocket_message_bytes_maximum: Annotated[
@@ -460,6 +463,35 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = ""
 
 
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of traces of a client, an address or a topic, which operators begin; the `[tracing]` table."""
+
+    traces_maximum: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Traces at a time; those that have ended make room for new ones."),
+    ] = 16
+    duration_maximum_s: Annotated[
+        float, Meta(ge=1, le=604_800, description="Longest time that a trace may be asked to last.")
+    ] = 86_400.0
+    entries_maximum: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Entries that a trace keeps; the oldest make room.")
+    ] = 10_000
+    bytes_maximum: Annotated[
+        int, Meta(ge=1024, le=_BYTES_MAXIMUM, description="Bytes of memory that the entries of a trace may take.")
+    ] = 8_388_608
+    entries_per_s_maximum: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_COUNT_MAXIMUM,
+            description="Entries a second of one trace; what is beyond is counted, not recorded; 0: no limit.",
+        ),
+    ] = 1000
+    payload_bytes_maximum: Annotated[
+        int, Meta(ge=0, le=1_048_576, description="Bytes of each payload that a trace may be asked to show; 0: none.")
+    ] = 1024
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -484,6 +516,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Authorization()
     )
     http_api: Annotated[HttpApi, Meta(description="Management over HTTP.")] = HttpApi()
+    tracing: Annotated[Tracing, Meta(description="Traces of a client, an address or a topic.")] = Tracing()
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),
@@ -532,6 +565,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             description="Lasting lag of the event loop from which on new clients hear Server busy; 0: never.",
         ),
     ] = 250
+    memory_maximum_bytes: Annotated[
+        Annotated[int, Meta(ge=0, le=_BYTES_MAXIMUM)] | None,
+        Meta(
+            description="Resident memory of the process: over 90 % of it there are no new sessions (Server busy), over "
+            "all of it queues, retained messages and subscriptions do not grow. 0: no maximum; not set: 80 % of what "
+            "the machine or the control group has."
+        ),
+    ] = None
     gather_us: Annotated[
         int,
         Meta(
@@ -604,6 +645,11 @@ def takes_anonymous(config: Config, listener: Listener, has_authentication: bool
     """Say whether clients about whom no plugin has an opinion may come in through *listener*."""
     allowed = config.allow_anonymous if listener.allow_anonymous is None else listener.allow_anonymous
     return is_local(listener) and not has_authentication if allowed is None else allowed
+
+
+def trusts_machine(config: Config, listener: Listener) -> bool:
+    """Say whether anonymous clients may use *listener* only because they are on this machine: nobody said they may."""
+    return config.allow_anonymous is None and listener.allow_anonymous is None and is_local(listener)
 
 
 def check_exposure(config: Config, has_authentication: bool, source: str | None = None) -> None:

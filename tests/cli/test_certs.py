@@ -34,7 +34,8 @@ def private(tmp_path: Path) -> Path:
 @pytest.fixture
 def broker(private: Path, tmp_path: Path):
     text = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
-    with running_broker(tmp_path, text.replace('"private/', f'"{private}/'), kind="mqttcore") as process:
+    text = text.replace('"private/', f'"{private}/').replace("port = 8883", "port = 0")
+    with running_broker(tmp_path, text, kind="mqttcore") as process:
         yield process
 
 

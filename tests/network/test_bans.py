@@ -1,15 +1,18 @@
 """Bans: who comes under one is refused, whoever asks for it, until it is lifted or over."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from certificates import Authority
 from mqttcore import Broker, ConfigError, QuotaExceeded, ReasonCode, StoreError
 from mqttcore.bans import BANS_MAXIMUM, Ban, Bans
 from mqttcore.client import Client, ConnectionRefused, open_client
-from mqttcore.codec import Connect
+from mqttcore.codec import Connect, Decoder
 
 from .http_api import Api, api_config
+from .tls import client_context, tls_config
 
 
 async def connect(broker: Broker, client_id: str, user_name: str | None = None) -> Client:
@@ -50,6 +53,51 @@ async def test_others_are_not_refused():
         broker.bans.add(ban)
     async with broker:
         await (await connect(broker, "bad", "ann")).close()
+
+
+async def test_ban_of_a_user_name_is_of_the_one_in_the_certificate(tmp_path: Path):
+    authority = Authority(tmp_path)
+    shown = client_context(authority, authority.issue("sensor-7"))
+    config = tls_config(
+        authority.server(),
+        client_certificate="required",
+        client_ca_file=str(authority.file),
+        identity_is_user_name=True,
+    )
+    async with Broker(config) as broker:
+        _, host, port = broker.addresses[0]
+        for ban, code in ((None, 0), ("ann", 0), ("sensor-7", ReasonCode.BANNED)):
+            if ban is not None:
+                broker.bans.add(Ban(kind="user_name", value=ban))
+            reader, writer = await asyncio.open_connection(host, port, ssl=shown, server_hostname="localhost")
+            writer.write(Connect("c1", user_name="ann").encode(5))
+            assert Decoder(5, sender="server").feed(await reader.read(1000))[0].reason_code == code
+            writer.transport.abort()
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"a\n", r"\u0000"])
+@pytest.mark.parametrize("key", ["value", "reason"])
+async def test_ban_that_no_answer_could_show_is_refused(tmp_path: Path, key: str, text: str):
+    path = tmp_path / "bans.json"
+    async with Broker(api_config(bans_file=str(path))) as broker, Api(broker) as api:
+        given = {"kind": '"client_id"', "value": '"x"', "reason": '""', key: f'"{text}"'}
+        body = "{" + ",".join(f'"{name}":{value}' for name, value in given.items()) + "}"
+        headers = {"content-type": "application/json"}
+        await api.ask("POST", "/bans", data=body, headers=headers, expect=400)
+        assert await api.ask("GET", "/bans") == {"bans": []}
+        with pytest.raises(ValueError, match="surrogates"):
+            broker.bans.add(Ban(kind="client_id", value="x", reason="\ud800"))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["::ffff:192.0.2.0/120", "192.0.2.0/24"])
+def test_network_of_mapped_addresses_is_one_of_ipv4(text: str):
+    bans = Bans()
+    assert bans.add(Ban(kind="address", value=text)).value == "192.0.2.0/24"
+    for host in ("192.0.2.7", "::ffff:192.0.2.7"):
+        assert bans.find(client_id="x", user_name=None, host=host) is not None
+    assert bans.find(client_id="x", user_name=None, host="192.0.3.7") is None
 
 
 def test_file_keeps_them_and_is_private(tmp_path: Path):

@@ -78,12 +78,13 @@ LEAST = {
         GET /clients, GET /clients/{client_id}, GET /clients/{client_id}/subscriptions, GET /clients/{client_id}/queue,
         GET /clients/{client_id}/in-flight, GET /sessions, GET /subscriptions, GET /topics, GET /retained,
         GET /retained/message, GET /bans, GET /broker, GET /listeners, GET /listeners/{name}, GET /plugins,
-        GET /plugins/{name}, GET /metrics, GET /alarms, GET /log-level
+        GET /plugins/{name}, GET /metrics, GET /alarms, GET /log-level, GET /traces, GET /traces/{name}
     """,
     Role.OPERATOR: """
         POST /clients/{client_id}/kick, POST /kick, POST /clients/{client_id}/subscriptions,
         DELETE /clients/{client_id}/subscriptions, DELETE /sessions/{client_id}, PUT /retained/message,
-        DELETE /retained/message, POST /publish, POST /publish/bulk, POST /bans, DELETE /bans
+        DELETE /retained/message, POST /publish, POST /publish/bulk, POST /bans, DELETE /bans, POST /traces,
+        GET /traces/{name}/entries, GET /traces/{name}/download, POST /traces/{name}/stop, DELETE /traces/{name}
     """,
     Role.ADMIN: """
         POST /listeners/{name}/stop, POST /listeners/{name}/start, POST /plugins/{name}/reload,
@@ -95,6 +96,16 @@ LEAST = {
 def test_every_operation_has_its_least_role_here():
     written = {text.strip(): role for role, texts in LEAST.items() for text in texts.split(",")}
     assert written == {f"{one.method} {one.path}": one.role for one in operations(Broker())}
+
+
+async def test_payloads_of_a_queue_are_for_operators(keys):
+    path, texts = keys
+    async with Broker(api_config(keys_file=path)) as broker:
+        for role, status in ((Role.VIEWER, 403), (Role.OPERATOR, 404), (Role.ADMIN, 404)):
+            async with Api(broker, texts[role]) as api:
+                for noun in ("queue", "in-flight"):
+                    await api.ask("GET", f"/clients/nobody/{noun}", expect=404)
+                    await api.ask("GET", f"/clients/nobody/{noun}", params={"payloads": "true"}, expect=status)
 
 
 async def test_roles_are_asked_for_at_every_operation(keys):

@@ -1,6 +1,7 @@
 """The management API: what it shows and does, noun by noun."""
 
 import base64
+import json
 import logging
 import socket
 
@@ -318,3 +319,33 @@ async def test_configuration_has_no_secret(monkeypatch: pytest.MonkeyPatch):
         shown = (await api.ask("GET", "/configuration"))["configuration"]
         assert shown["plugins"] == {"secretive": {"password": "(secret)", "colour": "red"}}
         assert "sesame" not in str(shown)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"topic": "a\n"},
+        {"topic": "a", "response_topic": "b\n"},
+        {"topic": "a", "content_type": "text\n"},
+        {"topic": "a", "user_properties": [["k", "v\n"]]},
+        {"topic": "\ud800"},
+        {"topic": "a", "payload": "\udfff"},
+        {"topic": "a", "user_properties": [["\ud800\ud800", "v"]]},
+    ],
+)
+async def test_text_that_mqtt_cannot_carry_is_refused(given: dict):
+    """A line break at the very end escapes `$` in Python's regular expressions; JSON can say half a character."""
+    headers = {"content-type": "application/json"}
+    async with Broker(api_config()) as broker, Api(broker) as api, broker.subscribe("#") as stream:
+        await api.ask("POST", "/publish", data=json.dumps(given), headers=headers, expect=400)
+        await api.ask("POST", "/publish/bulk", data=json.dumps({"messages": [given]}), headers=headers, expect=400)
+        await api.ask("POST", "/publish", json={"topic": "good"})
+        assert (await anext(stream)).topic == "good"
+
+
+async def test_null_is_a_word_in_queries():
+    async with Broker(api_config()) as broker, Api(broker) as api, await connect(broker, "null"):
+        await api.ask("GET", "/clients", params={"is_connected": "null"}, expect=400)
+        for prefix, count in (("null", 1), ("nil", 0)):
+            found = await api.ask("GET", "/clients", params={"client_id_prefix": prefix})
+            assert len(found["clients"]) == count

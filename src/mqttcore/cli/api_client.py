@@ -58,6 +58,16 @@ class ApiClient:
 
     def ask(self, method: str, path: str, *places: str, query: dict[str, str] | None = None, body: Any = None) -> Any:
         """Return the JSON of the answer. path: below `/api/v1`; *places* go where it has `{}`."""
+        data = self._ask(method, path, *places, query=query, body=body)
+        return orjson.loads(data) if data else None
+
+    def fetch(self, path: str, *places: str) -> bytes:
+        """Return the answer to a GET as it is, JSON or not."""
+        return self._ask("GET", path, *places)
+
+    def _ask(
+        self, method: str, path: str, *places: str, query: dict[str, str] | None = None, body: Any = None
+    ) -> bytes:
         target = f"{self._root}/api/v1{path.format(*(quote(one, safe='') for one in places))}"
         if query:
             target += f"?{urlencode(query)}"
@@ -77,7 +87,7 @@ class ApiClient:
             connection.close()
         if answer.status >= 400:
             raise ApiFailed(_reason(answer.status, data))
-        return orjson.loads(data) if data else None
+        return data
 
     def pages(self, path: str, *places: str, name: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
         """Yield the items called *name* of all pages, as they are asked for."""

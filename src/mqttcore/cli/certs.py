@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["certs"]
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # Windows: bytes as they are
 _CLOCK_SKEW = datetime.timedelta(minutes=5)
 
 
@@ -192,7 +193,7 @@ def _write(stem: Path, key: "ec.EllipticCurvePrivateKey", certificate: "x509.Cer
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     # Born closed to others, whatever was there before and whatever the umask.
     key_file.unlink(missing_ok=True)
-    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(key_file, _NEW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -11,8 +11,9 @@ import orjson
 
 from mqttcore.cli.api_client import ApiClient, ApiFailed
 from mqttcore.cli.ctl_looks import in_flight, listeners, plugins, queue, topics
-from mqttcore.cli.ctl_output import show, show_one
+from mqttcore.cli.printing import show, show_one
 from mqttcore.cli.tls_options import client_context
+from mqttcore.cli.trace import trace
 from mqttcore.errors import ConfigError
 from mqttcore.http.keys import Role, make_key, read_keys, write_keys
 
@@ -75,7 +76,7 @@ def ctl(
     ctx.meta["as_json"] = as_json
 
 
-for command in (in_flight, listeners, plugins, queue, topics):
+for command in (in_flight, listeners, plugins, queue, topics, trace):
     ctl.add_command(command)
 
 
@@ -91,7 +92,7 @@ def clients(api: ApiClient, /, is_connected: bool | None, **given: str | None) -
     if is_connected is not None:
         wanted["is_connected"] = str(is_connected).lower()
     columns = ("client_id", "is_connected", "user_name", "address", "subscriptions", "in_flight", "queued", "dropped")
-    show(api.pages("/clients", name="clients", query=wanted | {"limit": str(_PAGE)}), columns)
+    show(list(api.pages("/clients", name="clients", query=wanted | {"limit": str(_PAGE)})), columns)
 
 
 @ctl.command()
@@ -170,7 +171,7 @@ def retained() -> None:
 def list_retained(api: ApiClient, topic_filter: str) -> None:
     """List retained messages."""
     query = {"topic_filter": topic_filter, "limit": str(_PAGE)}
-    show(api.pages("/retained", name="messages", query=query), ("topic", "qos", "payload"))
+    show(list(api.pages("/retained", name="messages", query=query)), ("topic", "qos", "payload"))
 
 
 @retained.command("set")

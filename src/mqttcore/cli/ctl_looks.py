@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mqttcore.cli.api_client import ApiClient
-from mqttcore.cli.ctl_output import show, show_one
+from mqttcore.cli.printing import show, show_one
 
 __all__ = ["in_flight", "listeners", "plugins", "queue", "topics"]
 
@@ -86,7 +86,7 @@ def topics(api: ApiClient, prefix: str) -> None:
     """List filters that are subscribed to, with how many subscribe."""
     query = {"prefix": prefix, "limit": str(_PAGE)}
     columns = ("topic_filter", "subscribers", "share_groups", "shared_subscribers")
-    show(api.pages("/topics", name="topics", query=query), columns)
+    show(list(api.pages("/topics", name="topics", query=query)), columns)
 
 
 def _messages(api: ApiClient, path: str, client_id: str, limit: int, payloads: bool) -> list[dict[str, Any]]:

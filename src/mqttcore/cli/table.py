@@ -9,7 +9,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["table"]
+__all__ = ["table", "visible"]
 
 # Client ids and topics are the peers' words: no line breaks and no terminal sequences from them.
 _VISIBLE = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
@@ -35,4 +35,9 @@ def _text(value: Any) -> str:
             text = orjson.dumps(value).decode()
         case _:
             text = str(value)
+    return visible(text)
+
+
+def visible(text: str) -> str:
+    """Return *text* without control characters; they stand there in hexadecimal."""
     return text.translate(_VISIBLE)

@@ -323,6 +323,11 @@ cdef class Acceptor(Registrar):
         if session is None and len(self.clients) >= self.limits.sessions_maximum:
             conn.refuse(RC_QUOTA_EXCEEDED, "too many sessions")
             return 0
+        if session is None and self.is_memory_short:
+            # Not before: who takes a session up is let in, to fetch what it holds.
+            self.counters.connects_shed += 1
+            conn.refuse(RC_SERVER_BUSY, "memory is short")
+            return 0
         # A session that ends with its connection does not outlive the takeover.
         present = (
             session is not None and not packet.clean_start and not is_replaced
@@ -376,6 +381,8 @@ cdef class Acceptor(Registrar):
         conn.alias_maximum = min(
             <int>properties.get(PROP_TOPIC_ALIAS_MAXIMUM, 0), <int>self.limits.topic_alias_maximum_out
         )
+        if conn.traced:
+            self.tracer.session_opened(conn, session, present)
         conn.send_bytes(connack)
         if self.journal is not None:
             if expiry_s or session.number:

@@ -22,7 +22,7 @@ from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
-from mqttcore.engine.message cimport Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref
+from mqttcore.engine.message cimport TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref
 from mqttcore.engine.permissions cimport MAY_PUBLISH, MAY_SUBSCRIBE, VERDICT_QOS, verdict_permits
 from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
@@ -248,6 +248,7 @@ cdef class Authorizer(Core):
         cdef msg_t* changed
         cdef int refused
         cdef void* origin = pub.origin
+        cdef uint8_t traced = pub.traced
         try:
             m = pub_settle(pub)
             change = self.hooks.transform_publish(ClientView.of(conn), Message.new(m))
@@ -262,6 +263,7 @@ cdef class Authorizer(Core):
         pub_done(pub)
         msg_view(changed, pub)        # which has the one reference now, until pub_done()
         pub.origin = origin
+        pub.traced = traced & TRACED_PUBLISHER
         if change.topic is not None and conn.state == STATE_CONNECTED:
             refused = conn.check_changed(pub)
             if refused:
@@ -282,7 +284,7 @@ cdef class Authorizer(Core):
             self.hooks.failed("authorize_deliver", session.client_id, error)
             answer = False
         if answer is False:
-            session.count_drop(DROP_NOT_AUTHORIZED)
+            session.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
             return False
         return session.link is link
 
@@ -495,7 +497,7 @@ cdef class Authorizer(Core):
             if group is not None:
                 self.redistribute(m, group, session)
             else:
-                session.count_drop(DROP_NOT_AUTHORIZED)
+                session.count_drop_of(DROP_NOT_AUTHORIZED, m)
         finally:
             msg_unref(m)
         return 0

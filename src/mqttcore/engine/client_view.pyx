@@ -25,6 +25,8 @@ cdef class ClientView:
         if connection.session is not None:
             self.user_name = connection.session.user_name
             self.identity = connection.session.identity
+        elif connection.certified_name is not None:
+            self.user_name = connection.certified_name    # whatever CONNECT says
         elif connection.connect is not None:
             self.user_name = connection.connect.user_name
         self.address = connection.address()

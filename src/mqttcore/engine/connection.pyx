@@ -48,12 +48,13 @@ from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REF
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
-from mqttcore.engine.message cimport pub_done, pub_t
+from mqttcore.engine.message cimport TRACED_PUBLISHER, pub_done, pub_t
 from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
 from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport OPT_QOS, route_t
+from mqttcore.engine.watch cimport WATCH_ADDRESS
 
 import logging
 
@@ -175,6 +176,8 @@ cdef class Connection(Outlet):
     cdef int note_refusal(self, uint8_t reason_code, str reason) except -1:
         if self.core.events.mask & EVENT_CONNECT_REFUSED:
             self.core.events.refused(self.core.wall_ms(), self.core.view_of(self), reason_code, reason)
+        if self.traced:
+            self.core.tracer.connect_refused(self, reason_code, reason)
         return 0
 
     @property
@@ -325,6 +328,8 @@ cdef class Connection(Outlet):
         self.core.counters.packets_in[packet_type] += 1
         if self.state == STATE_NEW:
             return self.on_first(first, body, size)
+        if self.traced:
+            self.core.tracer.packet_in(self, first, body, size)
         if self.state == STATE_ADMITTING and packet_type != PT_AUTH and packet_type != PT_DISCONNECT:
             # Authentication is under way and there is no session yet [MQTT-3.1.2-30].
             return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.2-30", "neither AUTH nor DISCONNECT before CONNACK"))
@@ -350,6 +355,8 @@ cdef class Connection(Outlet):
         self.clean_start = packet.clean_start
         self.connect = packet
         self.state = STATE_ADMITTING
+        if self.core.tracer.subjects and self.core.tracer.identified(self, packet, size):
+            self.traced = TRACED_PUBLISHER
         return self.core.admit(self, packet)
 
     cdef int send_refusal(self, uint8_t reason_code, str reason) except -1:
@@ -394,6 +401,8 @@ cdef class Connection(Outlet):
         return 0
 
     cdef int pause(self, uint8_t reason) except -1:
+        if self.traced:
+            self.core.tracer.paused(self, reason)
         self.pauses |= reason
         return self.set_paused(True)
 
@@ -401,7 +410,18 @@ cdef class Connection(Outlet):
         if not self.pauses & reason:
             return 0
         self.pauses &= <uint8_t>~reason
+        if self.traced and not self.pauses:
+            self.core.tracer.paused(self, 0)
         return self.set_paused(self.pauses != 0)
+
+    cdef int address_known(self) except -1:
+        if self.core.tracer.subjects & WATCH_ADDRESS and self.core.tracer.look_at(self, None):
+            self.traced = TRACED_PUBLISHER
+        return 0
+
+    cdef int failed_early(self, str reason) except -1:
+        return self.core.tracer.failed(self, reason) if self.traced else 0
+
     cdef int set_deadline(self, int64_t ms) except -1:
         if self.state == STATE_NEW:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
@@ -442,7 +462,7 @@ cdef class Connection(Outlet):
         try:
             if self.state == STATE_NEW or self.state == STATE_ADMITTING:
                 log.info("%s: no CONNECT answered within %d ms", self.peer, now_ms - self.opened_ms)
-                self.end(False)
+                self.end(False, "no CONNECT answered in time")
                 return
             due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500
             if self.is_paused:
@@ -534,6 +554,7 @@ cdef class Connection(Outlet):
         pub.retain = view.retain
         pub.is_utf8 = view.is_utf8
         pub.is_replay = 0
+        pub.traced = self.traced
         if view.alias_at:
             # An alias is a matter of one connection [MQTT-3.3.2-9]: the block goes on without it.
             cut = view.alias_at - 1
@@ -556,10 +577,16 @@ cdef class Connection(Outlet):
                     targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
-        if is_taken and reason_code >= 0x80:
-            if core.is_refusing and (reason_code == RC_QUOTA_EXCEEDED or reason_code == RC_IMPLEMENTATION_SPECIFIC_ERROR):
-                return self.refuse_unkept(&view, reason_code) if self.state == STATE_CONNECTED else 0
-            return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
+        if is_taken:
+            if reason_code >= 0x80:
+                if self.state != STATE_CONNECTED:
+                    return 0
+                if core.is_refusing and (
+                    reason_code == RC_QUOTA_EXCEEDED or reason_code == RC_IMPLEMENTATION_SPECIFIC_ERROR
+                ):
+                    return self.refuse_unkept(&view, reason_code)
+                return self.refuse_publish(&view, reason_code)
+            self.tell_diverted(&view, reason_code)
         if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
             if is_taken:
                 pass
@@ -576,8 +603,15 @@ cdef class Connection(Outlet):
             core.pause_publisher(self)
         return 0
 
+    cdef int tell_diverted(self, publish_view* view, uint8_t reason_code) except -1:
+        # To who watches. The topic of a connection that is gone may be, too.
+        if (self.traced or self.core.tracer.wants_topics()) and self.state == STATE_CONNECTED:
+            self.core.tracer.diverted(self, view.topic, view.topic_size, view.qos, view.payload_size, reason_code)
+        return 0
+
     cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1:
         # What cannot be kept is not taken. 3.1.1 has no way to say so but to close without an acknowledgement.
+        self.tell_diverted(view, reason_code)
         if view.qos == 2:
             self.session.on_pubrel(view.packet_id)
         if self.version < 5:
@@ -679,6 +713,7 @@ cdef class Connection(Outlet):
         cdef bint closes = not can_tell and self.core.limits.refused_publish_disconnects and (
             reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
         )
+        self.tell_diverted(view, reason_code)
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
         if self.core.events.mask & EVENT_MESSAGE_DROPPED:
             self.core.events.count_drop(self.client_id, DROP_NOT_AUTHORIZED)
@@ -856,6 +891,8 @@ cdef class Connection(Outlet):
             out_wrote(&self.out, 2)
             self.core.counters.packets_out[13] += 1
             self.mark_dirty()
+            if self.traced:
+                self.core.tracer.packet_out(self, p, 2)
             return 0                                      # [MQTT-3.12.4-1]
         if packet_type == PT_CONNECT:
             return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.0-2", "second CONNECT"))
@@ -992,6 +1029,8 @@ cdef class Connection(Outlet):
         # The peer broke the standard: say so where the version can, then close [MQTT-4.13.1-1].
         self.core.counters.protocol_errors += 1
         log.info("client %s at %s: %s", self.client_id, self.peer, error)
+        if self.traced:
+            self.core.tracer.protocol_broken(self, error)
         if self.state == STATE_NEW:
             self.close_reason = error.reason_code
             return self.end(False)
@@ -1022,6 +1061,9 @@ cdef class Connection(Outlet):
         if session is not None and self.core.events.mask & EVENT_CONNECTION_CLOSED:
             self.core.events.closed(self.core.wall_ms(), self.core.view_of(self), self.close_reason, reason, detail)
         self.state = STATE_CLOSED
+        if self.traced:
+            self.core.tracer.closed(self, self.close_reason, reason, detail)
+            self.traced = 0
         self.session = None
         self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)

@@ -35,6 +35,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
     m.qos = pub.qos
     m.retain = pub.retain
     m.is_utf8 = pub.is_utf8
+    m.traced = pub.traced & TRACED_TOPIC
     memcpy(m.data, pub.topic, pub.topic_size)
     if pub.props_size:
         memcpy(m.data + pub.topic_size, pub.props, pub.props_size)

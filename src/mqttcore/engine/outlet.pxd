@@ -28,6 +28,7 @@ cdef class Outlet:
     cdef uint16_t alias_maximum       # how many we may give out on this connection
     cdef readonly uint8_t version
     cdef uint8_t is_dirty
+    cdef uint8_t traced               # TRACED_PUBLISHER: what passes here is told to core.tracer; 0: it is not
     cdef bint is_waiting              # stands in Journal.waiting
 
     # Appends a PUBLISH; 1: sent, 0: over the client's Maximum Packet Size, treat as sent [MQTT-3.1.2-25].

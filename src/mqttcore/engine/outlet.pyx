@@ -8,7 +8,7 @@ from libc.string cimport memcmp, memcpy
 from mqttcore.codec.codes cimport PT_PUBLISH
 from mqttcore.codec.wire cimport put_u16, put_u32, put_varint, varint_size
 from mqttcore.engine.holds cimport holds_clear, holds_push
-from mqttcore.engine.message cimport msg_t, pub_keep
+from mqttcore.engine.message cimport TRACED_TOPIC, msg_t, pub_keep
 from mqttcore.engine.outbuf cimport PAYLOAD_BY_REFERENCE, out_add_payload, out_clear, out_reserve, out_wrote
 
 
@@ -48,6 +48,8 @@ cdef class Outlet:
         out_wrote(&self.out, size)
         self.core.counters.packets_out[p[0] >> 4] += 1
         self.mark_dirty()
+        if self.traced:
+            self.core.tracer.packet_out(self, <const uint8_t*>PyBytes_AS_STRING(packet), size)
         return 0
 
     cdef int send_ack(self, uint8_t first, uint16_t packet_id, uint8_t reason_code) except -1:
@@ -65,6 +67,8 @@ cdef class Outlet:
             out_wrote(&self.out, 4)
         self.core.counters.packets_out[first >> 4] += 1
         self.mark_dirty()
+        if self.traced:
+            self.core.tracer.packet_out(self, p, p[1] + 2)
         return 0
 
     cdef int hold(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, bytes packet) except -1:
@@ -160,6 +164,8 @@ cdef class Outlet:
         self.core.counters.message_bytes_out += pub.payload_size
         if not self.is_dirty:
             self.mark_dirty()
+        if self.traced | (pub.traced & TRACED_TOPIC):
+            self.core.tracer.publish_out(self, pub, first, packet_id, total)
         return 1
 
     cdef int find_alias(self, const uint8_t* topic, uint32_t size) except -1:

@@ -83,6 +83,7 @@ cdef class Session(Subscriber):
     cdef uint64_t acked               # packet ids that became free
     cdef uint8_t is_clean             # ends with its connection
     cdef uint8_t has_ended
+    cdef uint8_t traced               # TRACED_PUBLISHER: who watches it, or its connection, is told (tracer.pxd); 0: nobody
     cdef uint8_t is_paging            # asked for messages of its queue
     cdef uint8_t is_ranked            # stands in Engine.ranking
     cdef uint8_t has_acked            # a packet id became free since the last pump()
@@ -179,5 +180,9 @@ cdef class Session(Subscriber):
     cdef int pump_asked(self, queue_t* queue) except -1
     cdef slot_t* ask_again(self, slot_t* slot) except? NULL
     cdef bint is_too_old(self, entry_t* entry) noexcept
-    cdef void count_drop(self, int reason, int64_t count=*) noexcept
+    # pub: the message, where it is one and known.
+    cdef void count_drop(self, int reason, int64_t count=*, pub_t* pub=*) noexcept
+    cdef void count_drop_of(self, int reason, msg_t* message) noexcept
+    # It subscribed to the message, which is not for it all the same: `no_local` or `away`.
+    cdef int pass_by(self, pub_t* pub, str reason) except -1
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept

@@ -19,6 +19,8 @@ __all__ = ["HttpConnection"]
 
 log = logging.getLogger("mqttcore.http")
 
+_BUFFER_BYTES = 65_536  # unsent, from which on a client is not read; with TLS it would be half a megabyte
+
 
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol. Who stalls is cut off; aiohttp's own time-out is for keep-alive between requests.
@@ -69,6 +71,7 @@ class HttpConnection(web.RequestHandler):
             transport.abort()  # type: ignore[attr-defined]
             return
         super().connection_made(transport)
+        transport.set_write_buffer_limits(_BUFFER_BYTES)  # type: ignore[attr-defined]
         self._set_deadline(self._header_timeout_s)
 
     def data_received(self, data: bytes) -> None:
@@ -85,6 +88,18 @@ class HttpConnection(web.RequestHandler):
             self._timer.cancel()
             self._timer = None
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Asyncio: who does not read is not read, least of all in TLS, where OpenSSL answers some of it by itself."""
+        super().pause_writing()
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Asyncio: it has read."""
+        super().resume_writing()
+        if self.transport is not None and not (self._reading_paused or self._buffer_paused):
+            self.transport.resume_reading()
 
     def hand_over(self) -> bool:
         """Let go of the transport, whose next owner counts it; return whether that one is to uncount its address."""

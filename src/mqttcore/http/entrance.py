@@ -26,6 +26,7 @@ class Entrance(asyncio.Protocol):
     """The first protocol of a connection; the one of HTTP takes its place when header and handshake are through.
 
     make_connection: called with place and proxy. handshakes: holds the tasks of handshakes under way.
+    on_failure: called with address, listener's name and reason when one is given up.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class Entrance(asyncio.Protocol):
         listener: "BoundListener",
         make_connection: Callable[..., "HttpConnection"],
         handshakes: set[asyncio.Task[None]],
+        on_failure: Callable[[object, str, str], object] | None = None,
     ) -> None:
         self._listener = listener
         self._make_connection = make_connection
         self._handshakes = handshakes
+        self._on_failure = on_failure
         self._place = Place(listener)
         self._proxy: ProxyInfo | None = None
         self._transport: asyncio.Transport | None = None
@@ -191,6 +194,8 @@ class Entrance(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         log.info("listener %s: %s: %s", self._listener.name, self._peer, reason)
+        if self._on_failure is not None:
+            self._on_failure(self._peer, self._listener.name, reason)
         self.abort()
 
     def _end(self) -> None:

@@ -35,6 +35,7 @@ class HttpServer:
         shutdown_timeout_s: float = 5.0,
     ) -> None:
         self._listener = listener
+        self._tell_failure = broker.traces.connection_failed
         self._settings = settings
         self._servers: list[asyncio.Server] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -78,7 +79,7 @@ class HttpServer:
         )
         self._make_first = make
         if self._listener.is_gated:
-            self._make_first = functools.partial(Entrance, self._listener, make, self._handshakes)
+            self._make_first = functools.partial(Entrance, self._listener, make, self._handshakes, self._tell_failure)
 
     def close(self) -> None:
         """Accept no more; connections stay, and so does what `accept` needs."""

@@ -5,10 +5,11 @@ import binascii
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from mqttcore.config import Listener
+from mqttcore.config import Listener, is_loopback, trusts_machine
 from mqttcore.http.connection import HttpConnection
 from mqttcore.http.replies import problem
 
@@ -80,7 +81,10 @@ def websocket_handler(
         if listener is not None and not listener.is_listening:  # what came before it was stopped may still ask
             return problem(503, "the listener takes no clients now")
         try:
-            _check_origin(request, origins)
+            is_anonymous_by_default = (
+                listener is not None and listener.allow_anonymous and trusts_machine(broker.config, chosen)
+            )
+            _check_origin(request, origins, local_only=is_anonymous_by_default)
             upgraded = _agree(request, needs_subprotocol=chosen.websocket_subprotocol_required)
         except _Refused as refused:
             return refused.answer
@@ -112,11 +116,25 @@ def websocket_handler(
     return handler
 
 
-def _check_origin(request: web.Request, origins: frozenset[str]) -> None:
+def _check_origin(request: web.Request, origins: frozenset[str], *, local_only: bool) -> None:
     # §10.2: browsers say whose script it is; other clients say nothing, and could say anything.
     origin = request.headers.get(hdrs.ORIGIN)
-    if origins and origin is not None and origin.casefold() not in origins:
+    if origin is None:
+        return
+    if origins and origin.casefold() not in origins:
         raise _Refused(problem(403, "pages of this origin may not connect"))
+    if not origins and local_only and not _is_local(origin):
+        # Whoever is on this machine may come in without authentication; the pages its browser shows are not.
+        raise _Refused(problem(403, "pages from elsewhere need websocket_origins, or allow_anonymous = true"))
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return parts.scheme == "file" or is_loopback(host) or host.endswith(".localhost")  # RFC 6761 §6.3
 
 
 def _agree(request: web.Request, *, needs_subprotocol: bool) -> bytes:

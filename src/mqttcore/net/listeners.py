@@ -119,6 +119,8 @@ def bind_path(
 
     Raises OSError, naming the path: something else is there, or somebody listens on it.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, f"cannot listen on {path}: Python has no Unix sockets on this system")
     listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn, backlog, path=path)
     listen_at_path(listener, mode)
     return listener

@@ -490,6 +490,7 @@ cdef class Poller:
         if not self.enroll_socket(connection, sock):
             return
         self.engine.now_ms = monotonic_ms()
+        connection.address_known()
         ws_receive(&connection.ws, connection, <uint8_t*>PyByteArray_AS_STRING(unmasked), len(unmasked))
         connection.mark_dirty()
         self.engine.wake()
@@ -547,12 +548,15 @@ cdef class Poller:
                 listener.proxy_rejected += 1
                 log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
                 return False
-        elif listener.admission is not None and listener.admission.counts_addresses:
-            reason = listener.admission.enter(connection.peer, self.engine.now_ms)
-            if reason is not None:
-                log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
-                return False
-            connection.is_counted = True
+        else:
+            connection.address_known()
+            if listener.admission is not None and listener.admission.counts_addresses:
+                reason = listener.admission.enter(connection.peer, self.engine.now_ms)
+                if reason is not None:
+                    log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
+                    connection.failed_early(reason)
+                    return False
+                connection.is_counted = True
         if listener.is_gated:
             if self.pipes is None:
                 self.pipes = TlsPipes()

@@ -13,6 +13,8 @@ cdef class StreamConnection(Connection):
     cdef object transport             # None before connection_made and after the end
     cdef bint is_full                 # the transport asked us to stop writing
     cdef bint is_choked               # not read from until it has read what we wrote
+    cdef bint has_tls                 # the transport's own, besides the gate's
+    cdef object look_handle           # looks at the buffer of such a transport again; or None
     cdef object when_closed           # called with the connection once the transport is gone; or None
     cdef object linger_handle         # cuts a closed transport whose last bytes nobody reads; or None
 

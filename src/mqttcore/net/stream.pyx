@@ -22,6 +22,8 @@ cdef enum:
     LINGER_MS = 2000          # a closed connection's last bytes may take this long
     PATIENCE_MS = 1000        # a handshake that was silent for less does not have to make room for another
     UNMASK_SIZE = 65536
+    BUFFER_MAXIMUM = 65536    # bytes in a transport's buffer from which on it is full
+    LOOK_MS = 200
 
 
 cdef class StreamConnection(Connection):
@@ -61,6 +63,9 @@ cdef class StreamConnection(Connection):
     def connection_made(self, transport: object) -> None:
         """Asyncio: the transport is there."""
         self.transport = transport
+        self.has_tls = transport.get_extra_info("ssl_object") is not None
+        if self.has_tls:
+            transport.set_write_buffer_limits(BUFFER_MAXIMUM)     # as others have; it would be half a megabyte
         if self.given_peer is None:
             self.given_peer = transport.get_extra_info("peername") or None
             if isinstance(self.given_peer, tuple):
@@ -86,12 +91,15 @@ cdef class StreamConnection(Connection):
                 listener.proxy_rejected += 1
                 log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self.given_peer)
                 return False
-        elif listener.admission is not None and listener.admission.counts_addresses:
-            reason = listener.admission.enter(self.given_peer, self.core.now_ms)
-            if reason is not None:
-                log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
-                return False
-            self.is_counted = True
+        else:
+            self.address_known()
+            if listener.admission is not None and listener.admission.counts_addresses:
+                reason = listener.admission.enter(self.given_peer, self.core.now_ms)
+                if reason is not None:
+                    log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
+                    self.failed_early(reason)
+                    return False
+                self.is_counted = True
         if not listener.is_gated:
             return True
         if len(listener.handshaking) >= listener.handshakes_maximum:
@@ -140,6 +148,19 @@ cdef class StreamConnection(Connection):
     def pause_writing(self) -> None:
         """Asyncio: the transport's buffer is over its high-water mark."""
         self.is_full = True
+        if self.has_tls and self.look_handle is None:
+            self.look_at_backlog()
+
+    def look_at_backlog(self) -> None:
+        """Watch the buffer of a transport with TLS while it is full: what OpenSSL answers by itself goes past us."""
+        self.look_handle = None
+        if self.transport is None or not self.is_full or self.is_choked:
+            return
+        if self.transport.get_write_buffer_size() >= BUFFER_MAXIMUM + CHOKE * <int64_t>self.core.limits.output_high_water_bytes:
+            self.is_choked = True
+            self.transport.pause_reading()
+        else:
+            self.look_handle = asyncio.get_running_loop().call_later(LOOK_MS / 1000, self.look_at_backlog)
 
     def resume_writing(self) -> None:
         """Asyncio: it is below the low-water mark."""
@@ -161,9 +182,10 @@ cdef class StreamConnection(Connection):
         if self.gate is not None:
             self.gate.leave(self)
         self.transport = None
-        if self.linger_handle is not None:
-            self.linger_handle.cancel()
-            self.linger_handle = None
+        for handle in (self.linger_handle, self.look_handle):
+            if handle is not None:
+                handle.cancel()
+        self.linger_handle = self.look_handle = None
         self.lost()
         out_clear(&self.out)
         (<Engine>self.core).wake()
@@ -293,6 +315,7 @@ cdef class WebSocketStream(StreamConnection):
         (<Engine>self.core).wake()
 
     cdef bint greet(self) except -1:
+        self.address_known()
         return True                   # whoever read the request has looked at it already
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from mqttcore.bans import Ban, BanKind, host_of
 from mqttcore.constants import ReasonCode
+from mqttcore.http.api.mqtt_types import END
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
 
@@ -21,12 +22,12 @@ _Value = Annotated[
     Meta(
         min_length=1,
         max_length=16_000,
-        pattern=r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        pattern=rf"^[^\u0000-\u001f\u007f-\u009f]+{END}",
         description="The client id or user name; of an address, also a network like `192.0.2.0/24`.",
     ),
 ]
 
-_Reason = Annotated[str, Meta(max_length=1000, pattern=r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+_Reason = Annotated[str, Meta(max_length=1000, pattern=rf"^[^\u0000-\u001f\u007f-\u009f]*{END}")]
 
 
 class BanGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,6 +10,7 @@ from mqttcore.engine.message import Message
 from mqttcore.http.api.operation import ApiError
 
 __all__ = [
+    "END",
     "NOT_BOTH_PAYLOADS",
     "MessageGiven",
     "MessageShown",
@@ -24,10 +25,18 @@ __all__ = [
 _BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 Qos = Annotated[int, Meta(ge=0, le=2)]
+# Python's `$` is also before a line break at the very end; other languages' is not.
+END = r"$(?!\n)"
 # MQTT strings have no NUL [MQTT-1.5.4-2]; what else the codec refuses in them is not taken here either.
-Text = Annotated[str, Meta(max_length=16_000, pattern=r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+Text = Annotated[str, Meta(max_length=16_000, pattern=rf"^[^\u0000-\u001f\u007f-\u009f]*{END}")]
 TopicName = Annotated[
-    str, Meta(min_length=1, max_length=16_000, pattern=r"^[^\u0000-\u001f\u007f-\u009f+#]+$", description="Topic Name.")
+    str,
+    Meta(
+        min_length=1,
+        max_length=16_000,
+        pattern=rf"^[^\u0000-\u001f\u007f-\u009f+#]+{END}",
+        description="Topic Name.",
+    ),
 ]
 _LEVEL = r"(\+|[^\u0000-\u001f\u007f-\u009f+#/]*)"
 TopicFilter = Annotated[
@@ -35,7 +44,7 @@ TopicFilter = Annotated[
     Meta(
         min_length=1,
         max_length=16_000,
-        pattern=rf"^(#|{_LEVEL}(/{_LEVEL})*(/#)?)$",
+        pattern=rf"^(#|{_LEVEL}(/{_LEVEL})*(/#)?){END}",
         description="Topic Filter.",
     ),
 ]

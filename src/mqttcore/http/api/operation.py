@@ -51,18 +51,23 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, checked. path: the parameters in it. query, body: of the operation's types, or None."""
+    """One request, checked. path: the parameters in it. query, body: of the operation's types, or None.
+
+    role: of who asks, the operation's at least; an admin's where no key is needed.
+    """
 
     path: dict[str, str]
     query: Any = None
     body: Any = None
+    role: Role = Role.VIEWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One operation. path: below `/api/v1`. answer: type of the JSON; None: there is none (204).
 
-    errors: statuses besides those that every operation may have.
+    errors: statuses besides those that every operation may have. media_type: of the answer; where it is not JSON, the
+    function returns an HTTP response.
     """
 
     method: str
@@ -74,6 +79,7 @@ class Operation:
     query: Any = None
     body: Any = None
     errors: tuple[int, ...] = ()
+    media_type: str = "application/json"
 
     @property
     def name(self) -> str:

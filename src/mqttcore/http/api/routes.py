@@ -22,6 +22,7 @@ from mqttcore.http.api import (
     state,
     subscriptions,
     topics,
+    traces,
 )
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
+_ROLE = "mqttcore.role"  # of who asks
 _EXACT = 2**53
-_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, traces, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
@@ -64,9 +66,10 @@ def guarded(access: Access, role: Role, handler: "Handler") -> "Handler":
 
     async def checked(request: web.Request) -> web.StreamResponse:
         try:
-            access.check(request, role)
+            key = access.check(request, role)
         except Denied as error:
             return problem(error.status, error.detail, headers=error.headers)
+        request[_ROLE] = Role.ADMIN if key is None else key.role
         answer = await handler(request)
         answer.headers[hdrs.CACHE_CONTROL] = "no-store"
         return answer
@@ -78,7 +81,10 @@ def _handler(operation: Operation) -> "Handler":
     async def handler(request: web.Request) -> web.StreamResponse:
         try:
             call = Call(
-                dict(request.match_info), _query(request, operation.query), await _body(request, operation.body)
+                dict(request.match_info),
+                _query(request, operation.query),
+                await _body(request, operation.body),
+                role=request[_ROLE],
             )
             answer = await operation.function(call)
         except ApiError as error:
@@ -89,6 +95,8 @@ def _handler(operation: Operation) -> "Handler":
             return problem(503, str(error))
         except ValueError as error:  # what the broker says of topics, filters and properties
             return problem(400, str(error))
+        if isinstance(answer, web.StreamResponse):
+            return answer
         if operation.answer is None:
             return web.Response(status=204, headers={hdrs.SERVER: SERVER})
         return json_reply(msgspec.to_builtins(answer))
@@ -106,7 +114,11 @@ def _query(request: web.Request, kind: Any) -> Any:
         if given:
             raise ApiError(400, f"unknown parameter {next(iter(given))}")
         return None
-    return msgspec.convert(given, kind, strict=False)
+    found = msgspec.convert(given, kind, strict=False)
+    for name in given:
+        if getattr(found, name) is None:  # msgspec takes the word `null` for it
+            raise ApiError(400, f"{name} has no value")
+    return found
 
 
 async def _body(request: web.Request, kind: Any) -> Any:
@@ -116,10 +128,10 @@ async def _body(request: web.Request, kind: Any) -> Any:
         return None
     if request.content_type != "application/json":  # nor what a page's form can send
         raise ApiError(415, "the body must be application/json")
+    said = await request.read()
     try:
-        given = json.loads(
-            (await request.read()).decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse
-        )
+        orjson.loads(said)  # refuses what `json` lets through: halves of surrogate pairs, which no answer could repeat
+        given = json.loads(said.decode(), parse_float=_number, parse_int=_number, parse_constant=_refuse)
     except RecursionError:
         raise ApiError(400, "the body is nested too deeply") from None
     return msgspec.convert(given, kind)
