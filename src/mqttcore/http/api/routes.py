@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
-_ROLE = "mqttcore.role"  # of who asks
+_ROLE = web.RequestKey("role", Role)
 _EXACT = 2**53
 _NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, traces, state)
 
