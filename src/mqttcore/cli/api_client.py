@@ -33,6 +33,8 @@ class _ByUnixSocket(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect to the socket instead of a port."""
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("there are no Unix sockets on this system")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
