@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from mqttcore.observers import Observer, Observers
 
 __all__ = ["Plugins"]
+
+log = logging.getLogger("mqttcore.plugins")
 
 
 class Plugins:
@@ -270,7 +273,12 @@ class Plugins:
             raise NotPossible(f"plugin {name} came as an object: it has no table to be reloaded from")
         if not self._can_reload(name):
             raise NotPossible(f"plugin {name} takes no settings while it runs")
-        await self._reload(name, self._enabled[name].settings)
+        try:
+            await self._reload(name, self._enabled[name].settings)
+        except MqttCoreError as error:
+            log.error("plugin %s goes on as before: %s", name, error)
+            raise
+        log.info("plugin %s reloaded", name)
 
     def _can_reload(self, name: str) -> bool:
         return name in self._enabled and callable(getattr(self.by_name[name], "reload", None))
