@@ -60,7 +60,7 @@ _FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
-_ENDED_AT_ONCE = 1000  # connections of a listener that is stopped
+_ENDED_AT_ONCE = 200  # connections of a listener that is stopped
 
 
 @dataclass(frozen=True, slots=True)
