@@ -242,6 +242,9 @@ def test_addresses_with_wrong_keys_are_not_remembered_endlessly(monkeypatch: pyt
         {"sec-fetch-site": "cross-site"},
         {"host": "example.com"},  # a name that somebody else made point here
         {"host": "127.0.0.1.example.com:80"},
+        {"host": "[127.0.0.1]example.com"},
+        {"host": "localhost@example.com"},
+        {"host": "localhost:80:80"},
         {"x-forwarded-for": "192.0.2.1"},
         {"forwarded": "for=192.0.2.1"},
     ],
