@@ -150,8 +150,9 @@ async def test_address_that_is_taken_meanwhile_leaves_it_stopped(caplog: pytest.
     ]
 
 
-async def test_every_address_of_a_name_comes_back():
-    async with Broker(config_of(Listener(name="door", host="localhost", port=0))) as broker:
+@pytest.mark.parametrize("host", ["localhost", "::1"])
+async def test_every_address_of_a_name_comes_back(host: str):
+    async with Broker(config_of(Listener(name="door", host=host, port=0))) as broker:
         before = broker.listeners[0].addresses
         await broker.stop_listener("door")
         await broker.start_listener("door")
