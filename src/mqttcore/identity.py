@@ -92,8 +92,8 @@ class Identity:
     expires_at_s: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     closes_on_refused_subscribe: bool = False
-    mount_point: str | None = None
     on_refused: Callable[[Any, Action, str], object] | None = field(default=None, repr=False, compare=False)
+    mount_point: str | None = None
 
 
 class Refusal:
