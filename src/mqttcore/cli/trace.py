@@ -11,8 +11,8 @@ import orjson
 
 from mqttcore.cli.api_client import ApiClient, ApiFailed
 from mqttcore.cli.printing import show, show_one, wants_json
-from mqttcore.cli.table import visible
 from mqttcore.cli.trace_lines import line_of
+from mqttcore.cli.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -343,9 +343,9 @@ cdef class Dispatcher(Authorizer):
         try:
             for i in range(recipients.count):
                 target = &recipients.targets[i]
-                if (<Subscriber>target.subscriber).is_online or (
+                if ((<Subscriber>target.subscriber).is_online or (
                     stores_offline and pub.qos and target.qos
-                ):
+                )) and (<Session>target.subscriber).knows(pub.topic, pub.topic_size):
                     (<Session>target.subscriber).deliver(pub, target)
                     reason_code = RC_SUCCESS
         finally:
@@ -358,7 +358,9 @@ cdef class Dispatcher(Authorizer):
 
     cdef object view_of(self, object client):
         if isinstance(client, Session):       # its connection is gone
-            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
+            return ClientView.absent(
+                (<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity, (<Session>client).mount
+            )
         if isinstance(client, Connection):
             return ClientView.of(<Connection>client)
         return client
@@ -396,7 +398,7 @@ cdef class Dispatcher(Authorizer):
         """Send a message of the broker's own to one client, whatever it subscribed to; False when nobody takes it.
 
         A client that has a session but no connection gets it later when stores_offline and QoS is 1 or 2. retain: the
-        RETAIN flag it sees. Arguments are checked as by publish_bytes().
+        RETAIN flag it sees. Arguments are checked as by publish_bytes(). A client with a mount point takes what is below it.
         """
         cdef Session session = self.clients.get(client_id)
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
@@ -405,6 +407,8 @@ cdef class Dispatcher(Authorizer):
         cdef uint8_t refusal
         try:
             if session is None or (session.link is None and not (stores_offline and qos)):
+                return False
+            if not session.knows(m.data, m.topic_size):
                 return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
