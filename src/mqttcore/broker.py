@@ -262,6 +262,7 @@ class Broker(Services):
         for connection in list(self._streams):
             if not connection.is_closed:  # no session yet: there is nothing to say to it
                 connection.abort()
+        self.traces.attach(None)  # whoever waits for more over HTTP must not keep us waiting
         self._flush()
         await asyncio.gather(self._await_last_bytes(), self._listening.stop_http())
 
