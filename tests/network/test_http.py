@@ -133,15 +133,6 @@ async def test_failing_handler_is_an_error_of_ours_and_the_next_request_is_answe
         await runner.cleanup()
 
 
-async def test_connections_are_counted():
-    async with Broker(quiet_config(Listener(port=0), http(name="web"))) as broker:
-        (web,) = [address for name, *address in broker.addresses if name == "web"]
-        client = await RawWebSocket.connect(*web)
-        await until(lambda: broker.metrics()["http_connections"] == 1)
-        await client.close()
-        await until(lambda: broker.metrics()["http_connections"] == 0)
-
-
 @pytest.mark.parametrize("sent", [b"", b"GET", GET[:-2]], ids=["nothing", "half a line", "no end of headers"])
 async def test_request_that_does_not_come_is_cut_off(sent):
     async with Broker(quiet_config(http(http_header_timeout_s=0.2))) as broker:

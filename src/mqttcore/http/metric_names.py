@@ -101,7 +101,6 @@ GAUGES = {
     "listeners_stopped": Named("listeners_stopped", "Listeners that were stopped."),
     "connections": Named("connections", "Connections."),
     "connections_lingering": Named("lingering_connections", "Closed connections whose peers have not closed as well."),
-    "http_connections": Named("http_connections", "Connections of HTTP listeners, those of WebSocket included."),
     "connections_peak": Named("connections_peak", "Most connections at a time."),
     "sessions": Named("sessions", "Sessions, connected or not."),
     "sessions_connected": Named("sessions_connected", "Sessions with a connection."),

@@ -41,7 +41,6 @@ class BoundListener:
     connections: int = 0
     refused: int = 0
     # Below: what `configure` sets; without it a listener is plain and has no limits of its own.
-    is_http: bool = False
     path: str = ""  # of a Unix socket
     path_identity: tuple[int, int] = (0, 0)  # device and inode of the file that we made
     plugins: tuple[str, ...] | None = None  # that may authenticate; None: all
@@ -86,7 +85,6 @@ class BoundListener:
 
     def configure(self, settings: Listener, tls: ServerTls | None) -> None:
         """Take over what goes beyond address and backlog. tls: made from `settings.tls`."""
-        self.is_http = settings.protocol == "http"
         self.max_connections = settings.max_connections
         self.accept_per_turn = settings.accept_per_turn
         self.plugins = None if settings.plugins is None else tuple(settings.plugins)
@@ -236,7 +234,6 @@ def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
     admissions = [one.admission for one in listeners if one.admission is not None]
     return {
         "listeners_stopped": sum(not one.is_listening for one in listeners),
-        "http_connections": sum(one.connections for one in listeners if one.is_http),
         "connections_refused_full": sum(one.refused for one in listeners),
         "connections_refused_rate": sum(one.rate_refused for one in admissions),
         "connections_refused_address": sum(one.address_refused for one in admissions),
