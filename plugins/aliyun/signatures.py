@@ -48,6 +48,8 @@ def is_signed_request(secret: str, parameters: Mapping[str, str], signature: str
 
     The documentation sorts the parts; clients sign what they send.
     """
-    as_sent = is_signed(secret, string_to_sign(parameters), signature)
-    in_order = is_signed(secret, string_to_sign(parameters, sorts_values=True), signature)
-    return as_sent or in_order
+    as_sent, in_order = string_to_sign(parameters), string_to_sign(parameters, sorts_values=True)
+    is_good = is_signed(secret, as_sent, signature)
+    if in_order != as_sent:  # depends on the request alone, so nothing of the secret shows in the time
+        is_good |= is_signed(secret, in_order, signature)
+    return is_good

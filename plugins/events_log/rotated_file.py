@@ -6,6 +6,8 @@ from pathlib import Path
 
 __all__ = ["RotatedFile"]
 
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)  # Windows: bytes as they are
+
 
 class RotatedFile:
     """`path`, and behind it `path.1` (the newest of the old) to `path.N`; mode 0600. Its methods wait for the disk.
@@ -46,7 +48,7 @@ class RotatedFile:
         os.close(self._descriptor)
 
     def _opened(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.open(self.path, _APPEND, 0o600)
 
     def _was_moved(self) -> bool:
         try:

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import struct
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -118,13 +118,15 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._path = Path(f"{path}-lock")
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreError("io", f"{self._path}: {error.strerror}") from error
         try:
             _lock(self._file)
         except OSError as error:
-            holder = os.read(self._file, 32).decode(errors="replace").strip()
+            holder = ""
+            with suppress(OSError):  # Windows: what is locked cannot be read, either
+                holder = os.read(self._file, 32).decode(errors="replace").strip()
             os.close(self._file)
             raise StoreError("io", f"{path} is in use{f' by process {holder}' if holder else ''}") from error
         os.ftruncate(self._file, 0)
@@ -163,12 +165,12 @@ def create(path: Path) -> bool:
     SQLite gives its log and shared memory the rights of the file.
     """
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         path.chmod(0o600)
         return path.stat().st_size == 0
-    os.fchmod(file, 0o600)  # a strict umask would have left less
     os.close(file)
+    path.chmod(0o600)  # a strict umask would have left less
     sync_folder(path.parent)
     return True
 

@@ -19,6 +19,7 @@ from mqttcore.errors import (
     ConnectionRefused,
     MalformedPacket,
     MqttCoreError,
+    NotPossible,
     PacketTooLarge,
     PluginError,
     ProtocolError,
@@ -27,6 +28,7 @@ from mqttcore.errors import (
 )
 
 if TYPE_CHECKING:
+    from mqttcore import trace_entries
     from mqttcore.batches import BatchTap
     from mqttcore.broker import Broker, ClientInfo
     from mqttcore.client import Client, open_client
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from mqttcore.store import records
     from mqttcore.store.contract import SessionStore, StoreAlarm, StoreBatch, StoreInfo
     from mqttcore.subscription import MessageStream
+    from mqttcore.tracing import Trace, Traces
 
 __all__ = [
     "CONSUMED",
@@ -103,6 +106,7 @@ __all__ = [
     "MessageRecord",
     "MessageStream",
     "MqttCoreError",
+    "NotPossible",
     "PacketTooLarge",
     "PacketType",
     "Permission",
@@ -135,6 +139,8 @@ __all__ = [
     "Subscribed",
     "SubscriptionInfo",
     "TopicHandler",
+    "Trace",
+    "Traces",
     "Unsubscribed",
     "Will",
     "__version__",
@@ -147,6 +153,7 @@ __all__ = [
     "records",
     "require_topic_filter",
     "require_topic_name",
+    "trace_entries",
     "write_private_file",
 ]
 
@@ -204,6 +211,8 @@ _PLACES = {
     "Subscribed": "mqttcore.events",
     "SubscriptionInfo": "mqttcore.services",
     "TopicHandler": "mqttcore.handlers",
+    "Trace": "mqttcore.tracing",
+    "Traces": "mqttcore.tracing",
     "Unsubscribed": "mqttcore.events",
     "Will": "mqttcore.codec",
     "as_json": "mqttcore.sinks",
@@ -215,6 +224,7 @@ _PLACES = {
     "records": "mqttcore.store",
     "require_topic_filter": "mqttcore.codec",
     "require_topic_name": "mqttcore.codec",
+    "trace_entries": "mqttcore",
     "write_private_file": "mqttcore.private_file",
 }
 

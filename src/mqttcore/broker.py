@@ -6,24 +6,26 @@ import asyncio
 import contextlib
 import functools
 import logging
-import pkgutil
 import secrets
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from mqttcore.bans import Bans
-from mqttcore.config import Config, Limits, Listener, check_exposure, takes_anonymous
+from mqttcore.config import Config, Limits, Listener, check_exposure
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, PluginError, QuotaExceeded, StoreError
+from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
+from mqttcore.listening import ListenerInfo, Listening
+from mqttcore.memory_guard import MemoryGuard
+from mqttcore.mount_point import check_mount_point
 from mqttcore.net.channel import TlsPipes
-from mqttcore.net.listeners import BoundListener, bind, bind_path, listener_metrics
+from mqttcore.net.listeners import BoundListener, listener_metrics
 from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection, WebSocketStream
-from mqttcore.net.tls import ServerTls, describe
+from mqttcore.net.tls import describe
 from mqttcore.persistence import Persistence, PluginData
 from mqttcore.plugins.manager import Plugins
 from mqttcore.services import Services
@@ -31,44 +33,35 @@ from mqttcore.store.contract import SessionStore
 from mqttcore.store.memory import MemoryStore
 from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
+from mqttcore.tracing import Traces
 
 if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from socket import socket
     from types import TracebackType
 
-    from aiohttp.web import AbstractRouteDef
-
     from mqttcore.codec import Connect
     from mqttcore.engine.client_view import ClientView
+    from mqttcore.engine.connection import Connection
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
     from mqttcore.identity import Identity, Refusal
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
-
-    class HttpServer(Protocol):
-        """What `_HTTP_SERVER` is, as far as it matters here."""
-
-        async def start(self) -> None: ...
-        def close(self) -> None: ...
-        async def stop(self) -> None: ...
-        async def wait_closed(self) -> None: ...
-
+    from mqttcore.plugins.state import PluginState
 
 __all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
-# The layer above: named here, imported when a listener wants it.
-_HTTP_SERVER = "mqttcore.http.server:HttpServer"
 _FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events_queued_maximum", "log_format")
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
+_ENDED_AT_ONCE = 1000  # connections of a listener that is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +69,13 @@ class ClientInfo:
     """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
 
     address: (host, port), a path, or None; what a PROXY header said, if there was one.
-    session_expiry_s 4294967295: never.
+    session_expiry_s 4294967295: never. mount_point: prefix of its topics, which it neither says nor hears; "": none.
     """
 
     client_id: str
     is_connected: bool
     user_name: str | None
+    mount_point: str
     address: Any
     protocol_version: int | None
     keep_alive_s: int | None
@@ -97,23 +91,6 @@ class ClientInfo:
     proxy: ProxyInfo | None
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerInfo:
-    """One listener as it was when asked.
-
-    addresses: host and real port of each socket; path and 0 of a Unix socket. connections_maximum 0: no limit of its
-    own. refused: connections that were one too many.
-    """
-
-    name: str
-    protocol: str
-    addresses: tuple[tuple[str, int], ...]
-    has_tls: bool
-    connections: int
-    connections_maximum: int
-    refused: int
-
-
 class Broker(Services):
     """An MQTT broker in the running event loop.
 
@@ -123,7 +100,7 @@ class Broker(Services):
     config: a `Config`; without one it listens on 127.0.0.1:1883, in memory, anonymous. plugins: objects, asked after
     those of the configuration. store: opened and closed by the broker, before any that a plugin gives; without either,
     sessions live as long as the broker. Several brokers can run in one process and loop. Methods are to be called from
-    the loop's thread. bans: who is refused.
+    the loop's thread. bans: who is refused. traces: what happens to a client, an address or a topic.
     """
 
     _uses_poller = sys.platform.startswith("linux")  # elsewhere, sockets go through the loop's transports
@@ -143,10 +120,7 @@ class Broker(Services):
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
-        self._listeners: list[BoundListener] = []
-        self._servers: list[asyncio.Server] = []
-        self._http_servers: list[HttpServer] = []
-        self._http_routes: list[AbstractRouteDef] = []  # of plugins
+        self._listening = Listening(self, self._new_protocol)
         self._streams: set[StreamConnection] = set()
         self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -154,12 +128,15 @@ class Broker(Services):
         self._ticks = 0
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
+        self._memory = MemoryGuard(0, self)  # until it starts
         self._flapping = FlappingWatch(self.config.flapping)
+        self.traces = Traces(self.config.tracing)
         self._started_s = 0.0
         self._sys = SysTopics()
         self._sys_due_s = 0.0
         self._changing = asyncio.Lock()  # held while it starts, stops or reloads
         self._is_ready = False
+        self._rereading: Callable[[], Awaitable[list[str]]] | None = None
         self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -189,6 +166,7 @@ class Broker(Services):
 
     async def _start(self) -> None:
         plugins = self._load_plugins()
+        self._memory = MemoryGuard(self.config.memory_maximum_bytes, self)
         check_exposure(self.config, has_authentication=plugins.authenticates)
         engine = Engine(
             self.config.limits,
@@ -204,6 +182,7 @@ class Broker(Services):
         engine.set_wall_clock(time.time_ns() // 1_000_000)
         plugins.failures.tell = self
         self._observers.attach(engine, self._loop)
+        self.traces.attach(engine)
         plugins.observe(self._observers)
         try:
             engine.set_wake(self._wake)
@@ -212,18 +191,15 @@ class Broker(Services):
             self._hang_handlers(plugins)
             await self._listen()
         except BaseException:
-            for listening in self._listeners:
-                listening.close()
-            for server in self._servers:
-                server.close()
-            for http_server in self._http_servers:
-                await http_server.stop()
+            self._listening.close()
+            await self._listening.stop_http()
             await self._close(engine)
             raise
         self._started_s = time.monotonic()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._is_ready = True
+        self._memory.start(engine, self._loop)
         self._tick()
 
     def _admit_first(self, client: ClientView, connect: Connect) -> Refusal | None:
@@ -254,49 +230,18 @@ class Broker(Services):
 
     async def _listen(self) -> None:
         assert self._plugins is not None
-        for listener in self.config.listeners:
-            is_open = takes_anonymous(self.config, listener, self._plugins.authenticates)
-            self._listeners.append(_bind(listener, is_open))
-        await self._accept()
-
-    async def _accept(self) -> None:
-        assert self._plugins is not None
         assert self._loop is not None
-        assert self._engine is not None
-        mqtt_listeners = []
-        if any(settings.protocol == "http" for settings in self.config.listeners):
-            self._http_routes = self._plugins.http_routes(self)
-        for listener, settings in zip(self._listeners, self.config.listeners, strict=True):
-            if settings.protocol == "http":
-                await self._serve_http(listener, settings)
-            else:
-                mqtt_listeners.append(listener)
+        plugins = self._plugins
+        self._listening.bind(self.config, has_authentication=plugins.authenticates)
         if self._uses_poller:
             try:
-                self._poller = Poller(self._engine, self._loop, gather_us=self.config.gather_us)
+                self._poller = Poller(self._running(), self._loop, gather_us=self.config.gather_us)
             except NotImplementedError:
                 log.info("the event loop watches no descriptors: sockets go through its transports")
             else:
                 self._poller.set_drained(self._drained.set)
-                for listener in mqtt_listeners:
-                    for sock in listener.sockets:
-                        self._poller.add_listener(sock, listener)
-                return
-        for listener in mqtt_listeners:
-            for sock in listener.sockets:
-                protocol_factory = functools.partial(self._new_protocol, listener)
-                if listener.path:
-                    server = await self._loop.create_unix_server(protocol_factory, sock=sock, backlog=listener.backlog)
-                else:
-                    server = await self._loop.create_server(protocol_factory, sock=sock, backlog=listener.backlog)
-                self._servers.append(server)
-
-    async def _serve_http(self, listener: BoundListener, settings: Listener) -> None:
-        server: HttpServer = pkgutil.resolve_name(_HTTP_SERVER)(
-            self, listener, settings, routes=self._http_routes, shutdown_timeout_s=self.config.shutdown_timeout_s
-        )
-        self._http_servers.append(server)
-        await server.start()
+        speaks_http = any(settings.protocol == "http" for settings in self.config.listeners)
+        await self._listening.accept(self._poller, plugins.http_routes(self) if speaks_http else [])
 
     async def stop(self) -> None:
         """Stop: no new connections, DISCONNECT 0x8B to all, at most `shutdown_timeout_s` for their last bytes."""
@@ -310,15 +255,7 @@ class Broker(Services):
                 await self._close(self._engine)
 
     async def _drain(self, engine: Engine) -> None:
-        for server in self._servers:
-            server.close()
-        for http_server in self._http_servers:
-            http_server.close()
-        for listener in self._listeners:
-            if self._poller is not None:
-                for sock in listener.sockets:
-                    self._poller.remove_listener(sock)
-            listener.close()
+        self._listening.close()
         if self._persistence is not None:  # who waits for an acknowledgement gets it
             await self._persistence.settle(self.config.shutdown_timeout_s)
         engine.shut_down()
@@ -326,7 +263,7 @@ class Broker(Services):
             if not connection.is_closed:  # no session yet: there is nothing to say to it
                 connection.abort()
         self._flush()
-        await asyncio.gather(self._await_last_bytes(), *(server.stop() for server in self._http_servers))
+        await asyncio.gather(self._await_last_bytes(), self._listening.stop_http())
 
     async def _await_last_bytes(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -337,6 +274,7 @@ class Broker(Services):
 
     async def _close(self, engine: Engine) -> None:
         engine.set_wake(None)  # what is cut from here on asks for no more flushes
+        self._memory.stop()
         for handle in (self._tick_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -359,15 +297,10 @@ class Broker(Services):
                 await self._plugins.stop(self)
         finally:
             self._end_services()
-            for server in self._servers:
-                await server.wait_closed()
-            for http_server in self._http_servers:
-                await http_server.wait_closed()
+            self.traces.attach(None)
+            await self._listening.finish()
             await self._close_store()
             engine.close()
-            self._servers.clear()
-            self._http_servers.clear()
-            self._listeners = []
             self._provided.clear()
             self._engine = self._loop = self._plugins = None
 
@@ -392,12 +325,26 @@ class Broker(Services):
         async with self._changing:
             return await self._reload(config)
 
+    def set_rereading(self, function: Callable[[], Awaitable[list[str]]]) -> None:
+        """Say how the configuration is read again and taken over with `reload`; `mqttcore serve` does, with a file."""
+        self._rereading = function
+
+    async def reread(self) -> list[str]:
+        """Read the configuration again, as SIGHUP does, and take it over; returns the key paths that need a restart.
+
+        Raises as `reload`; NotPossible when nobody said how: the configuration came as an object.
+        """
+        if self._rereading is None:
+            raise NotPossible("the configuration did not come from a file that could be read again")
+        return await self._rereading()
+
     async def _reload(self, config: Config) -> list[str]:
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
+        self._memory.watch.set_maximum(config.memory_maximum_bytes)
         need_restart = [path for path in _FIXED if getattr(config, path) != getattr(self.config, path)]
-        if [_fixed(one) for one in config.listeners] != [_fixed(one.bound_as) for one in self._listeners]:
+        if self._listening.needs_restart(config.listeners):
             need_restart.append("listeners")
         need_restart += await self._plugins.reload(config)
         frozen = (
@@ -416,15 +363,10 @@ class Broker(Services):
         limits = Limits(**{name: kept.get(name, getattr(config.limits, name)) for name in Limits.__struct_fields__})
         engine.set_limits(limits)
         engine.set_authorization(config.authorization)
-        for listener in self._listeners:
-            for given in config.listeners:
-                if given.name == listener.name and _are_alike(given, listener.bound_as):
-                    if listener.tls is not None:
-                        listener.tls.reload(given.tls)
-                    listener.configure(given, listener.tls)
-                    listener.allow_anonymous = takes_anonymous(config, given, self._plugins.authenticates)
+        self._listening.configure(config, has_authentication=self._plugins.authenticates)
         self._overload.lag_ms = config.overload_lag_ms
         self._flapping.settings = config.flapping
+        self.traces.settings = config.tracing
         self.config = config
         return need_restart
 
@@ -443,28 +385,71 @@ class Broker(Services):
     @property
     def addresses(self) -> list[tuple[str, str, int]]:
         """Listener name, host and real port of every listening socket."""
-        return [(listener.name, host, port) for listener in self._listeners for host, port in listener.addresses]
+        return [(listener.name, host, port) for listener in self._listening for host, port in listener.addresses]
 
     @property
     def listeners(self) -> list[ListenerInfo]:
-        """What is listened on, and how many are there; empty unless running."""
-        return [
-            ListenerInfo(
-                name=bound.name,
-                protocol=bound.bound_as.protocol,
-                addresses=tuple(bound.addresses),
-                has_tls=bound.tls is not None,
-                connections=bound.connections,
-                connections_maximum=bound.max_connections,
-                refused=bound.refused,
-            )
-            for bound in self._listeners
-        ]
+        """Listeners in the order of the configuration, and how many are there; empty unless running."""
+        return self._listening.infos
+
+    async def stop_listener(self, name: str, *, close_connections: bool = False, spares_last_http: bool = False) -> int:
+        """Have a listener accept no more; how many clients were disconnected.
+
+        Connections stay, unless close_connections: then clients get DISCONNECT 0x98 (their wills are published, their
+        sessions go on), and requests under way are answered first. Without effect on the rest of a listener that is
+        stopped already. spares_last_http: raise NotPossible instead of stopping the last listener that speaks HTTP.
+        Raises MqttCoreError when there is none of this name.
+        """
+        async with self._changing:
+            self._running()
+            bound = self._listening.stop(name, spares_last_http=spares_last_http)
+            return await self._end_connections(bound) if close_connections else 0
+
+    async def start_listener(self, name: str) -> None:
+        """Have a listener accept again, at the address it had; without effect when it does.
+
+        Raises OSError that names the address when that cannot be had: it stays stopped then. MqttCoreError when there
+        is none of this name.
+        """
+        async with self._changing:
+            self._running()
+            await self._listening.start(name)
+
+    async def _end_connections(self, listener: BoundListener) -> int:
+        self._listening.end_http(listener.name)
+        connections: list[Connection] = [one for one in self._streams if one.listener is listener]
+        if self._poller is not None:
+            connections += self._poller.connections_of(listener)
+        disconnected = 0
+        for number, connection in enumerate(connections, 1):
+            disconnected += connection.current_session is not None
+            connection.close(ReasonCode.ADMINISTRATIVE_ACTION, "the listener was stopped", publish_will=True)
+            if number % _ENDED_AT_ONCE == 0:
+                self._wake()
+                await asyncio.sleep(0)  # others wait meanwhile
+        self._wake()
+        return disconnected
 
     @property
     def plugins(self) -> Mapping[str, object]:
         """Loaded plugins by name, in the order in which they are asked; empty unless running."""
         return self._plugins.by_name if self._plugins is not None else {}
+
+    @property
+    def plugin_states(self) -> list[PluginState]:
+        """How each plugin fares, in the order in which they are asked; empty unless running."""
+        return self._plugins.states if self._plugins is not None else []
+
+    async def reload_plugin(self, name: str) -> None:
+        """Give a plugin the settings in force once more: what these name (files, say) is read anew.
+
+        Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs,
+        PluginError or ConfigError when it does not take them; it goes on as before then.
+        """
+        async with self._changing:
+            self._running()
+            assert self._plugins is not None
+            await self._plugins.reload_again(name)
 
     @property
     def alarms(self) -> dict[str, str]:
@@ -567,6 +552,11 @@ class Broker(Services):
         session = self._running().session(client_id)
         return None if session is None else _client_info(session)
 
+    def is_connected(self, client_id: str) -> bool:
+        """Say whether a client has a connection; cheaper than `client`, whatever the client has subscribed to."""
+        session = self._running().session(client_id)
+        return session is not None and session.is_connected
+
     def disconnect(
         self, client_id: str, reason_code: int = ReasonCode.ADMINISTRATIVE_ACTION, reason: str | None = None
     ) -> bool:
@@ -592,8 +582,8 @@ class Broker(Services):
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        values = self._running().metrics() | listener_metrics(self._listeners) | self._service_metrics()
-        values |= self._flapping.metrics()
+        values = self._running().metrics() | listener_metrics([*self._listening]) | self._service_metrics()
+        values |= self._flapping.metrics() | self._memory.watch.metrics() | self.traces.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
         if self._persistence is not None:
@@ -611,28 +601,39 @@ class Broker(Services):
         return values
 
     async def attach(
-        self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached"
+        self,
+        transport: asyncio.Transport,
+        *,
+        allow_anonymous: bool = False,
+        name: str = "attached",
+        mount_point: str = "",
     ) -> None:
         """Serve MQTT on an accepted transport of the running loop, one with TLS, say; from now on it is the broker's.
 
-        The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here.
+        The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here. mount_point:
+        as of a listener; ValueError for what is none.
         """
         self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
             log.info("attached transport of %s: the peer is gone", name)
             transport.abort()
             return
-        protocol = self._new_protocol(BoundListener(name, allow_anonymous, 0, 1, 1))
+        protocol = self._new_protocol(_unbound(name, allow_anonymous, mount_point))
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         transport.resume_reading()
 
-    def attach_socket(self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached") -> None:
-        """Serve MQTT on an accepted stream socket; from now on it is the broker's. MqttCoreError where not on Linux."""
+    def attach_socket(
+        self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached", mount_point: str = ""
+    ) -> None:
+        """Serve MQTT on an accepted stream socket; from now on it is the broker's. MqttCoreError where not on Linux.
+
+        mount_point: as of a listener; ValueError for what is none.
+        """
         self._running()
         if self._poller is None:
             raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
-        self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1, 1))
+        self._poller.adopt(sock, _unbound(name, allow_anonymous, mount_point))
 
     def attach_websocket(
         self,
@@ -651,15 +652,16 @@ class Broker(Services):
 
         `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
         agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
-        count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
-        listener's limits per address have it already. proxy: what a PROXY header before the request said.
+        and mount point count. listener: where it is counted, with its own mount point; None: nowhere, with
+        *allow_anonymous* and *name*. is_counted: the listener's limits per address have it already. proxy: what a PROXY
+        header before the request said.
         """
         engine = self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
             transport.abort()
             return
-        listener = listener or BoundListener(name, allow_anonymous, 0, 1, 1)
         chosen = settings or Listener()
+        listener = listener or _unbound(name, allow_anonymous, chosen.mount_point)
         framing: dict[str, Any] = {
             "upgraded": upgraded,
             "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
@@ -762,7 +764,7 @@ class Broker(Services):
             else:
                 self.clear_alarm("flapping")
         if self._ticks % _LOOK_TICKS == 0:
-            for listener in self._listeners:
+            for listener in self._listening:
                 if listener.tls is not None:
                     listener.tls.look()
         interval_s = self.config.sys_interval_s
@@ -775,49 +777,11 @@ class Broker(Services):
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
-def _bind(listener: Listener, anonymous: bool) -> BoundListener:
-    # Before the address is taken: whoever waits for it to answer must not find one that cannot.
-    alpn = ("http/1.1",) if listener.protocol == "http" else ("mqtt",)
-    tls = None if listener.tls is None else ServerTls(listener.tls, listener.name, alpn=alpn)
-    shared = {
-        "backlog": listener.backlog,
-        "max_connections": listener.max_connections,
-        "accept_per_turn": listener.accept_per_turn,
-    }
-    if listener.path:
-        bound = bind_path(listener.name, listener.path, int(listener.path_mode, 8), allow_anonymous=anonymous, **shared)
-    else:
-        bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
-    bound.configure(listener, tls)
-    bound.bound_as = listener
-    return bound
-
-
-def _are_alike(one: Listener, other: Listener) -> bool:
-    """Say whether two listeners are reached by the same clients through the same layers: settings of one fit the other.
-
-    Else what is harmless where one listens might open the other.
-    """
-    return all(
-        getattr(one, name) == getattr(other, name) for name in ("host", "port", "path", "path_mode", "protocol")
-    ) and [one.tls is None, one.proxy_protocol == "none"] == [other.tls is None, other.proxy_protocol == "none"]
-
-
-def _fixed(listener: Listener) -> tuple[object, ...]:
-    """Return what of a listener cannot change while it listens."""
-    of_http = [name for name in Listener.__struct_fields__ if name.startswith(("http_", "websocket_"))]
-    return (
-        listener.name,
-        listener.host,
-        listener.port,
-        listener.path,
-        listener.path_mode,
-        listener.backlog,
-        listener.protocol,
-        listener.proxy_protocol == "none",
-        listener.tls is None,
-        *(getattr(listener, name) for name in of_http if listener.protocol == "http"),
-    )
+def _unbound(name: str, allow_anonymous: bool, mount_point: str) -> BoundListener:
+    """Return what stands for the listener of connections that were accepted elsewhere."""
+    if mount_point:
+        check_mount_point(mount_point)
+    return BoundListener(name, allow_anonymous, 0, 1, 1, mount_point=mount_point)
 
 
 def _socket_of(transport: asyncio.Transport) -> socket | None:
@@ -838,6 +802,7 @@ def _client_info(session: Session) -> ClientInfo:
         client_id=session.client_id,
         is_connected=session.is_connected,
         user_name=session.user_name,
+        mount_point=session.mount_point,
         address=connection.peer if connection is not None else None,
         protocol_version=connection.version if connection is not None else None,
         keep_alive_s=connection.keep_alive_s if connection is not None else None,

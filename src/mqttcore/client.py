@@ -51,6 +51,7 @@ _PACKET_MAXIMUM_BYTES = 268_435_460  # the largest Remaining Length and its fixe
 _PACKET_IDS = 65_535
 _CLOSE_TIMEOUT_S = 2.0
 _SENT_PER_TURN = 100
+_CLOSED = "the server closed the connection"
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ async def open_client(
                     server_hostname=server_name if tls else None,
                 )
             await client._shake_hands()
+    except NotImplementedError as error:
+        raise ClientError(f"cannot connect to {place}: there are no Unix sockets on this system") from error
     except TimeoutError as error:
         client.abort()
         raise ClientError(f"cannot connect to {place}: no answer within {timeout_s:g} s") from error
@@ -130,6 +133,8 @@ async def open_client(
         raise ClientError(f"cannot connect to {place}: {_os_error_text(error)}") from error
     except ClientError as error:
         client.abort()
+        if isinstance(error, ConnectionLost) and tls is None and str(error).endswith(_CLOSED):
+            raise ConnectionLost(f"{_CLOSED} without answering CONNECT; perhaps it expects TLS") from error
         if websocket_path is None or isinstance(error, ConnectionRefused | ConnectionLost):
             raise
         raise ClientError(f"cannot connect to {place}: {error}") from error
@@ -524,7 +529,7 @@ class Client:
     def _end(self, error: Exception | None) -> None:
         """Take note that the transport is gone, and tell everybody who waits."""
         if not self._is_closing:
-            self._lose(ConnectionLost(_os_error_text(error) if error else "the server closed the connection"))
+            self._lose(ConnectionLost(_os_error_text(error) if error else _CLOSED))
         if self._ping_timer is not None:
             self._ping_timer.cancel()
         reason = self._lost or ClientError("the client is closed")
@@ -621,6 +626,8 @@ def _os_error_text(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         told = getattr(error, "verify_message", None) or (error.reason or str(error)).replace("_", " ").lower()
         return f"TLS: {told}"
+    if isinstance(error, ConnectionError) and error.errno is None and not error.args:
+        return _CLOSED  # uvloop says so without a word, amid a TLS handshake
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     # asyncio puts words of its own, with addresses, where the system's should be; resolver errors have other numbers.

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from mqttcore.errors import ConfigError
+from mqttcore.mount_point import check_mount_point
 from mqttcore.settings import HIDDEN, convert
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "LogLevel",
     "StoreSettings",
     "Tls",
+    "Tracing",
     "check_exposure",
     "from_mapping",
     "is_local",
@@ -160,6 +162,14 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http_body_bytes_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="HTTP: largest body of a request; 413 beyond.")
     ] = 1_048_576
+    mount_point: Annotated[
+        str,
+        Meta(
+            max_length=1024,
+            description="Prefix, like `tenant/`, of all topics of the MQTT clients here, who neither say nor hear it; "
+            "`${client_id}` and `${user_name}` stand for theirs; empty: none.",
+        ),
+    ] = ""
     path: Annotated[
         str, Meta(max_length=107, description="Unix socket to listen on, instead of host and port; empty: none.")
     ] = ""
@@ -462,6 +472,35 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = ""
 
 
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of traces of a client, an address or a topic, which operators begin; the `[tracing]` table."""
+
+    traces_maximum: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Traces at a time; those that have ended make room for new ones."),
+    ] = 16
+    duration_maximum_s: Annotated[
+        float, Meta(ge=1, le=604_800, description="Longest time that a trace may be asked to last.")
+    ] = 86_400.0
+    entries_maximum: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Entries that a trace keeps; the oldest make room.")
+    ] = 10_000
+    bytes_maximum: Annotated[
+        int, Meta(ge=1024, le=_BYTES_MAXIMUM, description="Bytes of memory that the entries of a trace may take.")
+    ] = 8_388_608
+    entries_per_s_maximum: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_COUNT_MAXIMUM,
+            description="Entries a second of one trace; what is beyond is counted, not recorded; 0: no limit.",
+        ),
+    ] = 1000
+    payload_bytes_maximum: Annotated[
+        int, Meta(ge=0, le=1_048_576, description="Bytes of each payload that a trace may be asked to show; 0: none.")
+    ] = 1024
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole configuration; the top of the document."""
 
@@ -486,6 +525,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Authorization()
     )
     http_api: Annotated[HttpApi, Meta(description="Management over HTTP.")] = HttpApi()
+    tracing: Annotated[Tracing, Meta(description="Traces of a client, an address or a topic.")] = Tracing()
     plugins: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="`[plugins.NAME]` enables a plugin, in call order; its keys are the plugin's own."),
@@ -534,6 +574,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             description="Lasting lag of the event loop from which on new clients hear Server busy; 0: never.",
         ),
     ] = 250
+    memory_maximum_bytes: Annotated[
+        Annotated[int, Meta(ge=0, le=_BYTES_MAXIMUM)] | None,
+        Meta(
+            description="Resident memory of the process: over 90 % of it there are no new sessions (Server busy), over "
+            "all of it queues, retained messages and subscriptions do not grow. 0: no maximum; not set: 80 % of what "
+            "the machine or the control group has."
+        ),
+    ] = None
     gather_us: Annotated[
         int,
         Meta(
@@ -665,6 +713,11 @@ def _check_listeners(config: Config, source: str | None) -> None:
             raise ConfigError(f"listeners[{index}].{key}", f"{shown} is listeners[{first}] already", source)
         _check_tls(listener, f"listeners[{index}]", source)
         _check_proxy(listener, f"listeners[{index}]", source)
+        if listener.mount_point:
+            try:
+                check_mount_point(listener.mount_point)
+            except ValueError as error:
+                raise ConfigError(f"listeners[{index}].mount_point", str(error), source) from error
 
 
 def _check_tls(listener: Listener, path: str, source: str | None) -> None:

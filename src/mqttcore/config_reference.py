@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
-from mqttcore.config import Config, Flapping, HttpApi, KeyPair, Limits, Listener, StoreSettings, Tls
+from mqttcore.config import Config, Flapping, HttpApi, KeyPair, Limits, Listener, StoreSettings, Tls, Tracing
 
 __all__ = ["reference"]
 
@@ -43,6 +43,7 @@ _PLACES: dict[type[msgspec.Struct], str] = {
     StoreSettings: "`[store]`",
     Flapping: "`[flapping]`",
     HttpApi: "`[http_api]`",
+    Tracing: "`[tracing]`",
 }
 
 

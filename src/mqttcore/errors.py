@@ -3,6 +3,7 @@
 MqttCoreError
  ├── ConfigError             a configuration that cannot be used: path and reason
  ├── PluginError             a plugin that failed or cannot be loaded: plugin and hook
+ ├── NotPossible             what was asked for does not go with how things are
  ├── StoreError              a store that could not keep or give what it was asked for
  ├── ClientError             our client could not do what it was asked for
  │    ├── ConnectionRefused  the server answered CONNECT with a code other than success
@@ -24,6 +25,7 @@ __all__ = [
     "ConnectionRefused",
     "MalformedPacket",
     "MqttCoreError",
+    "NotPossible",
     "PacketTooLarge",
     "PluginError",
     "ProtocolError",
@@ -61,6 +63,10 @@ class PluginError(MqttCoreError):
         self.hook = hook
         self.reason = reason
         super().__init__(f"plugin {plugin}{f', hook {hook}' if hook else ''}: {reason}")
+
+
+class NotPossible(MqttCoreError):
+    """What was asked for does not go with how things are; nothing was changed."""
 
 
 class StoreError(MqttCoreError):

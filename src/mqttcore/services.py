@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mqttcore import inspection
 from mqttcore.batches import BatchTap, WhenFull
 from mqttcore.constants import ReasonCode
 from mqttcore.errors import MqttCoreError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mqttcore.engine.handler import Handler
     from mqttcore.engine.message import Message
     from mqttcore.handlers import TopicHandler
+    from mqttcore.inspection import FilterInfo, InFlightMessage, QueuedMessage
 
 __all__ = ["Services", "SubscriptionInfo"]
 
@@ -62,6 +65,7 @@ class Services(ABC):
         self._sections: dict[str, Section] = {}
         self._alarms: dict[str, str] = {}
         self._keeps_backlogs = False
+        self._scan_id = secrets.token_hex(4)  # places in this trie, not in the next one
 
     @abstractmethod
     def _running(self) -> Engine:
@@ -260,6 +264,42 @@ class Services(ABC):
         """Unsubscribe on a client's behalf; False when it had no such subscription."""
         return self._running().unsubscribe_client(client_id, topic_filter.encode()) == ReasonCode.SUCCESS
 
+    # --- a look, page by page -----------------------------------------------------------------------------------------
+
+    def topic_filters(
+        self, *, prefix: str = "", limit: int = 1000, after: str | None = None
+    ) -> tuple[list[FilterInfo], str | None]:
+        """Return a page of the filters that sessions subscribe to, and *after* for the next page; None: there is none.
+
+        prefix: of the filter, without `$share/name/`. They come in no order; one that is there all the time comes once.
+        A page may be short, or empty, and have a next one all the same: the work for one is bounded. Raises ValueError
+        for an *after* that is none of this broker's.
+        """
+        return inspection.topic_filters(self._running(), prefix=prefix, limit=limit, after=after, scan_id=self._scan_id)
+
+    def queued_messages(
+        self, client_id: str, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[QueuedMessage], str | None]:
+        """Return a page of what waits for a client, and *after* for the next page, as `topic_filters`.
+
+        What is kept back comes first, then QoS 1 and 2, then QoS 0, each oldest first. Raises MqttCoreError when the
+        client has no session, ValueError for an *after* that is none.
+        """
+        return inspection.queued_messages(self._running(), client_id, limit=limit, after=after)
+
+    def in_flight_messages(
+        self, client_id: str, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[InFlightMessage], str | None]:
+        """Return a page of what was sent to a client and is not completed, oldest first; as `queued_messages`."""
+        return inspection.in_flight_messages(self._running(), client_id, limit=limit, after=after)
+
+    def awaiting_release(self, client_id: str) -> list[int]:
+        """Return the packet ids of QoS 2 messages from a client that wait for its PUBREL, sorted.
+
+        Raises MqttCoreError when the client has no session.
+        """
+        return inspection.awaiting_release(self._running(), client_id)
+
     # --- events and alarms --------------------------------------------------------------------------------------------
 
     def events(self, *kinds: type[Event]) -> EventStream:
@@ -328,5 +368,6 @@ class Services(ABC):
         for call in list(self._repeating_calls):
             call.cancel()
         self._sections.clear()
+        self._scan_id = secrets.token_hex(4)
         self._keeps_backlogs = False  # the engine that asked is gone
         self._alarms.clear()

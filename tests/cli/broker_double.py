@@ -33,6 +33,9 @@ class Broker:
             self.addresses.append((listener.name, host, port))
         _log.info("started on %s", type(asyncio.get_running_loop()).__module__)
 
+    def set_rereading(self, function):
+        """Take note of nothing: there is no management API."""
+
     async def stop(self):
         for server in self._servers:
             server.close()

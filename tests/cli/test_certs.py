@@ -5,9 +5,14 @@ import shutil
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker_process import BrokerProcess, running_broker
 
@@ -29,7 +34,8 @@ def private(tmp_path: Path) -> Path:
 @pytest.fixture
 def broker(private: Path, tmp_path: Path):
     text = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
-    with running_broker(tmp_path, text.replace('"private/', f'"{private}/'), kind="mqttcore") as process:
+    text = text.replace('"private/', f'"{private}/').replace("port = 8883", "port = 0")
+    with running_broker(tmp_path, text, kind="mqttcore") as process:
         yield process
 
 
@@ -46,11 +52,42 @@ def test_keys_are_closed_to_others_and_certificates_verify(private: Path):
     assert done.stdout == "server.crt: OK\nalice.crt: OK\n", done.stderr
 
 
-def test_authority_that_is_there_is_used_again(private: Path, tmp_path: Path):
-    before = (private / "ca.crt").read_bytes(), (private / "ca.key").read_bytes()
-    assert run("certs", tmp_path / "private", "--client", "bob").returncode == 0
-    assert (private / "bob.crt").exists()
-    assert ((private / "ca.crt").read_bytes(), (private / "ca.key").read_bytes()) == before
+def test_authority_and_server_that_are_there_are_kept_for_a_new_client(private: Path, tmp_path: Path):
+    kept = {path.name: path.read_bytes() for path in private.iterdir()}
+    done = run("certs", tmp_path / "private", "--client", "bob")
+    assert done.stdout.split() == [str(private / "bob.crt"), str(private / "bob.key")]
+    assert {name: (private / name).read_bytes() for name in kept} == kept
+
+
+def test_server_gets_a_new_certificate_of_the_same_authority_when_asked(private: Path, tmp_path: Path):
+    authority, server = (private / "ca.crt").read_bytes(), (private / "server.crt").read_bytes()
+    for asked in ((), ("--name", "broker.example", "--client", "bob")):
+        assert run("certs", tmp_path / "private", *asked).returncode == 0
+        assert (private / "ca.crt").read_bytes() == authority
+        assert (private / "server.crt").read_bytes() != server
+        server = (private / "server.crt").read_bytes()
+
+
+def test_everything_that_was_made_is_named(tmp_path: Path):
+    done = run("certs", tmp_path, "--client", "bob")
+    made = [f"{stem}.{end}" for stem in ("ca", "server", "bob") for end in ("crt", "key")]
+    assert [Path(line).name for line in done.stdout.split()] == made
+    assert {path.name for path in tmp_path.iterdir()} == set(made)
+
+
+def test_authority_that_has_expired_vouches_for_nobody(tmp_path: Path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC)).not_valid_after(
+        datetime(2020, 2, 1, tzinfo=UTC)
+    )
+    (tmp_path / "ca.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    (tmp_path / "ca.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    done = run("certs", tmp_path)
+    assert done.returncode == 1
+    assert "expired on 2020-02-01" in done.stderr
+    assert not (tmp_path / "server.crt").exists()
 
 
 @pytest.mark.parametrize("name", ["../evil", "ca", "server", "a b", ""])
@@ -94,6 +131,16 @@ def test_server_that_nobody_vouches_for_is_refused_unless_told(broker: BrokerPro
     assert done.returncode == 1
     assert "self-signed certificate" in done.stderr
     assert run(*to_broker, "--insecure").returncode == 0
+    done = run(*to_broker)
+    assert done.returncode == 1
+    assert "closed the connection without answering CONNECT; perhaps it expects TLS" in done.stderr
+
+
+def test_server_without_tls_is_told_of(private: Path, tmp_path: Path):
+    with running_broker(tmp_path, kind="mqttcore") as broker:
+        done = run("pub", "-p", broker.port, "-t", "a", "-m", "x", "--cafile", private / "ca.crt")
+    assert done.returncode == 1
+    assert re.search(r"cannot connect to localhost:\d+: \w+", done.stderr)
 
 
 def test_name_that_the_certificate_does_not_have_is_refused(private: Path, tmp_path: Path):

@@ -127,3 +127,14 @@ def test_command_imports_only_what_it_needs(arguments, absent):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
     assert result.stdout.endswith("loaded []\n")
+
+
+def test_certificates_are_read_and_tried_out(config_file, tmp_path):
+    (tmp_path / "server.crt").write_text("no certificate")
+    (tmp_path / "server.key").write_text("no key")
+    for key in ("nowhere.key", "server.key"):
+        tls = f'certificate_file = "{tmp_path}/server.crt"\nkey_file = "{tmp_path}/{key}"\n'
+        result = invoke("check", config_file(f'[[listeners]]\nname = "lan"\n[listeners.tls]\n{tls}'))
+        assert result.exit_code == 2
+        assert "listeners.lan.tls" in result.stderr
+        assert key in result.stderr

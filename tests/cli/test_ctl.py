@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from certificates import Authority
 from mqttcore import Broker, Config, Listener
 from mqttcore.cli import main
 from mqttcore.client import open_client
 from mqttcore.codec import Connect
-from mqttcore.config import HttpApi
+from mqttcore.config import HttpApi, Tls
 
 
 class Ctl:
@@ -99,3 +100,99 @@ def test_url_that_is_none_is_named(url: str):
     result = CliRunner().invoke(main, ["ctl", "--url", url, "clients"])
     assert result.exit_code == 1
     assert url in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("has_tls", "scheme", "told"),
+    [
+        (True, "https", "--cafile names the authorities"),
+        (True, "http", "perhaps it is https://"),
+        (False, "https", "TLS: "),
+    ],
+)
+async def test_wrong_door_is_told_of(tmp_path: Path, has_tls: bool, scheme: str, told: str):
+    server = Authority(tmp_path).issue("localhost")
+    tls = Tls(certificate_file=str(server.certificate), key_file=str(server.key)) if has_tls else None
+    listener = Listener(name="web", port=0, protocol="http", tls=tls)
+    async with Broker(Config(listeners=[listener], sys_interval_s=0)) as broker:
+        url = f"{scheme}://localhost:{broker.addresses[0][2]}"
+        result = await asyncio.to_thread(CliRunner().invoke, main, ["ctl", "--url", url, "clients"])
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert "[" not in result.stderr  # neither [Errno] nor [SSL]
+
+
+def when_a_trace_begins(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    begun = asyncio.Event()
+    start = broker.traces.start
+
+    def start_and_tell(*given, **more):
+        begun.set()
+        return start(*given, **more)
+
+    monkeypatch.setattr(broker.traces, "start", start_and_tell)
+    return begun
+
+
+async def test_trace_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        _, host, port = broker.addresses[1]
+        begun = when_a_trace_begins(broker, monkeypatch)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            follows = group.create_task(ctl.run("trace", "client", "a", "--for", "30", "--payload-bytes", "3"))
+            await begun.wait()
+            client = await open_client(Connect("a", user_name="ann\x1b"), host=host, port=port)
+            await client.publish("t/1", b"hello", qos=1)
+            await client.close()
+            assert broker.traces.stop("trace-1")
+        result = follows.result()
+        assert "trace trace-1 of client_id a, for 30 s" in result.stderr
+        words = [line.split(None, 3)[1:] for line in result.stdout.splitlines()]
+        assert [tuple(word[:2]) for word in words] == [("#1", "a")] * 9 + [("-", "a")]
+        assert [text.partition("(")[0].rstrip() for _, _, text in words] == [
+            words[0][2],
+            "--> CONNECT MQTT 5 user 'ann\\x1b' no password clean start keep alive 60 s",
+            "accepted anonymous, new session, expiry 0 s, 0 queued",
+            "<-- CONNACK 0x00 success [receive_maximum, maximum_packet_size, topic_alias_maximum]",
+            "--> PUBLISH id 1 't/1' qos 1 5 B b'hel'",
+            "published 't/1' qos 1 5 B to 0 subscriptions b'hel'",
+            "<-- PUBACK id 1 0x10 no matching subscribers",
+            "--> DISCONNECT 0x00 success",
+            "connection closed: disconnected by client",
+            "session ended",
+        ]
+        assert words[0][2].startswith("connection from 127.0.0.1:")
+        assert len(broker.traces) == 0
+
+
+async def test_trace_is_followed_as_json_and_kept(monkeypatch: pytest.MonkeyPatch):
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        begun = when_a_trace_begins(broker, monkeypatch)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            follows = group.create_task(ctl.run("trace", "topic", "t/#", "--name", "mine", "--keep", "--json"))
+            await begun.wait()
+            await broker.publish("t/1", b"hello")
+            assert broker.traces.stop("mine")
+        [entry] = [json.loads(line) for line in follows.result().stdout.splitlines()]
+        assert (entry["kind"], entry["topic"], entry["payload_bytes"]) == ("published", "t/1", 5)
+        assert [trace.name for trace in broker.traces] == ["mine"]
+
+
+async def test_traces_are_listed_shown_downloaded_stopped_and_deleted(tmp_path: Path):
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        begun = await ctl.json("trace", "topic", "t", "--detach", "--name", "mine")
+        assert begun["is_running"] is True
+        await broker.publish("t", b"x")
+        assert [one["entries"] for one in await ctl.json("trace", "list")] == [1]
+        assert "published 't' qos 0 1 B to 0 subscriptions" in (await ctl.run("trace", "show", "mine")).stdout
+        await ctl.run("trace", "download", "mine", str(tmp_path / "file"))
+        assert json.loads((tmp_path / "file").read_bytes())["topic"] == "t"
+        assert json.loads((await ctl.run("trace", "download", "mine")).stdout)["topic"] == "t"
+        assert (await ctl.json("trace", "stop", "mine"))["end_reason"] == "stopped"
+        assert (await ctl.run("trace", "show", "mine", "--follow")).stdout.count("\n") == 1
+        await ctl.run("trace", "delete", "mine")
+        assert "no such trace" in (await ctl.run("trace", "show", "mine", exit_code=1)).stderr
+        assert "no address" in (await ctl.run("trace", "address", "x", exit_code=1)).stderr

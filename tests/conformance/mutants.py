@@ -297,7 +297,7 @@ MUTATIONS = [
         "PUBLISH: messages expire only before they are queued",
         ("mqtt5:3.3.2-5",),
         SESSION,
-        "self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]\n                elif entry.doom:",
+        "self.count_drop_of(DROP_EXPIRED, entry.message)       # [MQTT-3.3.2-5]\n                elif entry.doom:",
         "pass\n                if entry.doom:",
     ),
     Mutation(

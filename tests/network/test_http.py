@@ -30,7 +30,8 @@ async def test_health_and_readiness():
     async with Broker(quiet_config(http())) as broker, aiohttp.ClientSession() as session:
         host, port = address_of(broker)
         broker.raise_alarm("test", "something")
-        for path, said in (("healthz", {"status": "ok"}), ("readyz", {"status": "ready", "alarms": ["test"]})):
+        ready = {"status": "ready", "alarms": ["test"], "stopped_listeners": []}
+        for path, said in (("healthz", {"status": "ok"}), ("readyz", ready)):
             async with session.get(f"http://{host}:{port}/{path}") as answer:
                 assert answer.status == 200
                 assert await answer.json() == said
@@ -178,7 +179,7 @@ async def test_request_that_does_not_come_is_cut_off(sent):
         await client.send(sent)
         assert await client.reader.read() == b""
         await client.close()
-        await until(lambda: broker._listeners[0].connections == 0)
+        await until(lambda: broker.listeners[0].connections == 0)
 
 
 async def test_drip_of_headers_is_cut_off_after_a_request_too():
@@ -224,11 +225,11 @@ async def test_many_stalling_clients_do_not_keep_others_out():
         stalling = [await RawWebSocket.connect(*address_of(broker)) for _ in range(50)]
         for client in stalling:
             await client.send(GET[:20])
-        await until(lambda: broker._listeners[0].connections == 50)
+        await until(lambda: broker.listeners[0].connections == 50)
         turned_away = await RawWebSocket.connect(*address_of(broker))
         assert await turned_away.frame() is None
-        assert broker._listeners[0].refused == 1
-        await until(lambda: broker._listeners[0].connections == 0)
+        assert broker.listeners[0].refused == 1
+        await until(lambda: broker.listeners[0].connections == 0)
         client = await RawWebSocket.connect(*address_of(broker))
         await client.send(GET)
         assert (await client.answer()).status == 200

@@ -3,11 +3,13 @@
 import base64
 import json
 import logging
+import socket
 
+import aiohttp
 import msgspec
 import pytest
 
-from mqttcore import Broker, PropertyId, Secret, hookimpl
+from mqttcore import Broker, ConfigError, PropertyId, Secret, hookimpl
 from mqttcore.client import Client, open_client
 from mqttcore.codec import Connect
 from mqttcore.plugins import loading
@@ -148,11 +150,89 @@ async def test_broker_says_what_it_is():
         assert [(one["name"], one["protocol"]) for one in listeners] == [("web", "http"), ("tcp", "mqtt")]
         assert listeners[0]["addresses"] == [api.url.removeprefix("http://")]
         assert await api.ask("GET", "/plugins") == {"plugins": []}
+        offered = (await api.ask("GET", "/plugins", params={"installed": "true"}))["plugins"]
+        assert {"sqlite", "users"} <= {one["name"] for one in offered}
+        assert not any(one["is_enabled"] for one in offered)
         assert (await api.ask("GET", "/metrics"))["metrics"]["sessions"] == 0
         assert await api.ask("GET", "/alarms") == {"alarms": [{"name": "test", "text": "something"}]}
         shown = (await api.ask("GET", "/configuration"))["configuration"]
         assert shown["listeners"][1]["name"] == "tcp"
         assert shown["limits"]["maximum_qos"] == 2
+
+
+async def test_listeners_are_shown_stopped_and_started():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        one = await api.ask("GET", "/listeners/tcp")
+        assert (one["is_listening"], one["takes_clients"], one["connections"]) == (True, True, 0)
+        client = await connect(broker, "a")
+        stopped = await api.ask("POST", "/listeners/tcp/stop", json={})
+        assert stopped == {"listener": one | {"is_listening": False, "connections": 1}, "disconnected": 0}
+        stopped = await api.ask("POST", "/listeners/tcp/stop", json={"close_connections": True})
+        assert stopped["disconnected"] == 1
+        assert not broker.client("a")
+        await client.close()
+        again = await api.ask("POST", "/listeners/tcp/start")
+        assert (again["is_listening"], again["addresses"]) == (True, one["addresses"])
+        await api.ask("POST", "/listeners/tcp/start")
+        said = await api.ask("POST", "/listeners/web/stop", json={}, expect=409)
+        assert "last listener that speaks HTTP" in said["detail"]
+        for how in ("stop", "start"):
+            await api.ask("POST", f"/listeners/nobody/{how}", expect=404, **({"json": {}} if how == "stop" else {}))
+        await api.ask("GET", "/listeners/nobody", expect=404)
+        await api.ask("POST", "/listeners/tcp/stop", json={"close": True}, expect=400)
+
+
+async def test_address_that_is_taken_is_a_problem():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        _, host, port = broker.addresses[1]
+        await api.ask("POST", "/listeners/tcp/stop", json={})
+        with socket.socket() as squatter:
+            squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            squatter.bind((host, port))
+            squatter.listen()
+            said = await api.ask("POST", "/listeners/tcp/start", expect=409)
+        assert f"cannot listen on {host} port {port}" in said["detail"]
+        assert (await api.ask("GET", "/listeners/tcp"))["is_listening"] is False
+
+
+async def test_readiness_follows_the_listeners():
+    config = api_config()
+    no_websocket = msgspec.structs.replace(config.listeners[0], websocket_path="")
+    config = msgspec.structs.replace(config, listeners=[no_websocket, config.listeners[1]])
+    async with Broker(config) as broker, Api(broker) as api, aiohttp.ClientSession() as session:
+
+        async def status(query: str = "") -> int:
+            async with session.get(f"{api.url}/readyz{query}") as answer:
+                return answer.status
+
+        assert [await status(), await status("?listener=tcp"), await status("?listener=x")] == [200, 200, 404]
+        await broker.stop_listener("tcp")
+        assert [await status(), await status("?listener=tcp"), await status("?listener=web")] == [503, 503, 200]
+        async with session.get(f"{api.url}/metrics") as answer:
+            text = await answer.text()
+        assert 'mqttcore_listener_accepting{listener="tcp"} 0.0' in text
+        assert 'mqttcore_listener_accepting{listener="web"} 1.0' in text
+        assert "mqttcore_listeners_stopped 1.0" in text
+        await broker.start_listener("tcp")
+        assert await status() == 200
+
+
+async def test_configuration_is_read_again(monkeypatch: pytest.MonkeyPatch):
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        said = await api.ask("POST", "/configuration/reload", expect=409)
+        assert "did not come from a file" in said["detail"]
+
+        async def reread() -> list[str]:
+            return await broker.reload(msgspec.structs.replace(broker.config, gather_us=7))
+
+        async def refuse() -> list[str]:
+            raise ConfigError("listeners", "there are none", "mqttcore.toml")
+
+        broker.set_rereading(reread)
+        assert await api.ask("POST", "/configuration/reload") == {"needing_restart": ["gather_us"]}
+        broker.set_rereading(refuse)
+        said = await api.ask("POST", "/configuration/reload", expect=409)
+        assert "mqttcore.toml: listeners: there are none" in said["detail"]
 
 
 async def test_log_level_is_set_while_it_runs():
@@ -188,6 +268,46 @@ class Secretive:
     @hookimpl
     def shutdown(self) -> None:
         """Do nothing: a plugin has a hook."""
+
+    def reload(self, config: Config) -> None:
+        if config.colour == "green":
+            raise RuntimeError("open sesame")
+        self.config = config
+
+
+async def test_plugin_is_shown_and_reloaded(monkeypatch: pytest.MonkeyPatch):
+    there = InstalledPlugin("secretive", f"{__name__}:Secretive", "tests 1.0")
+    monkeypatch.setattr(loading, "installed", lambda *_: {"secretive": [there]})
+    config = msgspec.structs.replace(api_config(), plugins={"secretive": {"password": "open sesame"}})
+    async with Broker(config) as broker, Api(broker) as api:
+        (one,) = (await api.ask("GET", "/plugins"))["plugins"]
+        assert one == await api.ask("GET", "/plugins/secretive")
+        assert (one["is_enabled"], one["has_table"], one["can_reload"]) == (True, True, True)
+        assert (one["distribution"], one["hooks"], one["failures"]) == ("tests 1.0", ["shutdown"], {})
+        assert (one["reloaded_s"], one["reload_failed"], one["is_failing"]) == (None, False, False)
+        again = await api.ask("POST", "/plugins/secretive/reload")
+        assert again["reloaded_s"] > 1_700_000_000
+        monkeypatch.setattr(broker.plugins["secretive"], "reload", None)
+        assert (await api.ask("GET", "/plugins/secretive"))["can_reload"] is False
+        said = await api.ask("POST", "/plugins/secretive/reload", expect=409)
+        assert "takes no settings while it runs" in said["detail"]
+        await api.ask("POST", "/plugins/nobody/reload", expect=404)
+        await api.ask("GET", "/plugins/nobody", expect=404)
+
+
+async def test_reload_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch):
+    there = InstalledPlugin("secretive", f"{__name__}:Secretive", "tests 1.0")
+    monkeypatch.setattr(loading, "installed", lambda *_: {"secretive": [there]})
+    table = {"password": "x", "colour": "green"}
+    async with (
+        Broker(msgspec.structs.replace(api_config(), plugins={"secretive": table})) as broker,
+        Api(broker) as api,
+    ):
+        said = await api.ask("POST", "/plugins/secretive/reload", expect=409)
+        assert "its former settings stay in force" in said["detail"]
+        shown = await api.ask("GET", "/plugins/secretive")
+        assert shown["reload_failed"] is True
+        assert "sesame" not in str(shown)
 
 
 async def test_configuration_has_no_secret(monkeypatch: pytest.MonkeyPatch):

@@ -131,7 +131,7 @@ async def test_limits_per_address_hold_over_the_upgrade():
         clients.append(await RawWebSocket.open(*address_of(broker)))
         for client in (*clients, third):
             await client.close()
-        await until(lambda: broker._listeners[0].connections == 0)
+        await until(lambda: broker.listeners[0].connections == 0)
         again = [await RawWebSocket.open(*address_of(broker)) for _ in range(2)]
         for client in again:
             await client.close()

@@ -168,7 +168,7 @@ async def test_what_a_listener_cannot_change_is_told_each_time_and_not_done_by_h
         changed = quiet_config(msgspec.structs.replace(web, **wanted))
         for _ in range(2):
             assert await broker.reload(changed) == ["listeners"]
-        bound = broker._listeners[0]
+        (bound,) = broker._listening
         assert (bound.proxy_version, bound.allow_anonymous) == (None, False)
 
 

@@ -33,6 +33,17 @@ async def test_deliver(config: Config):
                 broker.deliver("a", "t/#")
 
 
+async def test_is_connected(config: Config):
+    async with Broker(config) as broker:
+        assert not broker.is_connected("a")
+        client = await join(broker, "a", properties={PropertyId.SESSION_EXPIRY_INTERVAL: 60})
+        assert broker.is_connected("a")
+        broker.disconnect("a")
+        assert not broker.is_connected("a")
+        assert broker.client("a") is not None
+        await client.close()
+
+
 async def test_handlers_of_the_application(config: Config):
     asked: list[tuple[str, str]] = []
 

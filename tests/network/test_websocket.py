@@ -217,8 +217,10 @@ async def test_frames_can_be_torn_at_every_byte(driver):
     async with Broker(quiet_config(http())) as broker, await RawWebSocket.open(*address_of(broker)) as client:
         for byte in frame(CONNECT) + frame(b"?", PING):
             await client.send(bytes([byte]))
-        assert (await client.frame()).opcode == BINARY
-        assert (await client.frame()).payload == b"?"
+        # what comes in one read is answered in any order: a PONG goes at once, packets at the end of the turn
+        answers = [await client.frame() for _ in range(2)]
+        assert sorted(one.opcode for one in answers) == [BINARY, PONG]
+        assert b"?" in [one.payload for one in answers]
 
 
 @pytest.mark.parametrize("size", [125, 126, 127, 65535, 65536, 300_000])

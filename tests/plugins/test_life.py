@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
-from mqttcore import Broker, ConfigError, Listener, MqttCoreError, PluginError, PluginFailed, hookimpl
+from mqttcore import Broker, ConfigError, Listener, MqttCoreError, NotPossible, PluginError, PluginFailed, hookimpl
 from mqttcore.config import Config, from_mapping
 from mqttcore.plugins import loading
 from mqttcore.plugins.discovery import InstalledPlugin
@@ -229,6 +230,53 @@ async def test_reload_is_all_or_nothing(offered: None, second: Any, error: str):
             await broker.reload(wanted)
         assert values(broker) == [1, 1]
         assert broker.config is former
+
+
+async def test_one_plugin_is_given_its_settings_again(offered: None):
+    given = Fixed(Settings())
+    given.name = "given"  # type: ignore[attr-defined]
+    config = config_of(first={"value": 5}, second={}, fixed={})
+    async with Broker(config, plugins=[given]) as broker:
+        broker.plugins["first"].value = 0  # type: ignore[attr-defined]
+        before_s = time.time()
+        await broker.reload_plugin("first")
+        assert values(broker)[0] == 5
+        states = {state.name: state for state in broker.plugin_states}
+        assert len(states) == 4
+        first = states["first"]
+        assert first.last_reload is not None
+        assert (first.last_reload.error, first.last_reload.ended_s >= before_s) == (None, True)
+        assert states["second"].last_reload is None
+        assert (first.distribution, first.has_table, first.can_reload) == ("tests 1", True, True)
+        assert first.place == f"{__name__}:Reloadable"
+        assert first.hooks == ("startup",)
+        with pytest.raises(NotPossible, match="takes no settings while it runs"):
+            await broker.reload_plugin("fixed")
+        with pytest.raises(NotPossible, match="came as an object"):
+            await broker.reload_plugin("given")
+        with pytest.raises(MqttCoreError, match="no plugin nobody"):
+            await broker.reload_plugin("nobody")
+    assert broker.plugin_states == []
+
+
+async def test_reload_that_fails_leaves_the_plugin_as_it_was_and_is_remembered(offered: None):
+    async with Broker(config_of(first={"value": 5})) as broker:
+        plugin: Any = broker.plugins["first"]
+
+        def fail(config: Settings) -> None:
+            raise RuntimeError("broken")
+
+        plugin.reload, working = fail, plugin.reload
+        with pytest.raises(PluginError, match="cannot be reloaded: RuntimeError: broken"):
+            await broker.reload_plugin("first")
+        (state,) = broker.plugin_states
+        assert state.last_reload is not None
+        assert "broken" in (state.last_reload.error or "")
+        plugin.reload = working
+        await broker.reload_plugin("first")
+        (state,) = broker.plugin_states
+        assert state.last_reload is not None
+        assert state.last_reload.error is None
 
 
 # --- what keeps failing -----------------------------------------------------------------------------------------------

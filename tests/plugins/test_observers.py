@@ -92,6 +92,11 @@ async def test_one_that_keeps_failing_is_paused_and_tried_again(act: Any):
         assert len(bad.names) == broker.metrics()["plugin_bad_errors"] == 5
         assert [name for batch in good.names for name in batch] == list("0123456")
         assert broker.metrics()["plugin_bad_events_queued"] >= 2
+        states = {state.name: state for state in broker.plugin_states}
+        assert 0 < (states["bad"].observing_paused_for_s or 0) <= observing._PAUSE_S
+        assert (states["bad"].failures, states["good"].failures) == ({"observe": 5}, {})
+        assert states["bad"].last_failure_s is not None
+        assert states["good"].observing_paused_for_s is None
         await broker.advance(observing._PAUSE_S)
         assert broker.metrics()["plugin_bad_errors"] == 6  # tried again
         await emit(broker, "7")
@@ -100,6 +105,7 @@ async def test_one_that_keeps_failing_is_paused_and_tried_again(act: Any):
         bad.act = None
         await broker.advance(observing._PAUSE_S)
         assert bad.names[-1] == ["7"]
+        assert [state.observing_paused_for_s for state in broker.plugin_states] == [None, None]
         await emit(broker, "8")
         assert bad.names[-1] == ["8"]
         told = [event for batch in good.batches for event in batch if isinstance(event, PluginFailed)]

@@ -155,6 +155,20 @@ def test_open_loop_latency_counts_from_the_scheduled_time() -> None:
     assert report.p999_us >= 95_000
 
 
+def test_open_loop_has_the_rate_whatever_the_batch() -> None:
+    broker = FakeBroker()
+    report = run(broker, "latency", count=None, clients=2, batch=50, rate=1000.0, warm_up_s=0.0, duration_s=0.4)
+    assert report.is_correct
+    assert broker.published % 50 == 0
+    assert 350 <= broker.published <= 500
+
+
+@pytest.mark.parametrize(("name", "batch"), [("pairs", 5), ("idle", 2)])
+def test_batch_beyond_the_window_is_an_error(name: str, batch: int) -> None:
+    with pytest.raises(ValueError, match=f"{batch} messages a write"):
+        run(FakeBroker(), name, count=None, batch=batch)
+
+
 def test_measuring_is_bracketed_by_the_hooks() -> None:
     calls: list[str] = []
     with FakeBroker().running() as broker:

@@ -134,8 +134,7 @@ async def list_instances(call: Call) -> dict[str, Any]:
 
 def is_online(call: Call, instance_id: str, client_id: str) -> bool:
     """Say whether a client of this instance has a connection."""
-    client = call.services.broker.client(client_id)
-    if client is None or not client.is_connected:
+    if not call.services.broker.is_connected(client_id):
         return False
     identity = call.services.broker.identity(client_id)  # client ids are the broker's, not an instance's
     return identity is not None and identity.attributes.get("instance_id") == instance_id

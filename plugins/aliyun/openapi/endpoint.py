@@ -6,7 +6,8 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+import orjson
+from aiohttp import hdrs, web
 
 from mqttcore import MqttCoreError, hookimpl
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["AliyunOpenApi"]
 
 log = logging.getLogger("mqttcore.plugins.aliyun")
+
+_JSON = {hdrs.CONTENT_TYPE: "application/json; charset=utf-8"}
 
 
 class AliyunOpenApi:
@@ -83,8 +86,8 @@ class AliyunOpenApi:
             said, status = {"Code": "InternalError", "Message": "internal error"}, 500
         if status != 200:
             self._refused += 1
-            said["HostId"] = request.host
-        return web.json_response({"RequestId": request_id} | said, status=status)
+            said["HostId"] = request.host.encode(errors="replace").decode()  # any bytes may have been sent
+        return web.Response(body=orjson.dumps({"RequestId": request_id} | said), status=status, headers=_JSON)
 
     async def _run(self, request: web.Request) -> dict[str, Any]:
         assert self._services is not None

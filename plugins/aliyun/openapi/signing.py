@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote
 
@@ -30,6 +30,7 @@ _SIGNED_ALWAYS = frozenset(
 )
 _FIELDS_MAXIMUM = 200
 _NONCE_MAXIMUM = 256
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -99,7 +100,7 @@ def _version_1(method: str, parameters: dict[str, str]) -> Claim:
         time_ms=_time_ms(parameters["Timestamp"]),
         parameters=parameters,
         _scheme="1.0",
-        _signed=f"{method}&%2F&{_encoded(_canonical(parameters))}",
+        _signed=f"{method}&%2F&{_encoded_again(_canonical(parameters))}",
         _signature=signature,
     )
 
@@ -159,7 +160,12 @@ def _canonical(parameters: Mapping[str, str]) -> str:
 
 
 def _encoded(text: str) -> str:
-    return quote(text, safe="~")
+    return text if _UNRESERVED.fullmatch(text) else quote(text, safe="~")
+
+
+def _encoded_again(canonical: str) -> str:
+    # There is nothing else in it that has to be.
+    return canonical.replace("%", "%25").replace("=", "%3D").replace("&", "%26")
 
 
 def _nonce(text: str) -> str:
@@ -172,6 +178,6 @@ def _time_ms(text: str) -> int:
     try:
         if _TIME.fullmatch(text) is None:
             raise ValueError(text)
-        return round(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() * 1000)
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError as error:
         raise ApiError("InvalidTimeStamp.Format", "times are YYYY-MM-DDThh:mm:ssZ") from error

@@ -108,9 +108,9 @@ cdef class LoadGenerator:
     cdef uint64_t target            # for the goal
     cdef int64_t heard_ns           # when the last packet came
     cdef int64_t stall_ns
-    cdef uint64_t due_number        # open loop: next message
-    cdef int64_t due_start_ns       # open loop: when message 0 was due
-    cdef double interval_ns         # open loop: between two messages; 0: closed loop
+    cdef uint64_t due_number        # open loop: next batch
+    cdef int64_t due_start_ns       # open loop: when batch 0 was due
+    cdef double interval_ns         # open loop: between two batches; 0: closed loop
     cdef flow_t* flows
     cdef readonly Ledger ledger
     cdef readonly Histogram latency

@@ -268,9 +268,12 @@ cdef class LoadGenerator:
             self.mark(i)
 
     def start_schedule(self, double rate):
-        """Publish *rate* messages a second in all, one after the other from each publisher, whatever comes back."""
+        """Publish *rate* messages a second in all, whatever comes back: one batch after the other from each publisher.
+
+        Batches are of one size, that of the first publisher's.
+        """
         linux.prctl(linux.PR_SET_TIMERSLACK, 1)
-        self.interval_ns = 1e9 / rate
+        self.interval_ns = 1e9 * self.publishers[0].batch / rate
         self.due_number = 0
         self.due_start_ns = now_ns()
 
@@ -695,19 +698,21 @@ cdef class LoadGenerator:
             self.flush(p.client)
 
     cdef void send_due(self, int64_t now) noexcept nogil:
-        # Open loop: every message whose time has come, each one write, stamped with that time.
+        # Open loop: every batch whose time has come, each one write, stamped with that time.
         cdef publisher_t* p
         cdef int64_t due
-        cdef uint32_t index
+        cdef uint32_t index, i
         while not self.fault:
             due = self.due_start_ns + <int64_t>(self.due_number * self.interval_ns)
             if due > now:
                 return
             index = <uint32_t>(self.due_number % self.publisher_count)
             p = &self.publishers[index]
-            if p.ring[p.next & p.mask].phase != SLOT_FREE:
-                return                  # far behind: its latency goes on counting from when it was due
-            self.put_message(index, due)
+            for i in range(p.batch):
+                if p.ring[(p.next + i) & p.mask].phase != SLOT_FREE:
+                    return              # far behind: its latency goes on counting from when it was due
+            for _ in range(p.batch):
+                self.put_message(index, due)
             self.flush(p.client)
             self.due_number += 1
 

@@ -30,7 +30,8 @@ class Options:
     """What can be changed about a scenario; None keeps the scenario's own value.
 
     version: 4 or 5. payload: bytes. count: messages (connections for `connect`) instead of a duration, without warm-up.
-    rate: messages a second of an open loop. stall_s: how long a silent broker is waited for.
+    batch: messages a write, no more than the window. rate: messages a second of an open loop.
+    stall_s: how long a silent broker is waited for.
     durable_subscribers: those that subscribe have sessions that outlive their connections.
     websocket_path: where MQTT is spoken in WebSocket; None: plain TCP, but for scenarios that are about WebSocket.
     """
@@ -41,6 +42,7 @@ class Options:
     qos: int | None = None
     payload: int = 64
     clients: int | None = None
+    batch: int | None = None
     duration_s: float = 5.0
     warm_up_s: float = 1.0
     count: int | None = None
@@ -396,7 +398,7 @@ def run_scenario(
     `idle` all connections are still open. Blocks for about warm_up_s + duration_s, or until options.count is reached.
     Raises KeyError for an unknown name, LoadError when the broker refuses, breaks off or falls silent.
     """
-    scenario = SCENARIOS[name].resized(options.clients)
+    scenario = SCENARIOS[name].resized(options.clients).rebatched(options.batch)
     report = Report(
         scenario=name,
         version=options.version or scenario.version,

@@ -51,6 +51,14 @@ class Scenario:
         subscribers = clients if self.counts in ("pairs", "subscribers") else self.subscribers
         return replace(self, publishers=publishers, subscribers=subscribers)
 
+    def rebatched(self, batch: int | None) -> "Scenario":
+        """Return this scenario with *batch* messages a write; None changes nothing."""
+        if batch is None:
+            return self
+        if not 1 <= batch <= self.window or self.shape not in (Shape.FLOW, Shape.OPEN_LOOP):
+            raise ValueError(f"{self.name} cannot be run with {batch} messages a write")
+        return replace(self, batch=batch)
+
 
 def _flow(name: str, summary: str, publishers: int, subscribers: int, **more: int | float | str) -> Scenario:
     return Scenario(name, summary, Shape.FLOW, publishers, subscribers, **more)  # type: ignore[arg-type]

@@ -37,6 +37,16 @@ class ApiClient:
 
     def ask(self, method: str, path: str, *places: str, query: dict[str, str] | None = None, body: Any = None) -> Any:
         """Return the JSON of the answer. path: below `/api/v1`; *places* go where it has `{}`."""
+        data = self._ask(method, path, *places, query=query, body=body)
+        return orjson.loads(data) if data else None
+
+    def fetch(self, path: str, *places: str) -> bytes:
+        """Return the answer to a GET as it is, JSON or not."""
+        return self._ask("GET", path, *places)
+
+    def _ask(
+        self, method: str, path: str, *places: str, query: dict[str, str] | None = None, body: Any = None
+    ) -> bytes:
         target = f"{self._parts.path.rstrip('/')}/api/v1{path.format(*(quote(one, safe='') for one in places))}"
         if query:
             target += f"?{urlencode(query)}"
@@ -51,12 +61,12 @@ class ApiClient:
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise ApiFailed(f"{self._parts.netloc}: {error or type(error).__name__}") from error
+            raise ApiFailed(f"{self._parts.netloc}: {_fault(error, self._parts.scheme)}") from error
         finally:
             connection.close()
         if answer.status >= 400:
             raise ApiFailed(_reason(answer.status, data))
-        return orjson.loads(data) if data else None
+        return data
 
     def pages(self, path: str, name: str, query: dict[str, str]) -> list[dict[str, Any]]:
         """Return the items called *name* of all pages."""
@@ -74,6 +84,17 @@ class ApiClient:
             return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
         context = ssl.create_default_context(cafile=self._cafile)
         return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+
+
+def _fault(error: Exception, scheme: str) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {error.verify_message}; --cafile names the authorities to trust"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        hint = "; perhaps it is http://" if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else ""
+        return f"TLS: {error.reason.replace('_', ' ').lower()}{hint}"
+    if isinstance(error, http.client.RemoteDisconnected) and scheme == "http":
+        return "the server closed the connection without an answer; perhaps it is https://"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _reason(status: int, data: bytes) -> str:

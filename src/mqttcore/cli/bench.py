@@ -19,6 +19,7 @@ __all__ = ["bench"]
 @click.option("--qos", type=click.IntRange(0, 2), help="QoS of both legs.  [default: the scenario's]")
 @click.option("--payload", default=64, show_default=True, type=click.IntRange(24, 1 << 27), help="Bytes a message.")
 @click.option("--clients", type=click.IntRange(1), help="Pairs, publishers, subscribers or connections.")
+@click.option("--batch", type=click.IntRange(1), help="Messages a write.  [default: the scenario's]")
 @click.option("--duration", default=5.0, show_default=True, type=click.FloatRange(0.01), help="Seconds to measure.")
 @click.option("--warm-up", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds before that.")
 @click.option("--count", type=click.IntRange(1), help="Messages to publish, instead of a duration.")
@@ -35,6 +36,7 @@ def bench(
     qos: int | None,
     payload: int,
     clients: int | None,
+    batch: int | None,
     duration: float,
     warm_up: float,
     count: int | None,
@@ -71,6 +73,7 @@ def bench(
         qos=qos,
         payload=payload,
         clients=clients,
+        batch=batch,
         duration_s=duration,
         warm_up_s=warm_up,
         count=count,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["certs"]
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # Windows: bytes as they are
 _CLOCK_SKEW = datetime.timedelta(minutes=5)
 
 
@@ -32,9 +33,10 @@ _CLOCK_SKEW = datetime.timedelta(minutes=5)
 def certs(folder: Path, names: tuple[str, ...], clients: tuple[str, ...], days: int) -> None:
     """Make a private CA, a server certificate and client certificates in DIR, for trying out.
 
-    ca.crt, ca.key, server.crt, server.key, and NAME.crt, NAME.key for each client. A CA that is in DIR already is used
-    again; other files of these names are replaced. Needs `pip install mqttcore[certs]`. For the world outside, get
-    certificates from an authority that your clients know.
+    ca.crt, ca.key, server.crt, server.key, and NAME.crt, NAME.key for each client; prints those that it made. A CA that
+    is in DIR already is used again, and so is the server's certificate where only --client is asked for; other files of
+    these names are replaced. Needs `pip install mqttcore[certs]`. For the world outside, get certificates from an
+    authority that your clients know.
     """
     try:
         import cryptography  # noqa: F401
@@ -45,12 +47,15 @@ def certs(folder: Path, names: tuple[str, ...], clients: tuple[str, ...], days: 
             raise click.UsageError(f"--client {one!r}: letters, digits and _.@- only, and neither ca nor server")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        authority = _Authority.open(folder, datetime.timedelta(days=days))
-        for path in authority.issue_server(folder / "server", names or ("localhost", "127.0.0.1", "::1")):
-            click.echo(path)
+        made: list[Path] = []
+        authority = _Authority.open(folder, datetime.timedelta(days=days), made)
+        has_server = (folder / "server.crt").exists() and (folder / "server.key").exists()
+        if names or not clients or not has_server:
+            made += authority.issue_server(folder / "server", names or ("localhost", "127.0.0.1", "::1"))
         for one in clients:
-            for path in authority.issue_client(folder / one, one):
-                click.echo(path)
+            made += authority.issue_client(folder / one, one)
+        for path in made:
+            click.echo(path)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -66,8 +71,11 @@ class _Authority:
         self._life = life
 
     @classmethod
-    def open(cls, folder: Path, life: datetime.timedelta) -> "_Authority":
-        """Return the CA in *folder*, made now if there is none. life: of what it issues."""
+    def open(cls, folder: Path, life: datetime.timedelta, made: list[Path]) -> "_Authority":
+        """Return the CA in *folder*, made now if there is none.
+
+        life: of what it issues. made: gets the paths of files that were written.
+        """
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -77,7 +85,10 @@ class _Authority:
             key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
             if not isinstance(key, ec.EllipticCurvePrivateKey):
                 raise ValueError(f"{key_file} is not a key that we made")
-            return cls(key, x509.load_pem_x509_certificate(certificate_file.read_bytes()), life)
+            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+            if (until := certificate.not_valid_after_utc) <= datetime.datetime.now(datetime.UTC):
+                raise ValueError(f"{certificate_file} expired on {until:%Y-%m-%d}: remove it and {key_file}")
+            return cls(key, certificate, life)
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mqttcore private CA")])
         usage = _key_usage(is_authority=True)
@@ -89,7 +100,7 @@ class _Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .sign(key, _sha256())
         )
-        _write(folder / "ca", key, certificate)
+        made += _write(folder / "ca", key, certificate)
         return cls(key, certificate, life)
 
     def issue_server(self, stem: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
@@ -182,7 +193,7 @@ def _write(stem: Path, key: "ec.EllipticCurvePrivateKey", certificate: "x509.Cer
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     # Born closed to others, whatever was there before and whatever the umask.
     key_file.unlink(missing_ok=True)
-    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(key_file, _NEW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

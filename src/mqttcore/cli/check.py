@@ -8,6 +8,7 @@ import msgspec
 
 from mqttcore.config import Config, check_exposure, load
 from mqttcore.errors import ConfigError, PluginError
+from mqttcore.net.tls import build_context
 from mqttcore.plugins.loading import EnabledPlugin, enabled
 from mqttcore.settings import visible
 
@@ -20,13 +21,17 @@ __all__ = ["check"]
 def check(file: Path, show: bool) -> None:
     """Validate the configuration FILE.
 
-    Prints file, key path and reason of the first mistake and exits with 2, or prints a summary.
+    Prints file, key path and reason of the first mistake and exits with 2, or prints a summary. Certificates and keys
+    are read and tried out; plugins are loaded, not made.
     """
     try:
         config = load(file)
         plugins = enabled(config, str(file))
         authenticates = any("authenticate" in plugin.hooks for plugin in plugins)
         check_exposure(config, has_authentication=authenticates, source=str(file))
+        for listener in config.listeners:
+            if listener.tls is not None:
+                build_context(listener.tls, listener.name)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

@@ -308,7 +308,7 @@ def _split_url(
     except ValueError as error:
         raise click.UsageError(f"-L: {error}") from error
     if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
-        raise click.UsageError("-L: not like mqtt://host/topic")
+        raise click.UsageError("-L: not like mqtt://host/topic, mqtts://…, ws://…, wss://… or unix:///path")
     if parts.username is not None:
         username = unquote(parts.username)
     if parts.password is not None:

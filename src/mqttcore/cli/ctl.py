@@ -10,7 +10,9 @@ import click
 import orjson
 
 from mqttcore.cli.api_client import ApiClient, ApiFailed
-from mqttcore.cli.table import table
+from mqttcore.cli.printing import show as _show
+from mqttcore.cli.printing import show_one as _show_one
+from mqttcore.cli.trace import trace
 from mqttcore.errors import ConfigError
 from mqttcore.http.keys import Role, make_key, read_keys, write_keys
 
@@ -48,18 +50,7 @@ def ctl(ctx: click.Context, url: str, key_file: str | None, cafile: str | None, 
     ctx.meta["as_json"] = as_json
 
 
-def _show(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> None:
-    if click.get_current_context().meta["as_json"]:
-        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    else:
-        click.echo(table(rows, columns), nl=False)
-
-
-def _show_one(row: dict[str, Any]) -> None:
-    if click.get_current_context().meta["as_json"]:
-        click.echo(orjson.dumps(row, option=orjson.OPT_INDENT_2))
-    else:
-        click.echo(table([{"name": name, "value": value} for name, value in row.items()]), nl=False)
+ctl.add_command(trace)
 
 
 @ctl.command()

@@ -19,7 +19,7 @@ from mqttcore.cli import logs
 from mqttcore.config import Config, LogLevel, load
 from mqttcore.errors import ConfigError, MqttCoreError
 
-__all__ = ["serve"]
+__all__ = ["serve", "tune_garbage_collection"]
 
 _log = logging.getLogger("mqttcore.serve")
 
@@ -105,7 +105,7 @@ async def _serve(source: _Source, config: Config) -> None:
     await broker.start()
     try:
         reloading = _Reloading(source, broker)
-        _tune_garbage_collection()
+        tune_garbage_collection()
         _announce(broker, config)
         await stop.wait()
         await reloading.finish()
@@ -132,13 +132,18 @@ def _watch_stop_signals() -> asyncio.Event:
 
 
 class _Reloading:
-    """Rereads the configuration on SIGHUP, one time after another; a mistake leaves the old one in force."""
+    """Rereads the configuration on SIGHUP, one time after another, and when the management API is asked to.
+
+    A mistake leaves the old one in force.
+    """
 
     def __init__(self, source: _Source, broker: Broker) -> None:
         self._source = source
         self._broker = broker
         self._is_wanted = False
         self._task: asyncio.Task[None] | None = None
+        if source.path is not None:
+            broker.set_rereading(self.reread)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._receive)
 
@@ -163,20 +168,24 @@ class _Reloading:
             _log.warning("SIGHUP: there is no configuration file to reread")
             return
         try:
-            config = self._source.read()
-            needing_restart = await self._broker.reload(config)
+            await self.reread()
         except ConfigError as error:
             _log.error("SIGHUP: the former configuration stays in force: %s", error)
         except Exception:  # ours or a plugin's: the broker must go on
             _log.exception("SIGHUP: the configuration could not be applied")
-        else:
-            logs.set_level(config.log_level)
-            _log.info("SIGHUP: configuration reread")
-            if needing_restart:
-                _log.warning("SIGHUP: changes that need a restart: %s", ", ".join(needing_restart))
+
+    async def reread(self) -> list[str]:
+        """Read the configuration and take it over; return the key paths that need a restart. Raises as both do."""
+        config = self._source.read()
+        needing_restart = await self._broker.reload(config)
+        logs.set_level(config.log_level)
+        _log.info("configuration reread")
+        if needing_restart:
+            _log.warning("changes that need a restart: %s", ", ".join(needing_restart))
+        return needing_restart
 
 
-def _tune_garbage_collection() -> None:
+def tune_garbage_collection() -> None:
     """Keep the collector away from what lives as long as the process.
 
     Only here: in an embedding application the collector is the application's. The broker's own objects are freed by
@@ -189,8 +198,9 @@ def _tune_garbage_collection() -> None:
 
 def _announce(broker: Broker, config: Config) -> None:
     protocols = {one.name: one.protocol + (" over TLS" if one.tls else "") for one in config.listeners}
+    paths = {one.name: one.path for one in config.listeners}
     for name, host, port in broker.addresses:
         shown = f"[{host}]" if ":" in host else host
-        place = shown if host.startswith("/") else f"{shown}:{port}"
+        place = paths[name] or f"{shown}:{port}"
         # click.echo flushes: whoever waits for this line gets it through a pipe, too.
         click.echo(f"mqttcore {__version__} listening on {place} ({protocols[name]})")

@@ -14,6 +14,7 @@ from mqttcore.engine.session cimport Session
 cdef class Acceptor(Registrar):
     cdef readonly object limits_source    # the config.Limits it was made from
     cdef readonly bint is_overloaded      # new clients are refused, see Engine.set_overloaded()
+    cdef readonly bint is_memory_short    # no new sessions, see Engine.set_memory()
     cdef uint64_t epochs
     cdef uint64_t assigned
     cdef dict connack_properties          # of every MQTT 5 CONNACK

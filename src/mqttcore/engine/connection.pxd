@@ -79,6 +79,11 @@ cdef class Connection(Outlet):
     cdef int set_paused(self, bint paused) except -1
     # Ends the connection when it has not got beyond CONNECT in so many ms from now.
     cdef int set_deadline(self, int64_t ms) except -1
+    # The network knows where the client is: who watches that address hears of the connection. It may come twice, when a
+    # PROXY header says better.
+    cdef int address_known(self) except -1
+    # It is given up before any MQTT was spoken.
+    cdef int failed_early(self, str reason) except -1
     # Drivers override: the keep alive is known, and may be told to the network.
     cdef int keep_alive_changed(self) except -1
     # Drivers override: start or stop reading from the network.
@@ -108,6 +113,7 @@ cdef class Connection(Outlet):
     cdef bint examine(self, pub_t* pub, route_t** route, bint is_for_handlers_only, uint8_t* reason_code) except -1
     # Whether a changed message may be published: a reason code, 0: it may.
     cdef int check_changed(self, pub_t* pub) except -1
+    cdef int tell_diverted(self, publish_view* view, uint8_t reason_code) except -1
     cdef int refuse_publish(self, publish_view* view, uint8_t reason_code) except -1
     cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1
     cdef int resolve_alias(self, publish_view* view) except -1

@@ -1,6 +1,6 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -48,12 +48,14 @@ from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REF
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
-from mqttcore.engine.message cimport pub_done, pub_t
+from mqttcore.engine.message cimport TRACED_PUBLISHER, pub_done, pub_t
+from mqttcore.engine.mount cimport mounted, mounted_filter, mounted_subscribe, refusal_of_topic
 from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
 from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport OPT_QOS, route_t
+from mqttcore.engine.watch cimport WATCH_ADDRESS
 
 import logging
 
@@ -65,6 +67,7 @@ log = logging.getLogger("mqttcore.connection")
 cdef enum:
     HOOKS_OF_PUBLISH = HOOK_AUTHORIZE_PUBLISH | HOOK_TRANSFORM_PUBLISH
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
+    TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
 
@@ -175,6 +178,8 @@ cdef class Connection(Outlet):
     cdef int note_refusal(self, uint8_t reason_code, str reason) except -1:
         if self.core.events.mask & EVENT_CONNECT_REFUSED:
             self.core.events.refused(self.core.wall_ms(), self.core.view_of(self), reason_code, reason)
+        if self.traced:
+            self.core.tracer.connect_refused(self, reason_code, reason)
         return 0
 
     @property
@@ -325,6 +330,8 @@ cdef class Connection(Outlet):
         self.core.counters.packets_in[packet_type] += 1
         if self.state == STATE_NEW:
             return self.on_first(first, body, size)
+        if self.traced:
+            self.core.tracer.packet_in(self, first, body, size)
         if self.state == STATE_ADMITTING and packet_type != PT_AUTH and packet_type != PT_DISCONNECT:
             # Authentication is under way and there is no session yet [MQTT-3.1.2-30].
             return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.2-30", "neither AUTH nor DISCONNECT before CONNACK"))
@@ -350,6 +357,8 @@ cdef class Connection(Outlet):
         self.clean_start = packet.clean_start
         self.connect = packet
         self.state = STATE_ADMITTING
+        if self.core.tracer.subjects and self.core.tracer.identified(self, packet, size):
+            self.traced = TRACED_PUBLISHER
         return self.core.admit(self, packet)
 
     cdef int send_refusal(self, uint8_t reason_code, str reason) except -1:
@@ -394,6 +403,8 @@ cdef class Connection(Outlet):
         return 0
 
     cdef int pause(self, uint8_t reason) except -1:
+        if self.traced:
+            self.core.tracer.paused(self, reason)
         self.pauses |= reason
         return self.set_paused(True)
 
@@ -401,7 +412,18 @@ cdef class Connection(Outlet):
         if not self.pauses & reason:
             return 0
         self.pauses &= <uint8_t>~reason
+        if self.traced and not self.pauses:
+            self.core.tracer.paused(self, 0)
         return self.set_paused(self.pauses != 0)
+
+    cdef int address_known(self) except -1:
+        if self.core.tracer.subjects & WATCH_ADDRESS and self.core.tracer.look_at(self, None):
+            self.traced = TRACED_PUBLISHER
+        return 0
+
+    cdef int failed_early(self, str reason) except -1:
+        return self.core.tracer.failed(self, reason) if self.traced else 0
+
     cdef int set_deadline(self, int64_t ms) except -1:
         if self.state == STATE_NEW:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
@@ -442,7 +464,7 @@ cdef class Connection(Outlet):
         try:
             if self.state == STATE_NEW or self.state == STATE_ADMITTING:
                 log.info("%s: no CONNECT answered within %d ms", self.peer, now_ms - self.opened_ms)
-                self.end(False)
+                self.end(False, "no CONNECT answered in time")
                 return
             due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500
             if self.is_paused:
@@ -468,6 +490,8 @@ cdef class Connection(Outlet):
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
         cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
+        cdef bytes whole                      # of what a mounted client said; view.topic points into it
+        cdef uint8_t refused = 0
         cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
@@ -479,7 +503,16 @@ cdef class Connection(Outlet):
             return self.fail_with(ProtocolError(RC_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11", f"QoS {view.qos} is not supported"))
         if view.retain and not core.limits.retain_available:
             return self.fail_with(ProtocolError(RC_RETAIN_NOT_SUPPORTED, "MQTT-3.2.2-14", "retained messages are not supported"))
-        if view.topic_alias and not self.resolve_alias(&view):
+        if self.mount is not None:
+            if view.topic_size:
+                whole = mounted(self.mount, view.topic, view.topic_size)
+                view.topic = <const uint8_t*>PyBytes_AS_STRING(whole)
+                view.topic_size = <uint32_t>PyBytes_GET_SIZE(whole)
+            if view.topic_alias and not self.resolve_alias(&view):
+                return 0
+            if view.topic_size:
+                refused = refusal_of_topic(self.mount, view.topic, view.topic_size, core.limits.topic_bytes_maximum)
+        elif view.topic_alias and not self.resolve_alias(&view):
             return 0
         if view.qos == 2:
             if not session.begin_receive(view.packet_id):                             # [MQTT-4.3.3-10]
@@ -500,13 +533,15 @@ cdef class Connection(Outlet):
         core.counters.message_bytes_in += view.payload_size
         # A topic that has a route was checked when the route was made.
         route = core.topics.known(view.topic, view.topic_size)
-        if route == NULL or view.topic[0] == c"$":
+        if route == NULL or view.topic[0] == c"$" or refused:
             status = check_topic_name(view.topic, view.topic_size)
             if status:
                 if view.qos == 2:
                     session.on_pubrel(view.packet_id)
                 return self.fail(status)
-            if view.topic_size > core.limits.topic_bytes_maximum:
+            if refused:
+                return self.refuse_publish(&view, refused)
+            if self.mount is None and view.topic_size > core.limits.topic_bytes_maximum:
                 return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
             is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
             if is_for_handlers_only and not core.topics.handlers:
@@ -534,6 +569,7 @@ cdef class Connection(Outlet):
         pub.retain = view.retain
         pub.is_utf8 = view.is_utf8
         pub.is_replay = 0
+        pub.traced = self.traced
         if view.alias_at:
             # An alias is a matter of one connection [MQTT-3.3.2-9]: the block goes on without it.
             cut = view.alias_at - 1
@@ -556,10 +592,16 @@ cdef class Connection(Outlet):
                     targets = core.publish(&pub, route)
         finally:
             pub_done(&pub)
-        if is_taken and reason_code >= 0x80:
-            if core.is_refusing and (reason_code == RC_QUOTA_EXCEEDED or reason_code == RC_IMPLEMENTATION_SPECIFIC_ERROR):
-                return self.refuse_unkept(&view, reason_code) if self.state == STATE_CONNECTED else 0
-            return self.refuse_publish(&view, reason_code) if self.state == STATE_CONNECTED else 0
+        if is_taken:
+            if reason_code >= 0x80:
+                if self.state != STATE_CONNECTED:
+                    return 0
+                if core.is_refusing and (
+                    reason_code == RC_QUOTA_EXCEEDED or reason_code == RC_IMPLEMENTATION_SPECIFIC_ERROR
+                ):
+                    return self.refuse_unkept(&view, reason_code)
+                return self.refuse_publish(&view, reason_code)
+            self.tell_diverted(&view, reason_code)
         if view.qos and self.state == STATE_CONNECTED:        # a handler may have closed it
             if is_taken:
                 pass
@@ -576,8 +618,15 @@ cdef class Connection(Outlet):
             core.pause_publisher(self)
         return 0
 
+    cdef int tell_diverted(self, publish_view* view, uint8_t reason_code) except -1:
+        # To who watches. The topic of a connection that is gone may be, too.
+        if (self.traced or self.core.tracer.wants_topics()) and self.state == STATE_CONNECTED:
+            self.core.tracer.diverted(self, view.topic, view.topic_size, view.qos, view.payload_size, reason_code)
+        return 0
+
     cdef int refuse_unkept(self, publish_view* view, uint8_t reason_code) except -1:
         # What cannot be kept is not taken. 3.1.1 has no way to say so but to close without an acknowledgement.
+        self.tell_diverted(view, reason_code)
         if view.qos == 2:
             self.session.on_pubrel(view.packet_id)
         if self.version < 5:
@@ -661,7 +710,10 @@ cdef class Connection(Outlet):
     cdef int check_changed(self, pub_t* pub) except -1:
         # A topic that a plugin chose: as that of any PUBLISH.
         cdef Session session = self.session
-        if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > self.core.limits.topic_bytes_maximum:
+        cdef Py_ssize_t maximum = self.core.limits.topic_bytes_maximum
+        if self.mount is not None:
+            maximum = min(maximum + PyBytes_GET_SIZE(self.mount), <Py_ssize_t>TOPIC_BYTES_MAXIMUM)
+        if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > maximum:
             return RC_TOPIC_NAME_INVALID
         if pub.topic_size >= 5 and pub.topic[:5] == b"$SYS/":
             return RC_NOT_AUTHORIZED
@@ -679,6 +731,7 @@ cdef class Connection(Outlet):
         cdef bint closes = not can_tell and self.core.limits.refused_publish_disconnects and (
             reason_code == RC_NOT_AUTHORIZED or (view.qos > 0 and reason_code != RC_TOPIC_NAME_INVALID)
         )
+        self.tell_diverted(view, reason_code)
         self.core.counters.dropped[DROP_NOT_AUTHORIZED] += 1
         if self.core.events.mask & EVENT_MESSAGE_DROPPED:
             self.core.events.count_drop(self.client_id, DROP_NOT_AUTHORIZED)
@@ -856,6 +909,8 @@ cdef class Connection(Outlet):
             out_wrote(&self.out, 2)
             self.core.counters.packets_out[13] += 1
             self.mark_dirty()
+            if self.traced:
+                self.core.tracer.packet_out(self, p, 2)
             return 0                                      # [MQTT-3.12.4-1]
         if packet_type == PT_CONNECT:
             return self.fail_with(ProtocolError(RC_PROTOCOL_ERROR, "MQTT-3.1.0-2", "second CONNECT"))
@@ -882,6 +937,8 @@ cdef class Connection(Outlet):
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
         if not self.answer_fits(len(packet.subscriptions)):
             return 0
+        if self.mount is not None:
+            packet = mounted_subscribe(self.mount, packet)
         if subid and not self.core.limits.subscription_identifier_available:
             return self.fail_with(ProtocolError(0xA1, "§3.2.2.3.12", "Subscription Identifiers are not supported"))
         for subscription in packet.subscriptions:
@@ -889,7 +946,7 @@ cdef class Connection(Outlet):
                 return self.fail_with(ProtocolError(
                     RC_PROTOCOL_ERROR, "MQTT-3.8.3-4", "No Local on a shared subscription"
                 ))
-        if self.session.rights is not None or self.core.hook_mask & HOOK_AUTHORIZE_SUBSCRIBE:
+        if self.session.rights is not None or self.mount is not None or self.core.hook_mask & HOOK_AUTHORIZE_SUBSCRIBE:
             return self.core.begin_subscribe(self, packet)
         return self.finish_subscribe(packet, None)
 
@@ -929,6 +986,7 @@ cdef class Connection(Outlet):
 
     cdef int on_unsubscribe(self, object packet) except -1:
         cdef list codes = []
+        cdef bytes topic_filter
         cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.topic_filters)):
             return 0
@@ -937,8 +995,11 @@ cdef class Connection(Outlet):
                 return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
             codes = [RC_IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.topic_filters)
             return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(5))
-        for topic_filter in packet.topic_filters:
-            codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
+        for text in packet.topic_filters:
+            topic_filter = text.encode()
+            if self.mount is not None:
+                topic_filter = mounted_filter(self.mount, topic_filter)
+            codes.append(self.core.unsubscribe(self.session, topic_filter))
         return self.answer(UnsubAck(packet.packet_id, codes).encode(self.version), mark)    # [MQTT-3.10.4-4]
 
     cdef int on_disconnect(self, object packet) except -1:
@@ -992,6 +1053,8 @@ cdef class Connection(Outlet):
         # The peer broke the standard: say so where the version can, then close [MQTT-4.13.1-1].
         self.core.counters.protocol_errors += 1
         log.info("client %s at %s: %s", self.client_id, self.peer, error)
+        if self.traced:
+            self.core.tracer.protocol_broken(self, error)
         if self.state == STATE_NEW:
             self.close_reason = error.reason_code
             return self.end(False)
@@ -1022,6 +1085,9 @@ cdef class Connection(Outlet):
         if session is not None and self.core.events.mask & EVENT_CONNECTION_CLOSED:
             self.core.events.closed(self.core.wall_ms(), self.core.view_of(self), self.close_reason, reason, detail)
         self.state = STATE_CLOSED
+        if self.traced:
+            self.core.tracer.closed(self, self.close_reason, reason, detail)
+            self.traced = 0
         self.session = None
         self.connect = None
         timer_disarm(&self.core.wheel, &self.timer)

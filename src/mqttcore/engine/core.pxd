@@ -14,6 +14,7 @@ from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport wheel_t
 from mqttcore.engine.topics cimport TopicTree, route_t
+from mqttcore.engine.tracer cimport Tracer
 
 
 # Copied once from config.Limits, whose docstrings explain each.
@@ -133,11 +134,13 @@ cdef class Core:
     cdef readonly Rulebook rulebook
     cdef uint32_t hook_mask           # of hooks
     cdef readonly EventLog events
+    cdef Tracer tracer
     cdef ClientChanges client_changes
     cdef uint8_t* scratch_data
     cdef Py_ssize_t scratch_size
     cdef Journal journal              # None: nothing is durable
     cdef bint is_refusing             # refusal() has to be asked before a message is published
+    cdef readonly bint is_memory_full     # nothing may grow, see Engine.set_memory()
     cdef PyObject* dirty              # chain of Outlets with output or work, each holding one reference
     cdef str id_prefix                # 16 hexadecimal digits: the first half of every connection id
     cdef uint64_t ids_given

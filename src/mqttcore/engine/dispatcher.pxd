@@ -9,7 +9,7 @@ from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.message cimport msg_t, pub_t
 from mqttcore.engine.queue cimport queue_t
 from mqttcore.engine.session cimport Session
-from mqttcore.engine.topics cimport recipients_t, target_t
+from mqttcore.engine.topics cimport recipients_t, route_t, target_t
 
 
 # What a session left that held too much to let go at once.
@@ -38,5 +38,7 @@ cdef class Dispatcher(Authorizer):
     cdef uint8_t deliver_to(self, pub_t* pub, recipients_t* recipients) except? 0xFF
     cdef msg_t* own_message(self, bytes topic, bytes payload, int qos, bint retain, dict properties) except NULL
     cdef int check_filter(self, bytes topic_filter) except -1
+    # Tells who watches the publisher or the topic, and marks the message.
+    cdef int trace_publish(self, pub_t* pub, route_t* route) except -1
     cdef bint keep_retained(self, pub_t* pub) except -1
     cdef int release_publishers(self) except -1

@@ -5,7 +5,9 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
-from mqttcore.codec.codes cimport RC_NO_MATCHING_SUBSCRIBERS, RC_QUOTA_EXCEEDED, RC_SUCCESS, RC_UNSPECIFIED_ERROR
+from mqttcore.codec.codes cimport (
+    RC_NO_MATCHING_SUBSCRIBERS, RC_NOT_AUTHORIZED, RC_QUOTA_EXCEEDED, RC_SUCCESS, RC_UNSPECIFIED_ERROR,
+)
 from mqttcore.codec.names cimport check_topic_filter, check_topic_name
 from mqttcore.codec.status cimport status_error
 from mqttcore.codec.wire cimport get_u32
@@ -16,7 +18,7 @@ from mqttcore.engine.connection cimport PAUSE_CONGESTED, STATE_CONNECTED, Connec
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_SESSION_ENDED, DROP_TOTAL_FULL
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.message cimport (
-    Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
+    TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
 )
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, recipients_find, recipients_stand
@@ -59,10 +61,14 @@ cdef class Dispatcher(Authorizer):
         cdef bint is_over_quota = False
         if not pub.retain and route.count == 0 and route.group_count == 0:
             self.counters.unmatched += 1
+            if route.traced | pub.traced:
+                self.trace_publish(pub, route)
             return 0
         route_ref(route)              # from the start: keeping the message may log, and a log handler may subscribe
         self.delivering += 1
         try:
+            if route.traced | pub.traced:
+                self.trace_publish(pub, route)
             if pub.retain:
                 is_over_quota = not self.keep_retained(pub)
                 if route.count == 0 and route.group_count == 0:
@@ -81,6 +87,13 @@ cdef class Dispatcher(Authorizer):
             route_unref(route)
         return -2 if is_over_quota else reached
 
+    cdef int trace_publish(self, pub_t* pub, route_t* route) except -1:
+        cdef Py_ssize_t recipients = route.count + route.group_count
+        pub.traced |= <uint8_t>route.traced
+        if pub.kept != NULL:
+            pub.kept.traced = pub.traced & TRACED_TOPIC
+        return self.tracer.published(pub, recipients)             # not to be followed by a use of the route
+
     cdef bint keep_retained(self, pub_t* pub) except -1:
         cdef msg_t* m
         cdef stored_t* stored
@@ -89,6 +102,8 @@ cdef class Dispatcher(Authorizer):
             return True
         m = pub_keep(pub)
         try:
+            if self.is_memory_full and pub.origin != NULL and self.retained.would_grow(m):
+                raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "memory is full")
             self.retained.put(m)                                  # [MQTT-3.3.1-5]
         except QuotaExceeded as error:
             self.counters.dropped[DROP_QUOTA] += 1
@@ -147,11 +162,10 @@ cdef class Dispatcher(Authorizer):
 
     cdef bint is_refused_by(self, Session session, pub_t* pub) noexcept:
         # Whether the message would be queued where there is no room for it.
+        cdef int64_t size = <int64_t>sizeof(msg_t) + pub.topic_size + pub.props_size + pub.payload_size
         if session.link is not None and session.queue.count == 0 and session.has_window():
             return False
-        return session.is_over_limit(
-            <int64_t>sizeof(msg_t) + pub.topic_size + pub.props_size + pub.payload_size
-        )
+        return session.is_over_limit(size) or self.counters.queued_bytes + size > self.limits.queued_total_bytes_maximum
 
     cdef bint drop_oldest(self) except -1:
         # A heap of the sessions by their oldest message, made when it is first needed. A session's place may be too good,
@@ -223,6 +237,7 @@ cdef class Dispatcher(Authorizer):
         pub.birth = &self.birth
         if origin != NULL:
             pub.publisher = (<Session>origin).as_publisher()
+            pub.traced = (<Session>origin).traced
         if m.expiry_at:
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000
         route = self.topics.route(m.data, m.topic_size)
@@ -234,6 +249,10 @@ cdef class Dispatcher(Authorizer):
                 # Its rights may have been replaced since the CONNECT.
                 if self.authorize_will(client, (<Session>client).rights, m.data, m.topic_size, m.qos, m.retain):
                     self.counters.dropped[DROP_NOT_AUTHORIZED] += 1
+                    if pub.traced or self.tracer.wants_topics():
+                        self.tracer.diverted(
+                            client, m.data, m.topic_size, m.qos, m.payload_size, RC_NOT_AUTHORIZED
+                        )
                     return 0
                 route = self.topics.route(m.data, m.topic_size)
                 if route.handler_count > route.early_count:
@@ -254,6 +273,7 @@ cdef class Dispatcher(Authorizer):
         cdef Handler handler
         cdef recipients_t* recipients
         cdef object answer
+        pub.traced |= <uint8_t>route.traced
         if route.recipients != NULL and route.recipients_at == first and recipients_stand(
             route.recipients, self.client_changes
         ):
@@ -320,9 +340,9 @@ cdef class Dispatcher(Authorizer):
         try:
             for i in range(recipients.count):
                 target = &recipients.targets[i]
-                if (<Subscriber>target.subscriber).is_online or (
+                if ((<Subscriber>target.subscriber).is_online or (
                     stores_offline and pub.qos and target.qos
-                ):
+                )) and (<Session>target.subscriber).knows(pub.topic, pub.topic_size):
                     (<Session>target.subscriber).deliver(pub, target)
                     reason_code = RC_SUCCESS
         finally:
@@ -335,7 +355,9 @@ cdef class Dispatcher(Authorizer):
 
     cdef object view_of(self, object client):
         if isinstance(client, Session):       # its connection is gone
-            return ClientView.absent((<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity)
+            return ClientView.absent(
+                (<Session>client).client_id, (<Session>client).user_name, (<Session>client).identity, (<Session>client).mount
+            )
         if isinstance(client, Connection):
             return ClientView.of(<Connection>client)
         return client
@@ -373,7 +395,7 @@ cdef class Dispatcher(Authorizer):
         """Send a message of the broker's own to one client, whatever it subscribed to; False when nobody takes it.
 
         A client that has a session but no connection gets it later when stores_offline and QoS is 1 or 2. retain: the
-        RETAIN flag it sees. Arguments are checked as by publish_bytes().
+        RETAIN flag it sees. Arguments are checked as by publish_bytes(). A client with a mount point takes what is below it.
         """
         cdef Session session = self.clients.get(client_id)
         cdef msg_t* m = self.own_message(topic, payload, qos, retain, properties)
@@ -383,12 +405,15 @@ cdef class Dispatcher(Authorizer):
         try:
             if session is None or (session.link is None and not (stores_offline and qos)):
                 return False
+            if not session.knows(m.data, m.topic_size):
+                return False
             msg_view(m, &pub)
             target_init(&target, <PyObject*>session, qos | (OPT_RETAIN_AS_PUBLISHED if retain else 0), 0)
             refusal = self.refusal_of(&pub, &target, 1) if self.is_refusing else 0
             if refusal:
                 self.raise_refusal(refusal)
             target.is_direct = True
+            pub.traced |= self.tracer.trace_of(m.data, m.topic_size)
             session.deliver(&pub, &target)
         finally:
             msg_unref(m)
@@ -490,7 +515,7 @@ cdef class Dispatcher(Authorizer):
 
     cdef int release_publishers(self) except -1:
         # A session holds at most publisher_pause_ms, and one that acknowledged nothing meanwhile not again: a reader that
-        # hangs must not slow the others down.
+        # hangs must not slow the others down. While memory is full, whoever makes a queue longer waits each time.
         cdef list still = []
         cdef Connection publisher
         cdef Subscriber receiver
@@ -502,10 +527,12 @@ cdef class Dispatcher(Authorizer):
                     still.append((publisher, receiver, due_ms, acked))
                 else:
                     publisher.resume(PAUSE_CONGESTED)
-            elif due_ms > self.now_ms and (<Session>receiver).link is not None and (<Session>receiver).is_congested(2):
+            elif due_ms > self.now_ms and (
+                self.is_memory_full or (<Session>receiver).link is not None and (<Session>receiver).is_congested(2)
+            ):
                 still.append((publisher, receiver, due_ms, acked))
             else:
-                if due_ms <= self.now_ms and (<Session>receiver).acked == acked:
+                if due_ms <= self.now_ms and (<Session>receiver).acked == acked and not self.is_memory_full:
                     (<Session>receiver).is_stalled = True
                 publisher.resume(PAUSE_CONGESTED)
         self.held_publishers.extend(still)

@@ -1,7 +1,7 @@
 """The engine: clock, flushing, the end of connections and sessions, what the application sees and does."""
 
 from cpython.ref cimport Py_DECREF, PyObject
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mqttcore.codec.codes cimport RC_NOT_AUTHORIZED, RC_SERVER_SHUTTING_DOWN
 from mqttcore.engine.client_view cimport ClientView
@@ -16,6 +16,7 @@ from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport timer_arm, timer_disarm, wheel_clear, wheel_init, wheel_turn
 from mqttcore.engine.topics cimport TopicTree
+from mqttcore.engine.tracer cimport Tracer
 
 import logging
 import secrets
@@ -28,6 +29,8 @@ log = logging.getLogger("mqttcore.engine")
 cdef enum:
     EXPIRE_BUDGET = 2000      # retained nodes looked at per second for expiry
     REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
+    FULL_IN_FLIGHT_BYTES = 65536      # what limits are cut to while memory is full
+    FULL_OUTPUT_BYTES = 16384
     EXPIRED_BUDGET = 1000     # sessions that may expire per turn of the clock; the others have a moment more
 
 
@@ -76,6 +79,7 @@ cdef class Engine(Acceptor):
         self.id_prefix = secrets.token_hex(8)
         self.clients = {}
         self.events = EventLog()
+        self.tracer = Tracer.new(&self.birth)
         self.client_changes = ClientChanges.__new__(ClientChanges)
         self.taps = {}
         self.handlers = {}
@@ -134,10 +138,19 @@ cdef class Engine(Acceptor):
         self.limits.queue_refuse = limits.queue_drop == "refuse"
         self.is_refusing = self.limits.queue_refuse or (self.journal is not None and self.journal.failure)
         self.limits.queue_qos0_offline = limits.queue_qos0_offline
+        if self.is_memory_full:
+            self.tighten_limits()
         self.connack_properties = self.standing_properties(limits)
         self.connack_new = ConnAck(False, 0, self.connack_properties).encode(5)
         self.connack_resumed = ConnAck(True, 0, self.connack_properties).encode(5)
         return 0
+
+    cdef void tighten_limits(self) noexcept:
+        self.limits.queued_total_bytes_maximum = min(
+            self.limits.queued_total_bytes_maximum, self.queued_bytes_when_full
+        )
+        self.limits.in_flight_bytes_maximum = min(self.limits.in_flight_bytes_maximum, <int64_t>FULL_IN_FLIGHT_BYTES)
+        self.limits.output_high_water_bytes = min(self.limits.output_high_water_bytes, <uint32_t>FULL_OUTPUT_BYTES)
 
     # --- driving ----------------------------------------------------------------------------------------------------
 
@@ -291,6 +304,8 @@ cdef class Engine(Acceptor):
             session.subscriptions = None
         if self.events.mask & EVENT_SESSION_ENDED:
             self.events.session_ended(self.wall_ms(), session.client_id)
+        if session.traced:
+            self.tracer.session_ended(session)
         if session.number and self.journal is not None:
             if session.key:
                 self.journal.delete(session.key)
@@ -365,6 +380,19 @@ cdef class Engine(Acceptor):
     def set_overloaded(self, is_overloaded: bool) -> None:
         """Refuse new clients with Server busy (0x89) from now on, or no longer; who is connected stays."""
         self.is_overloaded = is_overloaded
+
+    def set_memory(self, *, is_short: bool, is_full: bool) -> None:
+        """Say how memory stands. Short: there are no new sessions (0x89); those that are there can be taken up.
+
+        Full: nothing grows. Queues together stay as long as they are, the oldest messages making room, and publishers of
+        messages that have to wait are paused; new retained messages and subscriptions are refused (0x97).
+        """
+        self.is_memory_short = is_short
+        if self.is_memory_full == is_full:
+            return
+        self.is_memory_full = is_full
+        self.queued_bytes_when_full = self.counters.queued_bytes
+        self.read_limits(self.limits_source)
 
     def close(self) -> None:
         """Forget every session and retained message; the engine is not to be used any more. The store keeps what it has."""

@@ -37,6 +37,11 @@ cdef struct birth_t:
     const int64_t* now_ms     # the engine's clock
 
 
+cdef enum:
+    TRACED_TOPIC = 1          # a watch matches its topic (tracer.pxd)
+    TRACED_PUBLISHER = 2      # its publisher is watched
+
+
 cdef struct stored_t
 
 
@@ -55,6 +60,7 @@ cdef struct msg_t:
     uint8_t qos               # as published
     uint8_t retain            # as published
     uint8_t is_utf8           # Payload Format Indicator
+    uint8_t traced            # TRACED_TOPIC or 0; the one thing that may be set later: by the publish that it was kept for
     uint8_t data[1]           # topic, props, payload: one behind the other
 
 
@@ -84,6 +90,7 @@ cdef struct pub_t:
     uint8_t retain
     uint8_t is_utf8
     uint8_t is_replay         # a retained message answering a SUBSCRIBE: goes out with RETAIN 1 [MQTT-3.3.1-8]
+    uint8_t traced            # TRACED_*
 
 
 cdef inline const uint8_t* msg_topic(msg_t* m) noexcept nogil:
@@ -169,6 +176,7 @@ cdef inline void msg_view(msg_t* m, pub_t* pub) noexcept nogil:
     pub.retain = m.retain
     pub.is_utf8 = m.is_utf8
     pub.is_replay = 0
+    pub.traced = m.traced
 
 
 cdef class Message:

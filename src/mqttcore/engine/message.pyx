@@ -35,6 +35,7 @@ cdef msg_t* pub_keep(pub_t* pub) except NULL:
     m.qos = pub.qos
     m.retain = pub.retain
     m.is_utf8 = pub.is_utf8
+    m.traced = pub.traced & TRACED_TOPIC
     memcpy(m.data, pub.topic, pub.topic_size)
     if pub.props_size:
         memcpy(m.data + pub.topic_size, pub.props, pub.props_size)
@@ -90,6 +91,11 @@ cdef class Message:
     def payload(self) -> bytes:
         """Application Message."""
         return msg_payload(self.ref)[:self.ref.payload_size]
+
+    @property
+    def payload_size_bytes(self) -> int:
+        """Size of the payload, without making it an object."""
+        return self.ref.payload_size
 
     @property
     def qos(self) -> int:

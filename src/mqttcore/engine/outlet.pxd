@@ -24,10 +24,12 @@ cdef class Outlet:
     cdef uint64_t cork                # nothing is written before this batch is safe: CONNACK waits for it; 0: none
     cdef PyObject* next_dirty
     cdef alias_t* aliases             # alias n stands at n - 1; NULL until the first use
+    cdef bytes mount                  # prefix of its topics, which the client neither says nor hears; None: none
     cdef uint32_t maximum_packet_size  # of the client
     cdef uint16_t alias_maximum       # how many we may give out on this connection
     cdef readonly uint8_t version
     cdef uint8_t is_dirty
+    cdef uint8_t traced               # TRACED_PUBLISHER: what passes here is told to core.tracer; 0: it is not
     cdef bint is_waiting              # stands in Journal.waiting
 
     # Appends a PUBLISH; 1: sent, 0: over the client's Maximum Packet Size, treat as sent [MQTT-3.1.2-25].

@@ -8,7 +8,8 @@ from libc.string cimport memcmp, memcpy
 from mqttcore.codec.codes cimport PT_PUBLISH
 from mqttcore.codec.wire cimport put_u16, put_u32, put_varint, varint_size
 from mqttcore.engine.holds cimport holds_clear, holds_push
-from mqttcore.engine.message cimport msg_t, pub_keep
+from mqttcore.engine.message cimport TRACED_TOPIC, msg_t, pub_keep
+from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.outbuf cimport PAYLOAD_BY_REFERENCE, out_add_payload, out_clear, out_reserve, out_wrote
 
 
@@ -48,6 +49,8 @@ cdef class Outlet:
         out_wrote(&self.out, size)
         self.core.counters.packets_out[p[0] >> 4] += 1
         self.mark_dirty()
+        if self.traced:
+            self.core.tracer.packet_out(self, <const uint8_t*>PyBytes_AS_STRING(packet), size)
         return 0
 
     cdef int send_ack(self, uint8_t first, uint16_t packet_id, uint8_t reason_code) except -1:
@@ -65,6 +68,8 @@ cdef class Outlet:
             out_wrote(&self.out, 4)
         self.core.counters.packets_out[first >> 4] += 1
         self.mark_dirty()
+        if self.traced:
+            self.core.tracer.packet_out(self, p, p[1] + 2)
         return 0
 
     cdef int hold(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, bytes packet) except -1:
@@ -82,6 +87,7 @@ cdef class Outlet:
         return 0
 
     cdef int send_publish(self, pub_t* pub, uint8_t first, uint16_t packet_id, subids_t* ids) except -1:
+        cdef const uint8_t* topic = pub.topic
         cdef uint32_t topic_size = pub.topic_size
         cdef uint32_t block = 0               # property block without its length
         cdef uint32_t remaining
@@ -94,13 +100,18 @@ cdef class Outlet:
         cdef msg_t* kept
         cdef uint8_t* p
         cdef uint8_t* begin
+        if self.mount is not None:
+            if not is_within(self.mount, topic, topic_size):
+                return 0              # sessions see to it; only a store that somebody changed brings such a message
+            topic += PyBytes_GET_SIZE(self.mount)
+            topic_size -= <uint32_t>PyBytes_GET_SIZE(self.mount)
         remaining = 2 + topic_size + pub.payload_size + (2 if packet_id else 0)
         if self.version == 5:
             block = pub.props_size
             if ids != NULL:
                 block += ids.size
             if self.alias_maximum:
-                alias = self.find_alias(pub.topic, topic_size)
+                alias = self.find_alias(topic, topic_size)
                 if alias:
                     block += 3
                     if alias & 0x8000:        # known to the client: the topic is left out
@@ -128,7 +139,7 @@ cdef class Outlet:
         p += put_varint(p, remaining)
         put_u16(p, <uint16_t>topic_size)
         p += 2
-        memcpy(p, pub.topic, topic_size)
+        memcpy(p, topic, topic_size)
         p += topic_size
         if packet_id:
             put_u16(p, packet_id)
@@ -160,6 +171,8 @@ cdef class Outlet:
         self.core.counters.message_bytes_out += pub.payload_size
         if not self.is_dirty:
             self.mark_dirty()
+        if self.traced | (pub.traced & TRACED_TOPIC):
+            self.core.tracer.publish_out(self, pub, first, packet_id, total)
         return 1
 
     cdef int find_alias(self, const uint8_t* topic, uint32_t size) except -1:

@@ -8,11 +8,15 @@ from mqttcore.codec.codes cimport (
     RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, RC_SUCCESS, RC_TOPIC_FILTER_INVALID, RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
 )
 from mqttcore.codec.names cimport check_topic_filter
+from mqttcore.engine.client_view cimport ClientView
+from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.events cimport EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED
-from mqttcore.engine.message cimport Message, msg_t, msg_unref, msg_view, pub_t
+from mqttcore.engine.message cimport TRACED_PUBLISHER, Message, msg_t, msg_unref, msg_view, pub_t
+from mqttcore.engine.mount cimport refusal_of_filter
 from mqttcore.engine.retained cimport RetainedCursor
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_add, subids_unref
 from mqttcore.engine.topics cimport OPT_NO_LOCAL, OPT_QOS, Subscriber, subids_t
+from mqttcore.engine.watch cimport WATCH_ADDRESS, WATCH_CLIENT, WATCH_TOPIC, Watch
 
 import logging
 
@@ -31,8 +35,12 @@ cdef class Registrar(Dispatcher):
         cdef uint8_t qos = options & OPT_QOS
         cdef bint is_shared = topic_filter.startswith(b"$share/")
         cdef bint is_new
-        if check_topic_filter(text, size) or size > <Py_ssize_t>self.limits.topic_bytes_maximum:
+        cdef uint8_t refused
+        if check_topic_filter(text, size):
             return RC_TOPIC_FILTER_INVALID
+        refused = refusal_of_filter(session.mount, text, size, self.limits.topic_bytes_maximum)
+        if refused:
+            return refused
         if is_shared:
             if not self.limits.shared_subscription_available:
                 return RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
@@ -47,7 +55,9 @@ cdef class Registrar(Dispatcher):
         if session.identity is None and self.authorize_filter(session, topic_filter) > 2:
             return RC_NOT_AUTHORIZED                              # $SYS
         is_new = topic_filter not in session.subscriptions
-        if is_new and len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum:
+        if is_new and (
+            self.is_memory_full or len(session.subscriptions) >= self.limits.subscriptions_per_session_maximum
+        ):
             return RC_QUOTA_EXCEEDED
         if is_new and session.rights is not None and len(session.subscriptions) >= session.rights.subscriptions_maximum:
             if not session.rights.ignores_extra_subscriptions:
@@ -67,6 +77,8 @@ cdef class Registrar(Dispatcher):
             self.events.subscribed(
                 self.wall_ms(), session.client_id, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid
             )
+        if session.traced:
+            self.tracer.subscribed(session, topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         session.keep_subscription(topic_filter, (options & ~<uint8_t>OPT_QOS) | qos, subid)
         if not is_shared and session.link is not None and (options >> 4 == 0 or (options >> 4 == 1 and is_new)):
             self.replay_retained(session, topic_filter, options, qos, subid)       # [MQTT-3.3.1-9..11]
@@ -99,6 +111,8 @@ cdef class Registrar(Dispatcher):
         session.stop_replay(topic_filter)                         # [MQTT-3.10.4-2]
         if self.events.mask & EVENT_UNSUBSCRIBED:
             self.events.unsubscribed(self.wall_ms(), session.client_id, topic_filter)
+        if session.traced:
+            self.tracer.unsubscribed(session, topic_filter)
         self.counters.subscriptions -= 1
         return RC_SUCCESS
 
@@ -115,6 +129,67 @@ cdef class Registrar(Dispatcher):
             if self.congested == <PyObject*>subscriber:
                 self.congested = NULL
             self.bury(subscriber)
+
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    def add_watch(self, watch: Watch) -> None:
+        """Let a watch see what happens from now on; connections that are open already included.
+
+        ValueError, QuotaExceeded: its Topic Filter is none, or has too many levels.
+        """
+        cdef Session session
+        if watch.subject == WATCH_TOPIC:
+            self.check_filter(watch.topic_filter)
+            self.topics.subscribe(watch.topic_filter, len(watch.topic_filter), watch, 0, 0)
+        self.tracer.add(watch)
+        if watch.subject == WATCH_CLIENT:
+            session = self.clients.get(watch.value)
+            if session is not None:
+                self.watch_session(session)
+        elif watch.subject == WATCH_ADDRESS:
+            for session in list(self.clients.values()):
+                if session.link is not None:
+                    self.watch_session(session)
+
+    cdef int watch_session(self, Session session) except -1:
+        cdef bint is_watched = self.tracer.watches_of(session) is not None
+        if session.link is not None and self.tracer.look_at(session.link, session.client_id):
+            session.link.traced = TRACED_PUBLISHER
+            is_watched = True
+        if is_watched:
+            session.traced = TRACED_PUBLISHER
+        return 0
+
+    def remove_watch(self, watch: Watch) -> None:
+        """Let a watch see nothing more; without effect when it is off already."""
+        cdef Connection connection
+        cdef Session session
+        for connection in self.tracer.remove(watch):
+            connection.traced = 0
+            if connection.session is not None:
+                connection.session.traced = 0
+        if watch.subject == WATCH_CLIENT:
+            session = self.clients.get(watch.value)
+            if session is not None and session.link is None and self.tracer.watches_of(session) is None:
+                session.traced = 0
+        elif watch.subject == WATCH_TOPIC:
+            self.topics.unsubscribe(watch.topic_filter, len(watch.topic_filter), watch)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody watches clients, so that it is worth telling about them."""
+        return self.tracer.subjects & (WATCH_CLIENT | WATCH_ADDRESS) != 0
+
+    def trace_decision(self, client: ClientView, hook: str, plugin: str | None, answer: str) -> None:
+        """Tell who watches *client* what a plugin decided about it, in words."""
+        if client.connection is not None and client.connection.traced:
+            self.tracer.decided(client.connection, hook, plugin, answer)
+
+    def trace_failure(self, address: object, listener: str, reason: str) -> None:
+        """Tell who watches *address* of a connection that was given up before it came here."""
+        self.tracer.failed_outside(address, listener, reason)
+
+    # --- subscriptions, from outside --------------------------------------------------------------------------------
 
     def subscribe_client(self, client_id: str, topic_filter: bytes, options: int, subscription_id: int) -> int | None:
         """Subscribe a session; the reason code of SUBACK, None without such a session. options: the byte of SUBSCRIBE."""

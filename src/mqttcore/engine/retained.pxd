@@ -29,6 +29,8 @@ cdef class RetainedTree:
     cdef walk_t sweep                           # where expire() goes on
     # Takes a reference of its own; replaces. -1 with QuotaExceeded set when a limit is reached.
     cdef int put(self, msg_t* message) except -1
+    # Whether put() would make the tree hold more.
+    cdef bint would_grow(self, msg_t* message) noexcept
     cdef int remove(self, const uint8_t* topic, Py_ssize_t size) noexcept      # 1: removed, 0: there was none
     cdef msg_t* find(self, const uint8_t* topic, Py_ssize_t size) noexcept     # borrowed; NULL: none
     # topic_filter: checked, without $share. A leading wildcard does not match $-topics [MQTT-4.7.2-1].

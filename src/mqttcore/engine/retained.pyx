@@ -108,6 +108,10 @@ cdef class RetainedTree:
             self.count += 1
         return 0
 
+    cdef bint would_grow(self, msg_t* message) noexcept:
+        cdef msg_t* before = self.find(msg_topic(message), message.topic_size)
+        return before == NULL or msg_bytes(before) < msg_bytes(message)
+
     cdef int remove(self, const uint8_t* topic, Py_ssize_t size) noexcept:
         cdef node_t* node = tree_find(&self.tree, topic, size)
         if node == NULL or node.value == NULL:

@@ -29,6 +29,7 @@ from mqttcore.engine.window cimport slot_t, window_t
 cdef enum:
     GUARD_RULES = 1           # its rights are asked on delivery
     GUARD_HOOK = 2            # authorize_deliver is asked before a message is sent
+    GUARD_MOUNT = 4           # it has a mount point
 
 
 cdef enum:
@@ -57,6 +58,7 @@ cdef class Session(Subscriber):
     cdef dict subscription_keys       # bytes filter -> key of its record; None: not durable, or no subscription
     cdef Rights rights                # of the identity; None: everything is allowed
     cdef readonly str owner           # name of the identity it belongs to; None: of nobody
+    cdef bytes mount                  # prefix of its topics (mount.pxd); None: none. The same for its whole life
     cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
     cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
@@ -83,6 +85,7 @@ cdef class Session(Subscriber):
     cdef uint64_t acked               # packet ids that became free
     cdef uint8_t is_clean             # ends with its connection
     cdef uint8_t has_ended
+    cdef uint8_t traced               # TRACED_PUBLISHER: who watches it, or its connection, is told (tracer.pxd); 0: nobody
     cdef uint8_t is_paging            # asked for messages of its queue
     cdef uint8_t is_ranked            # stands in Engine.ranking
     cdef uint8_t has_acked            # a packet id became free since the last pump()
@@ -124,6 +127,10 @@ cdef class Session(Subscriber):
     cdef int clear(self) except -1
     # Takes the reference over.
     cdef int set_will(self, msg_t* will, uint32_t delay_s) except -1
+    # Whether its client knows a topic, by its mount point.
+    cdef bint knows(self, const uint8_t* topic, Py_ssize_t size) noexcept
+    # Before it has anything else.
+    cdef int set_mount(self, bytes mount) except -1
     # Gives a will back that was taken out of the session.
     cdef int release_will(self, msg_t* will) except -1
     # Makes it durable, or puts its record anew because something changed.
@@ -179,5 +186,9 @@ cdef class Session(Subscriber):
     cdef int pump_asked(self, queue_t* queue) except -1
     cdef slot_t* ask_again(self, slot_t* slot) except? NULL
     cdef bint is_too_old(self, entry_t* entry) noexcept
-    cdef void count_drop(self, int reason, int64_t count=*) noexcept
+    # pub: the message, where it is one and known.
+    cdef void count_drop(self, int reason, int64_t count=*, pub_t* pub=*) noexcept
+    cdef void count_drop_of(self, int reason, msg_t* message) noexcept
+    # It subscribed to the message, which is not for it all the same: `no_local` or `away`.
+    cdef int pass_by(self, pub_t* pub, str reason) except -1
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept

@@ -19,8 +19,9 @@ from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport (
-    Message, Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep, stored_ref, stored_unref,
+    TRACED_TOPIC, Message, Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep, stored_ref, stored_unref,
 )
+from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport (
     entry_bytes, entry_t, queue_at, queue_clear, queue_head, queue_move, queue_page_in, queue_page_out, queue_pop, queue_push,
@@ -101,6 +102,11 @@ cdef class Session(Subscriber):
         return self.has_ended != 0
 
     @property
+    def mount_point(self) -> str:
+        """Prefix of its topics, which its client neither says nor hears; "": none."""
+        return "" if self.mount is None else self.mount.decode()
+
+    @property
     def is_connected(self) -> bool:
         """Whether a network connection is attached."""
         return self.link is not None
@@ -149,11 +155,14 @@ cdef class Session(Subscriber):
         cdef subids_t* ids = target.subids
         cdef uint8_t retain = 1 if pub.is_replay or (pub.retain and target.retain_as_published) else 0
         cdef Outlet link = self.link
-        if self.guards & GUARD_HOOK and link is not None:
-            return self.deliver_asked(pub, target)
+        if self.guards & (GUARD_HOOK | GUARD_MOUNT):
+            if self.guards & GUARD_MOUNT and not is_within(self.mount, pub.topic, pub.topic_size):
+                return 0              # no subscription of a client that is mounted there matches it
+            if self.guards & GUARD_HOOK and link is not None:
+                return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
             if target.own_qos == 0xFF:
-                return 0              # [MQTT-3.8.3-3]
+                return self.pass_by(pub, "no_local")              # [MQTT-3.8.3-3]
             qos = target.own_qos
             ids = target.own_subids
         if qos > pub.qos:
@@ -164,17 +173,17 @@ cdef class Session(Subscriber):
             readable = self.readable_qos(pub.topic, pub.topic_size)
             if readable < qos:
                 if readable < 0:
-                    self.count_drop(DROP_NOT_AUTHORIZED)
+                    self.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
                     return 0
                 qos = readable
         if qos == 0:
             if link is not None:
                 if self.queue_qos0.count == 0 and link.out.pending < self.core.limits.output_high_water_bytes:
                     if not link.send_publish(pub, 0x30 | (retain & IS_RETAINED), 0, ids):
-                        self.count_drop(DROP_TOO_LARGE)
+                        self.count_drop(DROP_TOO_LARGE, 1, pub)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
-                return 0              # QoS 0 is not kept for who is away (MQTT 5 §4.1)
+                return self.pass_by(pub, "away")      # QoS 0 is not kept for who is away (MQTT 5 §4.1)
         elif (
             link is not None
             and self.queue.count == 0
@@ -216,7 +225,7 @@ cdef class Session(Subscriber):
         if not has_to_wait and not self.link.send_publish(
             pub, 0x30 | (qos << 1) | (retain & IS_RETAINED), packet_id, ids
         ):
-            self.count_drop(DROP_TOO_LARGE)
+            self.count_drop(DROP_TOO_LARGE, 1, pub)
             return 0
         pub_keep(pub)
         slot = window_add(&self.sent, packet_id)
@@ -246,13 +255,15 @@ cdef class Session(Subscriber):
         cdef msg_t* m
         if self.has_ended:
             return 0
+        if self.core.is_memory_full:
+            self.core.congested = <PyObject*>self
         m = pub_keep(pub)
         size = msg_bytes(m)
         if size > bytes_maximum:
-            self.count_drop(DROP_QUEUE_FULL if qos else DROP_SLOW_READER)     # nothing makes room for it
+            self.count_drop(DROP_QUEUE_FULL if qos else DROP_SLOW_READER, 1, pub)     # nothing makes room for it
             return 0
         if size > self.core.limits.queued_total_bytes_maximum:
-            self.count_drop(DROP_TOTAL_FULL)
+            self.count_drop(DROP_TOTAL_FULL, 1, pub)
             return 0
         # Nobody may ever come for them: what is too old goes when something new arrives.
         while True:
@@ -265,16 +276,16 @@ cdef class Session(Subscriber):
             if self.queue_qos0.count:
                 self.drop_head_of(&self.queue_qos0, DROP_SLOW_READER)
             elif qos == 0:
-                self.count_drop(DROP_SLOW_READER)
+                self.count_drop(DROP_SLOW_READER, 1, pub)
                 return 0
             elif self.core.limits.queue_drop_newest or self.oldest_queue() == NULL:
-                self.count_drop(DROP_QUEUE_FULL)
+                self.count_drop(DROP_QUEUE_FULL, 1, pub)
                 return 0
             else:
                 self.drop_head_of(self.oldest_queue(), DROP_QUEUE_FULL)
         while self.core.counters.queued_bytes + size > self.core.limits.queued_total_bytes_maximum:
             if not self.core.drop_oldest():
-                self.count_drop(DROP_TOTAL_FULL)          # what is there goes by itself: it is of sessions that ended
+                self.count_drop(DROP_TOTAL_FULL, 1, pub)  # what is there goes by itself: it is of sessions that ended
                 return 0
         before_bytes = self.queue.bytes + self.queue_qos0.bytes
         before_count = <int64_t>self.queue.count + self.queue_qos0.count
@@ -286,6 +297,8 @@ cdef class Session(Subscriber):
             self.core.queue_began(self)
         if qos and self.number:
             self.keep_entry(entry)
+        if self.traced | (pub.traced & TRACED_TOPIC):
+            self.core.tracer.queued(self, pub, qos)
         if qos and self.link is not None and not self.is_stalled and self.is_congested(4):
             self.core.congested = <PyObject*>self
         return 0
@@ -302,13 +315,16 @@ cdef class Session(Subscriber):
     cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
         cdef int64_t before_bytes = queue.bytes
         cdef entry_t* entry = queue_head(queue)
+        cdef msg_t* m = entry.message if entry.message == NULL else msg_ref(entry.message)
         self.forget(entry.key, entry.stored)
         queue_pop(queue)
         self.core.counters.queued -= 1
         self.core.counters.queued_bytes += queue.bytes - before_bytes
         if queue == self.kept_back:
             self.core.counters.kept_back -= 1
-        self.count_drop(reason)
+        self.count_drop_of(reason, m)
+        if m != NULL:
+            msg_unref(m)
         return 0
 
     cdef int64_t oldest_ms(self) noexcept:
@@ -398,16 +414,16 @@ cdef class Session(Subscriber):
                 entry = queue_head(queue)
                 if self.is_too_old(entry):
                     self.forget(entry.key, entry.stored)
-                    self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
+                    self.count_drop_of(DROP_EXPIRED, entry.message)       # [MQTT-3.3.2-5]
                 elif entry.doom:
                     self.forget(entry.key, entry.stored)
-                    self.count_drop(entry.doom - 1)
+                    self.count_drop_of(entry.doom - 1, entry.message)
                 elif entry.message == NULL:
                     break                                 # on its way from the store
                 elif entry.qos == 0:
                     msg_view(entry.message, &pub)
                     if not self.link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
-                        self.count_drop(DROP_TOO_LARGE)
+                        self.count_drop(DROP_TOO_LARGE, 1, &pub)
                 elif not self.has_window():
                     break
                 else:
@@ -447,7 +463,7 @@ cdef class Session(Subscriber):
                 before_count = <int64_t>self.queue.count + self.queue_qos0.count
                 if self.is_too_old(entry):
                     self.forget(entry.key, entry.stored)
-                    self.count_drop(DROP_EXPIRED)         # [MQTT-3.3.2-5]
+                    self.count_drop(DROP_EXPIRED, 1, &pub)        # [MQTT-3.3.2-5]
                 elif not is_allowed:
                     self.forget(entry.key, entry.stored)
                 else:
@@ -457,7 +473,7 @@ cdef class Session(Subscriber):
                         else:
                             self.forget(entry.key, entry.stored)
                     elif not link.send_publish(&pub, 0x30 | (entry.retain & IS_RETAINED), 0, entry.subids):
-                        self.count_drop(DROP_TOO_LARGE)
+                        self.count_drop(DROP_TOO_LARGE, 1, &pub)
                 queue_pop(queue)
                 self.queue_bytes(before_bytes, before_count)
             finally:
@@ -491,12 +507,16 @@ cdef class Session(Subscriber):
                     (<Publisher>m.publisher).client_id == replay.unwanted
                 ):
                     continue          # [MQTT-3.8.3-3]
+                if self.guards & GUARD_MOUNT and not is_within(self.mount, m.data, m.topic_size):
+                    continue
                 msg_view(m, &pub)
+                if self.core.tracer.subjects:
+                    pub.traced |= self.core.tracer.trace_of(pub.topic, pub.topic_size)
                 qos = m.qos if m.qos < replay.qos else replay.qos
                 if self.guards & GUARD_RULES:
                     readable = self.readable_qos(pub.topic, pub.topic_size)
                     if readable < 0:
-                        self.count_drop(DROP_NOT_AUTHORIZED)
+                        self.count_drop(DROP_NOT_AUTHORIZED, 1, &pub)
                         continue
                     if readable < qos:
                         qos = readable
@@ -509,13 +529,13 @@ cdef class Session(Subscriber):
                         if is_allowed and qos:
                             self.send_new(&pub, qos, 1, replay.subids, NULL, self.core.now_ms)
                         elif is_allowed and not link.send_publish(&pub, 0x31, 0, replay.subids):
-                            self.count_drop(DROP_TOO_LARGE)
+                            self.count_drop(DROP_TOO_LARGE, 1, &pub)
                     finally:
                         msg_unref(m)
                 elif qos:
                     self.send_new(&pub, qos, 1, replay.subids, NULL, self.core.now_ms)
                 elif not self.link.send_publish(&pub, 0x31, 0, replay.subids):
-                    self.count_drop(DROP_TOO_LARGE)
+                    self.count_drop(DROP_TOO_LARGE, 1, &pub)
             else:
                 break                 # no room or no budget: go on at the next pump
             if budget <= 0:
@@ -574,7 +594,20 @@ cdef class Session(Subscriber):
             and self.core.now_ms - entry.since_ms >= self.core.limits.queued_age_maximum_ms
         )
 
-    cdef void count_drop(self, int reason, int64_t count=1) noexcept:
+    cdef int pass_by(self, pub_t* pub, str reason) except -1:
+        if self.traced | (pub.traced & TRACED_TOPIC):
+            self.core.tracer.passed_by(self, pub, reason)
+        return 0
+
+    cdef void count_drop_of(self, int reason, msg_t* message) noexcept:
+        cdef pub_t pub
+        if message == NULL:           # in the store alone
+            self.count_drop(reason)
+        else:
+            msg_view(message, &pub)
+            self.count_drop(reason, 1, &pub)
+
+    cdef void count_drop(self, int reason, int64_t count=1, pub_t* pub=NULL) noexcept:
         self.dropped += count
         self.core.counters.dropped[reason] += count
         if self.core.events.mask & EVENT_MESSAGE_DROPPED:
@@ -582,11 +615,19 @@ cdef class Session(Subscriber):
                 self.core.events.count_drop(self.client_id, reason, count)
             except MemoryError:
                 self.core.events.dropped += 1
+        if self.traced or (pub != NULL and pub.traced & TRACED_TOPIC):
+            try:
+                self.core.tracer.dropped(
+                    self, reason, count, NULL if pub == NULL else pub.topic, 0 if pub == NULL else pub.topic_size
+                )
+            except MemoryError:
+                self.core.events.dropped += 1
 
     # --- resuming -----------------------------------------------------------------------------------------------
 
     cdef int attach(self, Outlet link, uint32_t receive_maximum) except -1:
         self.link = link
+        self.traced = link.traced
         self.is_online = True
         self.is_stalled = False
         self.window_size = min(receive_maximum, self.core.limits.in_flight_maximum)
@@ -741,7 +782,7 @@ cdef class Session(Subscriber):
             &pub, 0x38 | (2 if slot.state == AWAIT_PUBACK else 4) | (slot.retain & IS_RETAINED), slot.packet_id, slot.subids
         ):
             # The new connection takes smaller packets: as if it had been completed [MQTT-3.1.2-25].
-            self.count_drop(DROP_TOO_LARGE)
+            self.count_drop(DROP_TOO_LARGE, 1, &pub)
             self.finish_slot(slot)
         return 0
 
@@ -752,7 +793,7 @@ cdef class Session(Subscriber):
             return 0
         msg_view(slot.message, &pub)
         if not self.link.send_publish(&pub, 0x34 | (slot.retain & IS_RETAINED), packet_id, slot.subids):
-            self.count_drop(DROP_TOO_LARGE)
+            self.count_drop(DROP_TOO_LARGE, 1, &pub)
             self.finish_slot(slot)
             self.has_acked = True
         return 0
@@ -785,7 +826,7 @@ cdef class Session(Subscriber):
         key = journal.put_session(
             self.number, self.session_expiry_s, is_connected, 0 if is_connected else self.expires_ms, will, self.will_delay_s,
             self.will_due_ms, self.client_id.encode(), (self.user_name or "").encode(),
-            (self.owner or "").encode(),
+            (self.owner or "").encode(), b"" if self.mount is None else self.mount,
         )
         if self.key:
             journal.delete(self.key)
@@ -1008,6 +1049,15 @@ cdef class Session(Subscriber):
             self.release_will(before)
         return 0
 
+    cdef bint knows(self, const uint8_t* topic, Py_ssize_t size) noexcept:
+        return self.mount is None or is_within(self.mount, topic, size)
+
+    cdef int set_mount(self, bytes mount) except -1:
+        self.mount = mount
+        if mount is not None:
+            self.guards |= GUARD_MOUNT
+        return 0
+
     cdef int release_will(self, msg_t* will) except -1:
         if self.number and will.stored != NULL:
             self.forget(0, will.stored)
@@ -1038,7 +1088,7 @@ cdef class Session(Subscriber):
                         msg_unref(m)
                 else:
                     if slot.message != NULL:
-                        self.count_drop(DROP_SESSION_ENDED)
+                        self.count_drop_of(DROP_SESSION_ENDED, slot.message)
                 slot = window_find(&self.sent, ids[i])
                 self.forget(slot.key, slot.stored)
                 window_let_go(&self.sent, slot)
@@ -1049,7 +1099,7 @@ cdef class Session(Subscriber):
                 if entry.group != NULL and entry.message != NULL:
                     self.core.redistribute(entry.message, <object>entry.group, self)
                 else:
-                    self.count_drop(DROP_SESSION_ENDED)
+                    self.count_drop_of(DROP_SESSION_ENDED, entry.message)
                 self.forget(entry.key, entry.stored)
                 self.core.counters.queued -= 1
                 self.core.counters.queued_bytes -= self.queue.bytes

@@ -18,6 +18,7 @@ cdef enum:
     ENTRY_GROUP = 1                 # owner: node_t, subscriber: ShareGroup
     ENTRY_MEMBER = 2                # owner: ShareGroup, subscriber: Subscriber
     ENTRY_HANDLER = 3               # owner: node_t, subscriber: Handler
+    ENTRY_WATCH = 4                 # owner: node_t, subscriber: Watch
 
 
 # One subscription, or one group with its members. Stands in the trie's table of entries under (owner, subscriber), a

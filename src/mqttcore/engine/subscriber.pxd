@@ -17,6 +17,7 @@ cdef enum:
     KIND_SESSION = 1                # so the engine may know it for one without asking Python
     KIND_HANDLER = 2                # takes no part in delivery; routes list it apart
     KIND_TAP = 3
+    KIND_WATCH = 4                  # takes no part in delivery; routes only know that there is one
 
 
 # Encoded Subscription Identifier properties (0x0B varint …), counted references.
@@ -61,6 +62,7 @@ cdef struct route_t:
     uint32_t handler_count
     uint32_t early_count            # of those that authorise by themselves; they come first
     uint32_t recipients_at          # index of the handler that named recipients
+    uint32_t traced                 # TRACED_TOPIC: a watch matches the topic; 0: none does
     PyObject** groups               # ShareGroup, a reference each; in the same allocation
     PyObject** handlers             # Handler, a reference each, in the order they are asked; in the same allocation
     recipients_t* recipients        # a reference; NULL: none remembered

@@ -10,11 +10,14 @@ from libc.string cimport memcmp, memcpy, memset
 from mqttcore.engine.levels cimport TOPIC_MAXIMUM, fold64, hash_bytes, hash_key_t, is_level, level_end
 from mqttcore.engine.routes cimport cache_add, cache_clear, cache_drop, cache_find, cache_free, cache_init, cache_resize
 from mqttcore.engine.share cimport (
-    ENTRY_GROUP, ENTRY_HANDLER, ENTRY_MEMBER, ENTRY_ORDINARY, SHARE_HASH, SHARE_ROUND_ROBIN, SHARE_STICKY, new_group,
+    ENTRY_GROUP, ENTRY_HANDLER, ENTRY_MEMBER, ENTRY_ORDINARY, ENTRY_WATCH, SHARE_HASH, SHARE_ROUND_ROBIN, SHARE_STICKY,
+    new_group,
 )
 from mqttcore.engine.handler cimport Handler
+from mqttcore.engine.message cimport TRACED_TOPIC
 from mqttcore.engine.subscriber cimport (
-    KIND_HANDLER, recipients_ref, recipients_unref, subids_values, target_clear, target_init, target_merge,
+    KIND_HANDLER, KIND_WATCH, recipients_ref, recipients_unref, subids_values, target_clear, target_init,
+    target_merge,
 )
 from mqttcore.engine.tree cimport (
     HAS_PLUS, HAS_REST, path_size, path_write, table_add, table_bucket, table_chain, table_free, table_init,
@@ -79,6 +82,12 @@ cdef Py_ssize_t share_name_size(const uint8_t* topic_filter, Py_ssize_t size) ex
     if slash == name or slash == topic_filter + size:
         raise ProtocolError(ReasonCode.TOPIC_FILTER_INVALID, "MQTT-4.8.2-1", "$share without a share name and a filter")
     return slash - name
+
+
+cdef inline uint8_t entry_kind(Subscriber subscriber) noexcept:
+    if subscriber.kind == KIND_HANDLER:
+        return ENTRY_HANDLER
+    return ENTRY_WATCH if subscriber.kind == KIND_WATCH else ENTRY_ORDINARY
 
 
 cdef void add_handler(route_t* route, PyObject* handler) noexcept:
@@ -223,7 +232,7 @@ cdef class TopicTree:
         cdef route_t* route = NULL
         cdef entry_t* entry
         cdef target_t* target
-        cdef uint32_t count = 0, group_count = 0, handler_count = 0, place
+        cdef uint32_t count = 0, group_count = 0, handler_count = 0, traced = 0, place
         cdef Py_ssize_t i, held
         try:
             for i in range(self.matched.count):
@@ -232,8 +241,10 @@ cdef class TopicTree:
                     if entry.link.flags != ENTRY_ORDINARY:
                         if entry.link.flags == ENTRY_GROUP:
                             group_count += 1
-                        else:
+                        elif entry.link.flags == ENTRY_HANDLER:
                             handler_count += 1
+                        else:
+                            traced = TRACED_TOPIC
                         entry = entry.next
                         continue
                     # Two filters are needed for an overlap. `place` may be a leftover of any other match: it counts
@@ -263,6 +274,7 @@ cdef class TopicTree:
         route.refs = 1
         route.hash = hash
         route.count = count
+        route.traced = traced
         if count:
             memcpy(route.targets, self.targets, count * sizeof(target_t))
         for i in range(count):
@@ -387,9 +399,7 @@ cdef class TopicTree:
                 return 0
             entry = self._find_entry(ENTRY_MEMBER, entry.subscriber, <PyObject*>subscriber)
         else:
-            entry = self._find_entry(
-                ENTRY_HANDLER if subscriber.kind == KIND_HANDLER else ENTRY_ORDINARY, node, <PyObject*>subscriber
-            )
+            entry = self._find_entry(entry_kind(subscriber), node, <PyObject*>subscriber)
         if entry == NULL:
             return 0
         if self._detach(entry):
@@ -398,7 +408,7 @@ cdef class TopicTree:
 
     cdef int _add(self, node_t* node, Subscriber subscriber, uint8_t options, uint32_t subid) except -1:
         """Subscribe without a group; return IS_NEW and ROUTES_CHANGED as they hold."""
-        cdef uint8_t kind = ENTRY_HANDLER if subscriber.kind == KIND_HANDLER else ENTRY_ORDINARY
+        cdef uint8_t kind = entry_kind(subscriber)
         cdef entry_t* entry = self._find_entry(kind, node, <PyObject*>subscriber)
         cdef bint is_same
         if entry != NULL:
@@ -413,7 +423,7 @@ cdef class TopicTree:
         self._link(entry, node)
         if kind == ENTRY_HANDLER:
             self.handlers += 1
-        else:
+        elif kind == ENTRY_ORDINARY:
             self.count += 1
         return IS_NEW | ROUTES_CHANGED
 
@@ -544,7 +554,7 @@ cdef class TopicTree:
         cdef node_t* node
         if entry.link.flags == ENTRY_HANDLER:
             self.handlers -= 1
-        else:
+        elif entry.link.flags != ENTRY_WATCH:
             self.count -= 1
         if entry.link.flags == ENTRY_MEMBER:
             group = <ShareGroup>entry.owner
@@ -756,7 +766,7 @@ cdef class SubscriptionCursor:
                 self.entry = entry.next
                 if entry.link.flags == ENTRY_GROUP:
                     self.member = (<ShareGroup>entry.subscriber).first
-                elif entry.link.flags == ENTRY_ORDINARY:      # handlers are no subscriptions
+                elif entry.link.flags == ENTRY_ORDINARY:      # handlers and watches are none
                     rows.append(self._row(entry))
             elif self.walk.node != NULL:
                 held = self.walk.node

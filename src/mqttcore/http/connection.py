@@ -30,7 +30,16 @@ class HttpConnection(web.RequestHandler):
     place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
-    __slots__ = ("_answer_timeout_s", "_deadline", "_header_timeout_s", "_is_admitted", "_place", "proxy")
+    __slots__ = (
+        "_answer_timeout_s",
+        "_due_s",
+        "_header_timeout_s",
+        "_is_admitted",
+        "_is_answering",
+        "_place",
+        "_timer",
+        "proxy",
+    )
 
     def __init__(
         self,
@@ -50,7 +59,9 @@ class HttpConnection(web.RequestHandler):
         self.proxy = proxy
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
-        self._deadline: asyncio.TimerHandle | None = None
+        self._due_s: float | None = None  # by the loop's clock, when this is cut off; None: not now
+        self._timer: asyncio.TimerHandle | None = None  # never later than that
+        self._is_answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
@@ -65,14 +76,17 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: the first byte of a request starts the time of its headers."""
-        if self._deadline is None:
+        if self._due_s is None:
             self._set_deadline(self._header_timeout_s)
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Asyncio, or whoever takes the transport over: the place is free."""
         self._place.free()
-        self._set_deadline(None)
+        self._due_s = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -104,11 +118,20 @@ class HttpConnection(web.RequestHandler):
 
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""
+        self._is_answering = True
         self._set_deadline(self._answer_timeout_s)
+
+    def end(self) -> None:
+        """Close the connection: at once, or when the request under way has been answered."""
+        if self._is_answering:
+            self.close()
+        else:
+            self.force_close()
 
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
-        self._set_deadline(None)
+        self._is_answering = False
+        self._due_s = None
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Be told by aiohttp of what it did not expect; a body that cannot be read to its end is the peer's fault."""
@@ -134,14 +157,22 @@ class HttpConnection(web.RequestHandler):
         answer.force_close()
         return answer
 
-    def _set_deadline(self, timeout_s: float | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if timeout_s is not None:
-            self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._cut)
+    def _set_deadline(self, timeout_s: float) -> None:
+        # Every request has three; a timer is made anew only for one that is due before it.
+        loop = asyncio.get_running_loop()
+        self._due_s = due_s = loop.time() + timeout_s
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(due_s, self._look)
 
-    def _cut(self) -> None:
-        self._deadline = None
-        if self.transport is not None:
+    def _look(self) -> None:
+        self._timer = None
+        if self._due_s is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._due_s > loop.time():
+            self._timer = loop.call_at(self._due_s, self._look)
+        elif self.transport is not None:
             self.transport.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ class Entrance(asyncio.Protocol):
     """The first protocol of a connection; the one of HTTP takes its place when header and handshake are through.
 
     make_connection: called with place and proxy. handshakes: holds the tasks of handshakes under way.
+    on_failure: called with address, listener's name and reason when one is given up.
     """
 
     def __init__(
@@ -32,10 +34,12 @@ class Entrance(asyncio.Protocol):
         listener: "BoundListener",
         make_connection: Callable[..., "HttpConnection"],
         handshakes: set[asyncio.Task[None]],
+        on_failure: Callable[[object, str, str], object] | None = None,
     ) -> None:
         self._listener = listener
         self._make_connection = make_connection
         self._handshakes = handshakes
+        self._on_failure = on_failure
         self._place = Place(listener)
         self._proxy: ProxyInfo | None = None
         self._transport: asyncio.Transport | None = None
@@ -151,7 +155,7 @@ class Entrance(asyncio.Protocol):
             )
         except OSError as error:
             listener.handshakes_failed += 1
-            self._fail(f"TLS: {error}")
+            self._fail(f"TLS: {_reason(error)}")
             return
         # One that is closing may have told us already, and would not tell the protocol of HTTP.
         if self._transport is None or secured is None or transport.is_closing() or secured.is_closing():
@@ -190,6 +194,8 @@ class Entrance(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         log.info("listener %s: %s: %s", self._listener.name, self._peer, reason)
+        if self._on_failure is not None:
+            self._on_failure(self._peer, self._listener.name, reason)
         self.abort()
 
     def _end(self) -> None:
@@ -202,3 +208,10 @@ class Entrance(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _reason(error: OSError) -> str:
+    # A client that leaves amid the handshake is a bare ConnectionAbortedError.
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error) or "the client is gone"

@@ -81,9 +81,12 @@ def _of_listeners(broker: "Broker") -> "Iterator[Metric]":
     labels = ["listener"]
     connections = GaugeMetricFamily("mqttcore_listener_connections", "Connections.", labels=labels)
     refused = CounterMetricFamily("mqttcore_listener_refused", "Connections that were one too many.", labels=labels)
+    accepting = GaugeMetricFamily("mqttcore_listener_accepting", "0 for a listener that was stopped.", labels=labels)
     for listener in broker.listeners:
+        accepting.add_metric([listener.name], listener.is_listening)
         connections.add_metric([listener.name], listener.connections)
         refused.add_metric([listener.name], listener.refused)
+    yield accepting
     yield connections
     yield refused
 

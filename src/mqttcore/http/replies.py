@@ -7,9 +7,11 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
-__all__ = ["SERVER", "json_reply", "problem"]
+__all__ = ["NDJSON", "SERVER", "json_reply", "problem"]
 
 SERVER = "mqttcore"  # without a version: it would only tell which holes to try
+
+NDJSON = "application/x-ndjson"  # one JSON object a line
 
 
 def json_reply(value: Any, *, status: int = 200) -> web.Response:

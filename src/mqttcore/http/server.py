@@ -35,26 +35,38 @@ class HttpServer:
         shutdown_timeout_s: float = 5.0,
     ) -> None:
         self._listener = listener
+        self._tell_failure = broker.traces.connection_failed
         self._settings = settings
         self._servers: list[asyncio.Server] = []
+        self._closing: set[asyncio.Task[None]] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._make_first: Callable[[], asyncio.BaseProtocol] | None = None  # once it has accepted
         self._runner = web.AppRunner(
             make_app(broker, settings, routes=routes, listener=listener),
             access_log=None,
             shutdown_timeout=max(shutdown_timeout_s / 2, 0.01),  # aiohttp waits so long twice; 0 would be for ever
         )
 
-    async def start(self) -> None:
-        """Listen. Raises what the sockets raise; nothing listens then."""
+    async def accept(self) -> None:
+        """Accept on the listener's sockets; again, after `close`, on its new ones. Raises what they raise."""
+        if self._make_first is None:
+            await self._make_ready()
+        assert self._make_first is not None
+        loop = asyncio.get_running_loop()
+        listen = loop.create_unix_server if self._listener.path else loop.create_server
+        for sock in self._listener.sockets:
+            self._servers.append(await listen(self._make_first, sock=sock, backlog=self._listener.backlog))
+
+    async def _make_ready(self) -> None:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # set up just now
-        settings, loop = self._settings, asyncio.get_running_loop()
+        settings = self._settings
         make = functools.partial(
             HttpConnection,
             server,
             self._listener,
-            loop=loop,
+            loop=asyncio.get_running_loop(),
             header_timeout_s=settings.http_header_timeout_s,
             answer_timeout_s=settings.http_request_timeout_s + settings.http_header_timeout_s,
             keepalive_timeout=settings.http_keep_alive_s,
@@ -65,17 +77,26 @@ class HttpServer:
             access_log=None,
             logger=log,
         )
-        listen = loop.create_unix_server if self._listener.path else loop.create_server
-        make_first: Callable[[], asyncio.BaseProtocol] = make
+        self._make_first = make
         if self._listener.is_gated:
-            make_first = functools.partial(Entrance, self._listener, make, self._handshakes)
-        for sock in self._listener.sockets:
-            self._servers.append(await listen(make_first, sock=sock, backlog=self._listener.backlog))
+            self._make_first = functools.partial(Entrance, self._listener, make, self._handshakes, self._tell_failure)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more; connections stay, and so does what `accept` needs."""
         for server in self._servers:
             server.close()
+            task = asyncio.get_running_loop().create_task(server.wait_closed())  # until its last connection ends
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._servers.clear()
+
+    def end_connections(self) -> None:
+        """Close the connections that speak HTTP, or do not yet; who waits for an answer gets it first."""
+        for entrance in list(self._listener.handshaking.values()):
+            entrance.abort()
+        if self._runner.server is not None:
+            for connection in self._runner.server.connections:
+                connection.end()  # type: ignore[attr-defined]  # a HttpConnection: we make no other
 
     async def stop(self) -> None:
         """Accept no more, and let requests under way be answered within shutdown_timeout_s."""
@@ -88,6 +109,5 @@ class HttpServer:
 
     async def wait_closed(self) -> None:
         """Wait until no connection is left; after `stop`, and after those handed on have ended."""
-        for server in self._servers:
-            await server.wait_closed()
-        self._servers.clear()
+        if self._closing:
+            await asyncio.wait(self._closing)

@@ -78,6 +78,8 @@ def websocket_handler(
         """Answer the upgrade and hand the connection to the broker."""
         if not broker.is_ready:
             return problem(503, "the broker takes no clients now")
+        if listener is not None and not listener.is_listening:  # what came before it was stopped may still ask
+            return problem(503, "the listener takes no clients now")
         try:
             is_anonymous_by_default = (
                 listener is not None and listener.allow_anonymous and trusts_machine(broker.config, chosen)

@@ -70,6 +70,7 @@ cdef class Gate:
         self.held = None
         if self.proxy.source is not None:
             connection.given_peer = self.proxy.source
+            connection.address_known()
             if self.listener.admission is not None and self.listener.admission.counts_addresses:
                 reason = self.listener.admission.enter(self.proxy.source, connection.core.now_ms)
                 if reason is not None:
@@ -125,6 +126,7 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
+        connection.failed_early(reason)
         self.leave(connection)
         return False
 

@@ -17,7 +17,7 @@ from mqttcore.net.admission import Admission
 from mqttcore.net.proxy import ProxyTrust
 from mqttcore.net.tls import ServerTls
 
-__all__ = ["BoundListener", "bind", "bind_path", "listener_metrics"]
+__all__ = ["BoundListener", "bind", "bind_path", "listen_at", "listen_at_path", "listener_metrics"]
 
 log = logging.getLogger("mqttcore.net")
 
@@ -47,6 +47,7 @@ class BoundListener:
     connect_timeout_ms: int = 0  # 0: the limits'
     maximum_packet_size_bytes: int | None = None
     bound_as: Listener = field(default_factory=Listener)  # the settings in force when it began to listen
+    mount_point: str = ""
     tls: ServerTls | None = None
     proxy_version: str | None = None
     proxy_trust: ProxyTrust | None = None
@@ -67,6 +68,11 @@ class BoundListener:
     key_addresses: int = 0  # addresses that such requests are counted for
 
     @property
+    def is_listening(self) -> bool:
+        """Whether it has sockets; one that was stopped has none."""
+        return bool(self.sockets)
+
+    @property
     def is_gated(self) -> bool:
         """Whether something stands between socket and MQTT: a PROXY header, or TLS."""
         return self.tls is not None or self.proxy_version is not None
@@ -85,6 +91,7 @@ class BoundListener:
         self.plugins = None if settings.plugins is None else tuple(settings.plugins)
         self.connect_timeout_ms = int((settings.connect_timeout_s or 0) * 1000)
         self.maximum_packet_size_bytes = settings.maximum_packet_size_bytes
+        self.mount_point = settings.mount_point
         self.tls = tls
         self.proxy_version = None if settings.proxy_protocol == "none" else settings.proxy_protocol
         self.proxy_trust = ProxyTrust(settings.proxy_trusted) if self.proxy_version else None
@@ -114,7 +121,16 @@ def bind_path(
 
     Raises OSError, naming the path: something else is there, or somebody listens on it.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, f"cannot listen on {path}: Python has no Unix sockets on this system")
     listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn, backlog, path=path)
+    listen_at_path(listener, mode)
+    return listener
+
+
+def listen_at_path(listener: BoundListener, mode: int) -> None:
+    """Give a Unix socket to a listener that has none; as `bind_path`."""
+    path = listener.path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.sockets.append(sock)
     try:
@@ -128,13 +144,12 @@ def bind_path(
             os.umask(before)
         listener.path_identity = _identity(path) or (0, 0)
         Path(path).chmod(mode)
-        sock.listen(backlog)
+        sock.listen(listener.backlog)
     except BaseException as error:
         listener.close()
         if isinstance(error, OSError):
             raise OSError(error.errno, f"cannot listen on {path}: {error.strerror or error}") from error
         raise
-    return listener
 
 
 def _remove_stale(path: str) -> None:
@@ -178,6 +193,12 @@ def bind(
     host: a name, an IPv4 or IPv6 address, or empty for all interfaces. Raises OSError, naming the address.
     """
     listener = BoundListener(name, allow_anonymous, max_connections, accept_per_turn, backlog)
+    listen_at(listener, host, port)
+    return listener
+
+
+def listen_at(listener: BoundListener, host: str, port: int) -> None:
+    """Give sockets to a listener that has none; as `bind`."""
     found = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
     )
@@ -199,12 +220,11 @@ def bind(
                 sock.bind((address[0], port, *address[2:]))
             except OSError as error:
                 raise OSError(error.errno, f"cannot listen on {address[0]} port {port}: {error.strerror}") from error
-            sock.listen(backlog)
+            sock.listen(listener.backlog)
             port = port or sock.getsockname()[1]
     except BaseException:
         listener.close()
         raise
-    return listener
 
 
 def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
@@ -215,6 +235,7 @@ def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
     with_tls = [one.tls for one in listeners if one.tls is not None]
     admissions = [one.admission for one in listeners if one.admission is not None]
     return {
+        "listeners_stopped": sum(not one.is_listening for one in listeners),
         "connections_refused_full": sum(one.refused for one in listeners),
         "connections_refused_rate": sum(one.rate_refused for one in admissions),
         "connections_refused_address": sum(one.address_refused for one in admissions),

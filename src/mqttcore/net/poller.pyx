@@ -440,6 +440,18 @@ cdef class Poller:
         if self.listeners.pop(sock.fileno(), None) is not None:
             epoll_ctl(self.epfd, EPOLL_CTL_DEL, sock.fileno(), &event)
 
+    def connections_of(self, listener: object) -> list:
+        """Return the connections of a listener that are not closed. Looks at every descriptor there was."""
+        cdef Py_ssize_t fd
+        cdef SocketConnection connection
+        cdef list found = []
+        for fd in range(self.table_size):
+            if self.table[fd] != NULL:
+                connection = <SocketConnection>self.table[fd]
+                if connection.listener is listener and connection.state != STATE_CLOSED:
+                    found.append(connection)
+        return found
+
     def adopt(self, sock: object, listener: object) -> None:
         """Take over an accepted stream socket; *sock* is detached from its Python object."""
         cdef SocketConnection connection = SocketConnection(self.engine, listener)
@@ -478,6 +490,7 @@ cdef class Poller:
         if not self.enroll_socket(connection, sock):
             return
         self.engine.now_ms = monotonic_ms()
+        connection.address_known()
         ws_receive(&connection.ws, connection, <uint8_t*>PyByteArray_AS_STRING(unmasked), len(unmasked))
         connection.mark_dirty()
         self.engine.wake()
@@ -535,12 +548,15 @@ cdef class Poller:
                 listener.proxy_rejected += 1
                 log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
                 return False
-        elif listener.admission is not None and listener.admission.counts_addresses:
-            reason = listener.admission.enter(connection.peer, self.engine.now_ms)
-            if reason is not None:
-                log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
-                return False
-            connection.is_counted = True
+        else:
+            connection.address_known()
+            if listener.admission is not None and listener.admission.counts_addresses:
+                reason = listener.admission.enter(connection.peer, self.engine.now_ms)
+                if reason is not None:
+                    log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
+                    connection.failed_early(reason)
+                    return False
+                connection.is_counted = True
         if listener.is_gated:
             if self.pipes is None:
                 self.pipes = TlsPipes()

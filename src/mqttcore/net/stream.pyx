@@ -91,12 +91,15 @@ cdef class StreamConnection(Connection):
                 listener.proxy_rejected += 1
                 log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self.given_peer)
                 return False
-        elif listener.admission is not None and listener.admission.counts_addresses:
-            reason = listener.admission.enter(self.given_peer, self.core.now_ms)
-            if reason is not None:
-                log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
-                return False
-            self.is_counted = True
+        else:
+            self.address_known()
+            if listener.admission is not None and listener.admission.counts_addresses:
+                reason = listener.admission.enter(self.given_peer, self.core.now_ms)
+                if reason is not None:
+                    log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
+                    self.failed_early(reason)
+                    return False
+                self.is_counted = True
         if not listener.is_gated:
             return True
         if len(listener.handshaking) >= listener.handshakes_maximum:
@@ -312,6 +315,7 @@ cdef class WebSocketStream(StreamConnection):
         (<Engine>self.core).wake()
 
     cdef bint greet(self) except -1:
+        self.address_known()
         return True                   # whoever read the request has looked at it already
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:

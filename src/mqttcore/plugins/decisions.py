@@ -75,13 +75,14 @@ _LATE_WHEN_CONNECTED = Refusal(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 class _Waiting:
     """A client that waits for an answer. is_over: it has one, or is gone."""
 
-    __slots__ = ("client", "is_over", "plugin", "question", "task", "timer")
+    __slots__ = ("about", "client", "is_over", "plugin", "question", "task", "timer")
 
     task: asyncio.Task[Any]
     timer: asyncio.TimerHandle
 
-    def __init__(self, client: ClientView, question: _Question, plugin: str) -> None:
+    def __init__(self, client: ClientView, question: _Question, about: tuple[Any, ...], plugin: str) -> None:
         self.client = client
+        self.about = about
         self.question = question
         self.plugin = plugin  # the one that is being asked
         self.is_over = False
@@ -145,12 +146,16 @@ class Decisions:
                 answer = implementation.function(client, *about)
             except Exception as error:
                 self._failures.record(implementation.plugin, implementation.hook, error)
+                self._trace(question, client, about, implementation.plugin, question.failing)
                 return question.failing
             if answer is None:
                 continue
             if inspect.isawaitable(answer):
                 return self._wait(question, client, about, implementation, answer, asked)
-            return self._checked(question, implementation, answer)
+            answer = self._checked(question, implementation, answer)
+            self._trace(question, client, about, implementation.plugin, answer)
+            return answer
+        self._trace(question, client, about, None, None)
         return None
 
     def _asked(self, question: _Question, client: ClientView) -> Iterator[Implementation]:
@@ -183,7 +188,7 @@ class Decisions:
             give_up(awaitable)
             self.refused_busy += 1
             return question.busy
-        waiting = _Waiting(client, question, implementation.plugin)
+        waiting = _Waiting(client, question, about, implementation.plugin)
         loop = asyncio.get_running_loop()
         waiting.task = loop.create_task(self._resolve(waiting, about, implementation, awaitable, asked))
         waiting.timer = loop.call_later(self.timeout_s, self._late, waiting)
@@ -260,9 +265,38 @@ class Decisions:
             await asyncio.wait(tasks, timeout=_STOP_S)
         self._engine = None
 
+    def _trace(
+        self, question: _Question, client: ClientView, about: tuple[Any, ...], plugin: str | None, answer: Any
+    ) -> None:
+        if self._engine is not None and self._engine.is_watched:
+            text = _in_words(answer)
+            self._engine.trace_decision(
+                client, question.hook, plugin, f"{about[0]!r}: {text}" if question is _SUBSCRIBE else text
+            )
+
     def _tell(self, waiting: _Waiting, answer: Any) -> None:
         if self._engine is None:
             return
+        plugin = None if answer is None else waiting.plugin
+        self._trace(waiting.question, waiting.client, waiting.about, plugin, answer)
         if waiting.question is _SUBSCRIBE:
             self._engine.answer_subscribe(waiting.client, answer)
         self._engine.answer(waiting.client, answer)
+
+
+def _in_words(answer: Any) -> str:
+    match answer:
+        case None:
+            return "no opinion"
+        case Identity():
+            return f"is {answer.name!r}"
+        case Refusal():
+            return f"refused, 0x{answer.reason_code:02X}" + (f": {answer.reason}" if answer.reason else "")
+        case Challenge():
+            return "challenged"
+        case True:
+            return "allowed"
+        case False:
+            return "refused"
+        case code:
+            return f"at most QoS {code}" if code <= ReasonCode.GRANTED_QOS_2 else f"refused, 0x{code:02X}"

@@ -54,12 +54,14 @@ class Failures:
         self._ledgers: dict[tuple[str, str], _Ledger] = {}
         self._recent: dict[str, deque[float]] = {}
         self._failing: set[str] = set()
+        self._last_s: dict[str, float] = {}  # plugin -> wall clock
 
     def record(self, plugin: str, hook: str, error: BaseException | str) -> None:
         """Take note that a hook raised *error*, was late, or answered what *error* says."""
         now_s = self._now_s()
         ledger = self._ledgers.setdefault((plugin, hook), _Ledger())
         ledger.count += 1
+        self._last_s[plugin] = time.time()
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         if now_s - ledger.logged_s >= _LOG_EVERY_S:
             more = f" ({ledger.unlogged} more since the last line)" if ledger.unlogged else ""
@@ -91,6 +93,18 @@ class Failures:
         return sum(
             ledger.count for (one, its), ledger in self._ledgers.items() if one == plugin and hook in (None, its)
         )
+
+    def by_hook(self, plugin: str) -> dict[str, int]:
+        """Return how often a plugin failed, for each hook in which it did."""
+        return {its: ledger.count for (one, its), ledger in self._ledgers.items() if one == plugin}
+
+    def last_s(self, plugin: str) -> float | None:
+        """Return when a plugin failed last, by the wall clock; None: it has not."""
+        return self._last_s.get(plugin)
+
+    def is_failing(self, plugin: str) -> bool:
+        """Say whether the alarm of a plugin is raised."""
+        return plugin in self._failing
 
     def _watch(self, plugin: str, hook: str, now_s: float) -> None:
         recent = self._recent.setdefault(plugin, deque(maxlen=_ALARM_COUNT))

@@ -23,11 +23,15 @@ __all__ = ["EnabledPlugin", "enabled", "load_class", "make", "name_of"]
 
 @dataclass(frozen=True, slots=True)
 class EnabledPlugin:
-    """A plugin that a table enables. settings: an instance of its `Config`, None when it has none."""
+    """A plugin that a table enables. settings: an instance of its `Config`, None when it has none.
+
+    distribution: name and version of what it came with.
+    """
 
     name: str
     cls: type
     settings: Any
+    distribution: str
 
     @property
     def hooks(self) -> frozenset[str]:
@@ -46,8 +50,9 @@ def enabled(config: Config, source: str | None = None) -> list[EnabledPlugin]:
     available = installed()
     found = []
     for name, table in config.plugins.items():
-        cls = load_class(_only(name, available, source))
-        found.append(EnabledPlugin(name, cls, settings_of(name, cls, table, source)))
+        offered = _only(name, available, source)
+        cls = load_class(offered)
+        found.append(EnabledPlugin(name, cls, settings_of(name, cls, table, source), offered.distribution))
     return found
 
 

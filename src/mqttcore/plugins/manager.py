@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pluggy
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.compose import changed_message
 from mqttcore.engine.hooks import HookTable
-from mqttcore.errors import ConfigError, MqttCoreError, PluginError
+from mqttcore.errors import ConfigError, MqttCoreError, NotPossible, PluginError
 from mqttcore.events import Event
 from mqttcore.handlers import TopicHandler
 from mqttcore.plugins.deadline import Late, within
@@ -21,6 +22,7 @@ from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize, fold_
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
 from mqttcore.plugins.loading import check_class, enabled, make, name_of
 from mqttcore.plugins.observing import GuardedObserver
+from mqttcore.plugins.state import PluginState, Reload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,6 +81,7 @@ class Plugins:
         self.event_types = frozenset(self._all_of("event_types", _is_event_type, "a subclass of Event"))
         self._timeout_s = config.plugin_timeout_s
         self._started: list[str] = []
+        self._reloads: dict[str, Reload] = {}  # the last of each plugin
 
     def implementations(self, hook: str) -> Sequence[Implementation]:
         """Return who implements a hook, in order."""
@@ -235,7 +238,7 @@ class Plugins:
         ]
         done: list[str] = []
         for name in changed:
-            if not callable(getattr(self.by_name[name], "reload", None)):
+            if not self._can_reload(name):
                 need_restart.append(f"plugins.{name}")
                 continue
             try:
@@ -254,7 +257,35 @@ class Plugins:
         self.decisions.waiting_maximum = config.authentications_maximum
         return need_restart
 
+    async def reload_again(self, name: str) -> None:
+        """Give one plugin the settings in force once more, so that it reads anew what these name.
+
+        Raises MqttCoreError when there is none of this name, NotPossible for one that cannot take them, PluginError or
+        ConfigError when it does not; it goes on as before then.
+        """
+        if name not in self.by_name:
+            raise MqttCoreError(f"no plugin {name} is enabled")
+        if name not in self._enabled:
+            raise NotPossible(f"plugin {name} came as an object: it has no table to be reloaded from")
+        if not self._can_reload(name):
+            raise NotPossible(f"plugin {name} takes no settings while it runs")
+        await self._reload(name, self._enabled[name].settings)
+
+    def _can_reload(self, name: str) -> bool:
+        return name in self._enabled and callable(getattr(self.by_name[name], "reload", None))
+
     async def _reload(self, name: str, settings: Any) -> None:
+        error: str | None = "was cancelled"
+        try:
+            await self._give(name, settings)
+            error = None
+        except MqttCoreError as failed:
+            error = str(failed)
+            raise
+        finally:
+            self._reloads[name] = Reload(time.time(), error)
+
+    async def _give(self, name: str, settings: Any) -> None:
         plugin: Any = self.by_name[name]
         try:
             await within(plugin.reload(settings), self._timeout_s)
@@ -274,6 +305,27 @@ class Plugins:
                 self.failures.record(name, "reload", error)
 
     # --- what can be seen -------------------------------------------------------------------------------------------
+
+    @property
+    def states(self) -> list[PluginState]:
+        """What can be said of each, in order."""
+        paused = {guard.implementation.plugin: guard.paused_for_s for guard in self._guards}
+        return [
+            PluginState(
+                name=name,
+                place=f"{type(plugin).__module__}:{type(plugin).__qualname__}",
+                distribution=self._enabled[name].distribution if name in self._enabled else None,
+                has_table=name in self._enabled,
+                hooks=tuple(hook for hook, found in self._hooks.items() if any(one.plugin == name for one in found)),
+                failures=self.failures.by_hook(name),
+                is_failing=self.failures.is_failing(name),
+                last_failure_s=self.failures.last_s(name),
+                observing_paused_for_s=paused.get(name),
+                can_reload=self._can_reload(name),
+                last_reload=self._reloads.get(name),
+            )
+            for name, plugin in self.by_name.items()
+        ]
 
     def metrics(self) -> dict[str, int]:
         """Return counters and gauges."""

@@ -34,6 +34,7 @@ class GuardedObserver:
         self.timeout_s = timeout_s
         self._failures = failures
         self._failed_in_a_row = 0
+        self._paused_until_s: float | None = None  # by the loop's clock
         self._go_on = asyncio.Event()
 
     def __call__(self, events: Sequence[Event]) -> Awaitable[None] | None:
@@ -55,6 +56,13 @@ class GuardedObserver:
             return self._wait(result)
         self._failed_in_a_row = 0
         return None
+
+    @property
+    def paused_for_s(self) -> float | None:
+        """How long the plugin is not told of events yet; None: it is told."""
+        if self._paused_until_s is None:
+            return None
+        return max(0.0, self._paused_until_s - asyncio.get_running_loop().time())
 
     def stop_pausing(self) -> None:
         """Go on at once, and pause no more: the broker stops."""
@@ -80,8 +88,11 @@ class GuardedObserver:
         return self._pause(min(_PAUSE_S * 2.0 ** min(further, 16), _PAUSE_MAXIMUM_S)) if further >= 0 else None
 
     async def _pause(self, seconds: float) -> None:
+        self._paused_until_s = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._go_on.wait()
         except TimeoutError:
             return
+        finally:
+            self._paused_until_s = None

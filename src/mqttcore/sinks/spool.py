@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Spool"]
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # Windows: bytes as they are
 _HEADER = struct.Struct("<II")
 _SUFFIX = ".spool"
 
@@ -147,7 +148,7 @@ class Spool:
         number = self._newest + 1 if self._sizes else max(self._segment, 1)
         if number == self._segment:
             self._offset = 0
-        self._writer = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._writer = os.open(self._path(number), _NEW, 0o600)
         self._sizes[number] = 0
 
     def _give_up_segment(self) -> None:

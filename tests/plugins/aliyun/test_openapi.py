@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -115,6 +116,18 @@ async def world_of(*, presence: dict[str, Any] | None = None, **settings: Any) -
         aiohttp.ClientSession() as http,
     ):
         yield World(broker, http)
+
+
+async def test_host_that_is_no_text_is_answered():
+    async with world_of() as world:
+        host, port = world.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /?Action=x HTTP/1.1\r\nHost: a\xffb\r\nConnection: close\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["HostId"] == "a?b"
 
 
 async def test_error_has_the_service_form():

@@ -78,7 +78,7 @@ def _operation(one: Operation, by_kind: dict[Any, Any], components: dict[str, An
     else:
         responses["200"] = {
             "description": "Done",
-            "content": {"application/json": {"schema": by_kind[one.answer]}},
+            "content": {one.media_type: {"schema": by_kind[one.answer]}},
         }
     made: dict[str, Any] = {
         "operationId": one.name,

@@ -62,7 +62,8 @@ class Call:
 class Operation:
     """One operation. path: below `/api/v1`. answer: type of the JSON; None: there is none (204).
 
-    errors: statuses besides those that every operation may have.
+    errors: statuses besides those that every operation may have. media_type: of the answer; where it is not JSON, the
+    function returns an HTTP response.
     """
 
     method: str
@@ -74,6 +75,7 @@ class Operation:
     query: Any = None
     body: Any = None
     errors: tuple[int, ...] = ()
+    media_type: str = "application/json"
 
     @property
     def name(self) -> str:

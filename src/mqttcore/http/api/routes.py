@@ -8,9 +8,22 @@ import msgspec
 import orjson
 from aiohttp import hdrs, web
 
-from mqttcore.errors import MqttCoreError, QuotaExceeded
+from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded
 from mqttcore.http.access import Access, Denied
-from mqttcore.http.api import bans, clients, messages, retained, sessions, state, subscriptions
+from mqttcore.http.api import (
+    bans,
+    clients,
+    listeners,
+    messages,
+    plugins,
+    queues,
+    retained,
+    sessions,
+    state,
+    subscriptions,
+    topics,
+    traces,
+)
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
@@ -25,7 +38,7 @@ __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
 _EXACT = 2**53
-_NOUNS = (clients, sessions, subscriptions, retained, messages, bans, state)
+_NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, traces, state)
 
 
 def operations(broker: "Broker") -> list[Operation]:
@@ -71,12 +84,14 @@ def _handler(operation: Operation) -> "Handler":
             answer = await operation.function(call)
         except ApiError as error:
             return problem(error.status, error.detail)
-        except QuotaExceeded as error:
+        except (NotPossible, QuotaExceeded) as error:
             return problem(409, str(error))
         except MqttCoreError as error:
             return problem(503, str(error))
         except ValueError as error:  # what the broker says of topics, filters and properties
             return problem(400, str(error))
+        if isinstance(answer, web.StreamResponse):
+            return answer
         if operation.answer is None:
             return web.Response(status=204, headers={hdrs.SERVER: SERVER})
         return json_reply(msgspec.to_builtins(answer))

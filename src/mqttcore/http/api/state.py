@@ -1,4 +1,4 @@
-"""What the broker says of itself: listeners, plugins, configuration, metrics, alarms; and its log level."""
+"""What the broker says of itself: configuration, metrics, alarms; and its log level."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -7,13 +7,14 @@ import msgspec
 
 from mqttcore._version import __version__
 from mqttcore.config import LogLevel
-from mqttcore.http.api.operation import Call, Operation
+from mqttcore.errors import ConfigError, PluginError
+from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
 from mqttcore.plugins.loading import enabled
 from mqttcore.settings import HIDDEN, visible
 
 if TYPE_CHECKING:
-    from mqttcore.broker import Broker, ListenerInfo
+    from mqttcore.broker import Broker
 
 __all__ = ["operations"]
 
@@ -25,37 +26,6 @@ class BrokerShown(msgspec.Struct, frozen=True):
     is_ready: bool
     sessions: int
     connections: int
-
-
-class ListenerShown(msgspec.Struct, frozen=True):
-    """A listener. addresses: host and port, or a path. connections_maximum 0: no limit of its own."""
-
-    name: str
-    protocol: str
-    addresses: list[str]
-    has_tls: bool
-    connections: int
-    connections_maximum: int
-    refused: int
-
-
-class ListenerList(msgspec.Struct, frozen=True):
-    """Listeners in the order of the configuration."""
-
-    listeners: list[ListenerShown]
-
-
-class PluginShown(msgspec.Struct, frozen=True):
-    """A plugin. metrics: what is counted of it and what it counts."""
-
-    name: str
-    metrics: dict[str, int]
-
-
-class PluginList(msgspec.Struct, frozen=True):
-    """Plugins in the order in which they are asked."""
-
-    plugins: list[PluginShown]
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -83,6 +53,12 @@ class Configuration(msgspec.Struct, frozen=True):
     configuration: dict[str, Any]
 
 
+class Reread(msgspec.Struct, frozen=True):
+    """Key paths of what changed and needs a restart; the rest is in force."""
+
+    needing_restart: list[str]
+
+
 class LogLevelNow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Least severe records that are logged, until the process ends."""
 
@@ -97,28 +73,12 @@ def _configuration(broker: "Broker") -> dict[str, Any]:
     return shown
 
 
-def _listener(one: "ListenerInfo") -> ListenerShown:
-    places = [
-        host if not port else f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in one.addresses
-    ]
-    return ListenerShown(
-        one.name, one.protocol, places, one.has_tls, one.connections, one.connections_maximum, one.refused
-    )
-
-
 def operations(broker: "Broker") -> list[Operation]:
     """Return the operations on the broker itself."""
 
     async def get_broker(call: Call) -> BrokerShown:
         metrics = broker.metrics()
         return BrokerShown(__version__, broker.is_ready, metrics["sessions"], metrics["connections"])
-
-    async def list_listeners(call: Call) -> ListenerList:
-        return ListenerList([_listener(one) for one in broker.listeners])
-
-    async def list_plugins(call: Call) -> PluginList:
-        metrics = broker.plugin_metrics()
-        return PluginList([PluginShown(name, metrics.get(name, {})) for name in broker.plugins])
 
     async def get_metrics(call: Call) -> Metrics:
         return Metrics(broker.metrics())
@@ -129,6 +89,12 @@ def operations(broker: "Broker") -> list[Operation]:
     async def get_configuration(call: Call) -> Configuration:
         return Configuration(_configuration(broker))
 
+    async def reread_configuration(call: Call) -> Reread:
+        try:
+            return Reread(await broker.reread())
+        except (ConfigError, PluginError) as error:
+            raise ApiError(409, f"the former configuration stays in force: {error}") from None
+
     async def get_log_level(call: Call) -> LogLevelNow:
         level = logging.getLogger("mqttcore").getEffectiveLevel()
         return msgspec.convert({"level": logging.getLevelName(level).lower()}, LogLevelNow)
@@ -138,8 +104,6 @@ def operations(broker: "Broker") -> list[Operation]:
 
     looks = (
         ("/broker", "Show the broker", get_broker, BrokerShown, Role.VIEWER),
-        ("/listeners", "List listeners", list_listeners, ListenerList, Role.VIEWER),
-        ("/plugins", "List plugins", list_plugins, PluginList, Role.VIEWER),
         ("/metrics", "Show counters and gauges", get_metrics, Metrics, Role.VIEWER),
         ("/alarms", "List alarms that are raised", list_alarms, AlarmList, Role.VIEWER),
         ("/configuration", "Show the configuration in force", get_configuration, Configuration, Role.ADMIN),
@@ -149,6 +113,15 @@ def operations(broker: "Broker") -> list[Operation]:
         *(
             Operation(method="GET", path=path, role=role, summary=summary, function=function, answer=answer)
             for path, summary, function, answer, role in looks
+        ),
+        Operation(
+            method="POST",
+            path="/configuration/reload",
+            role=Role.ADMIN,
+            summary="Read the configuration file again, as SIGHUP does",
+            function=reread_configuration,
+            answer=Reread,
+            errors=(409,),
         ),
         Operation(
             method="PUT",
