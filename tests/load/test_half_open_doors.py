@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import select
 import socket
+import ssl
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,35 +16,18 @@ from pathlib import Path
 import pytest
 
 from broker_process import BrokerProcess, running_broker
-from certificates import Authority
 from load import wire
-from websocket_wire import upgrade_request
+from load.doors import DOORS, Door
 
 PINGREQ = b"\xc0\x00"
 CONNACK_BYTES = 4
 PINGS = 300
-NOISE_S = 0.05  # what a shared machine adds to one answer
-HELLO_BEGUN = bytes.fromhex("160301020001")  # a ClientHello that stops in its header
-
-
-@dataclass(frozen=True)
-class Door:
-    """said: with which each begins. kib: what one of the crowd may take. has_tls, is_http: of the listener."""
-
-    said: bytes
-    kib: int
-    is_http: bool = False
-    has_tls: bool = False
-
-
-DOORS = {
-    "tcp": Door(b"\x10", 8),
-    "tls": Door(HELLO_BEGUN, 64, has_tls=True),
-    "proxy": Door(b"PROXY TCP4", 8),
-    "http": Door(b"GET / HTTP/1.1\r\nHost: ", 32, is_http=True),
-    "https": Door(HELLO_BEGUN, 96, is_http=True, has_tls=True),
-    "websocket": Door(upgrade_request(), 16, is_http=True),
-}
+ROUNDS = 7  # of PINGS; the median of their p99 counts, as other work on the machine comes in bursts
+ENTRANTS = 15
+# What twice almost nothing may be: 99 of 100 answers come within 0.1 ms, and with other work on the machine the next
+# one comes a time slice of the kernel's scheduler later, 3 to 4 ms, crowd or not.
+PING_FLOOR_S = 0.005
+ENTER_FLOOR_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -66,24 +51,19 @@ def all_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def config_of(name: str, crowd: Crowd, folder: Path) -> str:
-    door = DOORS[name]
+def config_of(door: Door, crowd: Crowd, folder: Path) -> str:
     lines = [
         "overload_lag_ms = 0",
         "[limits]",
         f"connect_timeout_s = {crowd.deadline_s}",
         '[[listeners]]\nname = "own"\nport = 0',
         '[[listeners]]\nname = "door"\nport = 0\nbacklog = 4096',
+        "allow_anonymous = true",
         f"handshake_timeout_s = {crowd.deadline_s}",
         f"handshakes_maximum = {crowd.count}",
         f"http_header_timeout_s = {crowd.deadline_s}",
-        f'protocol = "{"http" if door.is_http else "mqtt"}"',
+        door.listener(folder),
     ]
-    if name == "proxy":
-        lines.append('proxy_protocol = "any"\nproxy_trusted = ["127.0.0.0/8"]\nallow_anonymous = true')
-    if door.has_tls:
-        own = Authority(folder).server("localhost")
-        lines.append(f'[listeners.tls]\ncertificate_file = "{own.certificate}"\nkey_file = "{own.key}"')
     return "\n".join(lines) + "\n"
 
 
@@ -97,7 +77,10 @@ class Connected:
         assert self.socket.recv(CONNACK_BYTES, socket.MSG_WAITALL) == b"\x20\x02\x00\x00"
 
     def p99_s(self) -> float:
-        """Return the 99th percentile of the times that PINGREQs wait for their answer."""
+        """Return the median of some rounds' 99th percentiles of the times that PINGREQs wait for their answer."""
+        return statistics.median(self._round_s() for _ in range(ROUNDS))
+
+    def _round_s(self) -> float:
         times = []
         for _ in range(PINGS):
             started = time.monotonic()
@@ -159,16 +142,21 @@ def test_crowd_at_a_door(
     door = DOORS[name]
     if crowd.count * 1.1 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
         pytest.fail(f"RLIMIT_NOFILE is too low for {crowd.count} connections")
-    with running_broker(tmp_path, config_of(name, crowd, tmp_path), kind="mqttcore") as broker:
+    with running_broker(tmp_path, config_of(door, crowd, tmp_path), kind="mqttcore") as broker:
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt")) if door.has_tls else None
+
+        def entered_s() -> float:
+            return statistics.median(door.enter_s(broker, broker.ports[1], context) for _ in range(ENTRANTS))
+
         client = Connected(broker, "before")
         client.p99_s()
-        quiet_s, before = client.p99_s(), broker.rss_bytes()
-        with half_open(broker, crowd, door.said) as sockets:
+        entered_s()
+        quiet_s, quiet_entered_s, before = client.p99_s(), entered_s(), broker.rss_bytes()
+        with half_open(broker, crowd, door.begun) as sockets:
             wait_for(broker, crowd.count, crowd.count + 100)
             held_s = client.p99_s()
-            started = time.monotonic()
+            held_entered_s = entered_s()
             Connected(broker, "meanwhile").socket.close()
-            joined_s = time.monotonic() - started
             each = (broker.rss_bytes() - before) / crowd.count / 1024
             assert wait_for_ends(sockets, crowd.deadline_s + 10) == crowd.count
             after_s = client.p99_s()
@@ -176,10 +164,11 @@ def test_crowd_at_a_door(
         record_testsuite_property(
             f"half open: {name}, {crowd.count}",
             f"{name}, {crowd.count} half-open: p99 {quiet_s * 1e3:.2f} ms without, {held_s * 1e3:.2f} ms with, "
-            f"{after_s * 1e3:.2f} ms after; a new client in {joined_s * 1e3:.1f} ms; {each:.1f} KiB each",
+            f"{after_s * 1e3:.2f} ms after; a new client through that door in {quiet_entered_s * 1e3:.2f} ms without, "
+            f"{held_entered_s * 1e3:.2f} ms with; {each:.1f} KiB each",
         )
-        assert held_s < max(2 * quiet_s, NOISE_S)
-        assert joined_s < 2
+        assert held_s < max(2 * quiet_s, PING_FLOOR_S)
+        assert held_entered_s < max(2 * quiet_entered_s, ENTER_FLOOR_S)
         assert each < door.kib
         Connected(broker, "afterwards").socket.close()
         client.socket.close()

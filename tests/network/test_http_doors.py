@@ -13,13 +13,23 @@ import pytest
 from aiohttp import web
 
 from certificates import Authority
-from mqttcore import Broker, Config, Listener, hookimpl
+from mqttcore import (
+    Broker,
+    ClientView,
+    Config,
+    Identity,
+    Listener,
+    PropertyId,
+    ReasonCode,
+    Refusal,
+    hookimpl,
+)
 from mqttcore.codec import ConnAck, Connect, Decoder
 from mqttcore.config import Tls
 from network.clients import address_of, until
 from network.conftest import quiet_config
 from network.test_half_open import HELLO_BEGUN, half_open
-from network.test_proxy import HAPROXY, TRUSTED, V1, V2, haproxy
+from network.test_proxy import HAPROXY, TRUSTED, V1, V2, haproxy, of_certificate
 from network.tls import client_context
 from websocket_wire import RawWebSocket, frame, upgrade_request
 
@@ -120,6 +130,80 @@ async def test_clients_address_reaches_mqtt_in_websocket(header: bytes, address:
         assert broker.client("c1").address == address
         assert broker.client("c1").proxy.source == address
         assert broker.metrics()["connections"] == 1
+
+
+async def through_proxy(broker: Broker, header: bytes, client_id: str) -> ConnAck:
+    """Connect in WebSocket behind *header*; the connection is gone afterwards, the session not."""
+    async with await RawWebSocket.connect(*address_of(broker)) as client:
+        await client.send(header + upgrade_request())
+        assert (await client.answer()).status == 101
+        await client.send(frame(Connect(client_id, properties={PropertyId.SESSION_EXPIRY_INTERVAL: 60}).encode(5)))
+        connack = Decoder(5, sender="server").feed((await client.frame()).payload)[0]
+        assert isinstance(connack, ConnAck)
+        return connack
+
+
+async def test_certificate_that_the_proxy_verified_authenticates_in_websocket():
+    config = http_config(**(TRUSTED | {"proxy_identity_is_user_name": True, "allow_anonymous": False}))
+    async with Broker(config) as broker:
+        assert (await through_proxy(broker, of_certificate(b"sensor-7"), "c1")).reason_code == 0
+        assert broker.client("c1").user_name == "sensor-7"
+        for number, header in enumerate(
+            (
+                V1,
+                V2,  # without a word of TLS
+                of_certificate(b"sensor-7", client=0x01),  # no certificate
+                of_certificate(b"sensor-7", verify=10),  # one that has expired
+                of_certificate(b""),  # one that names nobody
+            )
+        ):
+            refused = await through_proxy(broker, header, f"refused-{number}")
+            assert refused.reason_code == ReasonCode.NOT_AUTHORIZED
+        assert broker.client_ids() == ["c1"]
+
+
+class NoOpinion:
+    """A plugin that knows nobody."""
+
+    @hookimpl
+    def authenticate(self, client: ClientView, connect: Connect) -> None:
+        return None
+
+
+async def test_certificate_is_no_authentication_where_that_is_not_said():
+    config = http_config(**(TRUSTED | {"allow_anonymous": False}))
+    async with Broker(config, plugins=[NoOpinion()]) as broker:
+        answer = await through_proxy(broker, of_certificate(b"sensor-7"), "c1")
+        assert answer.reason_code == ReasonCode.NOT_AUTHORIZED
+
+
+class ByCertificate:
+    """A plugin that lets in whom the proxy's certificate names, by the name and the address."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[object, object]] = []
+
+    @hookimpl
+    def authenticate(self, client: ClientView, connect: Connect) -> Identity | Refusal:
+        self.seen.append((client.address, client.tls))
+        if client.tls is None or not client.tls.is_verified:
+            return Refusal(ReasonCode.BAD_USER_NAME_OR_PASSWORD)
+        return Identity(client.tls.common_name)
+
+
+async def test_plugin_is_told_what_the_proxy_says_of_tls():
+    plugin = ByCertificate()
+    async with Broker(http_config(**TRUSTED), plugins=[plugin]) as broker:
+        assert (await through_proxy(broker, of_certificate(b"sensor-7"), "c1")).reason_code == 0
+        refused = await through_proxy(broker, of_certificate(b"sensor-7", verify=10), "c2")
+        assert refused.reason_code == ReasonCode.BAD_USER_NAME_OR_PASSWORD
+        identity = broker.identity("c1")
+        assert identity is not None
+        assert identity.name == "sensor-7"
+    (address, tls), (_, unverified) = plugin.seen
+    assert address == ("192.0.2.8", 40001)
+    assert (tls.common_name, tls.is_verified) == ("sensor-7", True)
+    assert (unverified.common_name, unverified.is_verified) == (None, False)  # what was not verified is not told
 
 
 class WhoAsks:

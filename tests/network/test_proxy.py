@@ -128,11 +128,15 @@ async def test_limits_count_the_client_and_not_the_proxy():
         assert broker.metrics()["connections_refused_address"] == 1
 
 
-async def test_certificate_that_the_proxy_verified_authenticates():
-    inner = b"\x22\x00\x08sensor-7"
-    ssl_tlv = struct.pack("!BI", 0x07, 0) + inner
+def of_certificate(name: bytes, *, client: int = 0x07, verify: int = 0) -> bytes:
+    """Return V2 with what a proxy says of a client's certificate. client, verify: as the protocol has them."""
+    ssl_tlv = struct.pack("!BIBH", client, verify, 0x22, len(name)) + name
     body = V2[16:] + struct.pack("!BH", 0x20, len(ssl_tlv)) + ssl_tlv
-    header = V2[:14] + struct.pack("!H", len(body)) + body
+    return V2[:14] + struct.pack("!H", len(body)) + body
+
+
+async def test_certificate_that_the_proxy_verified_authenticates():
+    header = of_certificate(b"sensor-7")
     config = proxy_config(proxy_identity_is_user_name=True, allow_anonymous=False)
     async with Broker(config) as broker:
         async with await Raw.open(broker) as raw:

@@ -279,7 +279,8 @@ async def test_client_of_a_unix_socket(tmp_path: Path):
 
 @pytest.mark.usefixtures("driver")
 async def test_client_behind_a_proxy():
-    listener = Listener(port=0, proxy_protocol="v1", proxy_trusted=["127.0.0.0/8"], connections_per_address=1)
+    proxy = {"proxy_protocol": "v1", "proxy_trusted": ["127.0.0.0/8"]}
+    listener = Listener(port=0, allow_anonymous=True, connections_per_address=1, **proxy)
     async with Broker(quiet_config(listener)) as broker:
         trace = broker.traces.start("address", "192.0.2.7")
         of_proxy = broker.traces.start("address", "127.0.0.1")

@@ -172,7 +172,7 @@ cdef class Outlet:
         if not self.is_dirty:
             self.mark_dirty()
         if self.traced | (pub.traced & TRACED_TOPIC):
-            self.core.tracer.publish_out(self, pub, first, packet_id, total)
+            self.core.tracer.publish_out(self, pub, first, packet_id, total, topic - pub.topic)
         return 1
 
     cdef int find_alias(self, const uint8_t* topic, uint32_t size) except -1:

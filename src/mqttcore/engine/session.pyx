@@ -157,7 +157,7 @@ cdef class Session(Subscriber):
         cdef Outlet link = self.link
         if self.guards & (GUARD_HOOK | GUARD_MOUNT):
             if self.guards & GUARD_MOUNT and not is_within(self.mount, pub.topic, pub.topic_size):
-                return 0              # no subscription of a client that is mounted there matches it
+                return self.pass_by(pub, "mount_point")
             if self.guards & GUARD_HOOK and link is not None:
                 return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:

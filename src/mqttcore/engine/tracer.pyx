@@ -231,7 +231,8 @@ cdef class Tracer:
             self.break_off(watches, error)
         return 0
 
-    cdef int publish_out(self, object connection, pub_t* pub, uint8_t first, uint16_t packet_id, Py_ssize_t size) except -1:
+    cdef int publish_out(self, object connection, pub_t* pub, uint8_t first, uint16_t packet_id, Py_ssize_t size,
+                         Py_ssize_t unsaid) except -1:
         cdef list watches = self.watches_of(connection)
         cdef Watch watch
         if pub.traced & TRACED_TOPIC:
@@ -249,7 +250,7 @@ cdef class Tracer:
                     packet_type="publish",
                     size_bytes=size,
                     packet_id=packet_id or None,
-                    topic=pub.topic[:pub.topic_size].decode("utf-8", "replace"),
+                    topic=pub.topic[unsaid:pub.topic_size].decode("utf-8", "replace"),
                     qos=first >> 1 & 3,
                     retain=first & 1 != 0,
                     dup=first & 8 != 0,
