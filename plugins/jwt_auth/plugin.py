@@ -136,7 +136,11 @@ class JwtAuth:
             permissions = None
         expires = claims.get("exp")
         return Identity(
-            name, permissions, expires_at_s=None if expires is None else float(expires) + self.config.leeway_s
+            name,
+            permissions,
+            expires_at_s=None if expires is None else float(expires) + self.config.leeway_s,
+            # A token is not for others to see: not in events, the API, the store.
+            user_name=None if self.config.token_in == "password" else name,  # noqa: S105 -- the name of a field
         )
 
 

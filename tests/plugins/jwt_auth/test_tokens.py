@@ -118,7 +118,9 @@ async def test_token_without_rules_may_do_nothing_unless_configured(with_secret)
 
 async def test_token_as_user_name(with_secret):
     jwt_auth = with_secret(token_in="user_name")
-    assert isinstance(await answer(jwt_auth, None, user_name=token().decode()), Identity)
+    identity = await answer(jwt_auth, None, user_name=token().decode())
+    assert isinstance(identity, Identity)
+    assert identity.user_name == identity.name  # nobody else sees the token
 
 
 @pytest.mark.parametrize(
