@@ -70,7 +70,8 @@ cdef class Gate:
         self.held = None
         if self.proxy.source is not None:
             connection.given_peer = self.proxy.source
-            connection.address_known()
+        connection.address_known()
+        if self.proxy.source is not None:
             if self.listener.admission is not None and self.listener.admission.counts_addresses:
                 reason = self.listener.admission.enter(self.proxy.source, connection.core.now_ms)
                 if reason is not None:
@@ -126,6 +127,7 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
+        connection.address_known()        # of a proxy that said nothing useful, its own
         connection.failed_early(reason)
         self.leave(connection)
         return False
