@@ -18,7 +18,7 @@ from mqttcore.codec import Connect, Subscription
 from mqttcore.config import Tls, Tracing
 from mqttcore.http.keys import Role, make_key, write_keys
 from mqttcore.tracing import Trace
-from websocket_wire import RawWebSocket, frame, upgrade_request
+from websocket_wire import TEXT, RawWebSocket, frame, upgrade_request
 
 from .clients import Raw, address_of, join, until
 from .conftest import quiet_config
@@ -264,6 +264,19 @@ async def test_client_in_websocket():
         await seen(by_client, trace_entries.SessionEnded)
         assert kinds(by_client)[:4] == ["ConnectionOpened", "in connect", "SessionOpened", "out connack"]
         assert kinds(by_address)[:4] == kinds(by_client)[:4]
+
+
+@pytest.mark.usefixtures("driver")
+async def test_websocket_frame_that_is_none():
+    async with Broker(quiet_config(Listener(port=0, protocol="http"))) as broker:
+        trace = broker.traces.start("address", "127.0.0.1")
+        async with RawWebSocket(*await asyncio.open_connection(*address_of(broker))) as client:
+            await client.send(upgrade_request())
+            await client.answer()
+            await client.send(frame(b"text", TEXT))
+            await seen(trace, trace_entries.ConnectionClosed)
+        _, failed, _ = trace.entries()
+        assert failed.reason == "WebSocket: MQTT takes binary frames only"
 
 
 @pytest.mark.usefixtures("driver")
