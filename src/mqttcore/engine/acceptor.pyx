@@ -34,6 +34,7 @@ log = logging.getLogger("mqttcore.engine")
 
 cdef enum:
     QUEUE_BOUND = 0x7FFFFFFF
+    TEXT_MAXIMUM = 65535              # bytes [MQTT-1.5.4]
 
 
 cdef int64_t bounded(object count) except -1:
@@ -289,6 +290,12 @@ cdef class Acceptor(Registrar):
         cdef Connection old
         cdef bytes connack
         cdef uint64_t mark = self.journal.writes if self.journal is not None else 0
+        if identity is not None and identity.user_name is not None:
+            if not isinstance(identity.user_name, str) or len(identity.user_name.encode(errors="replace")) > TEXT_MAXIMUM:
+                log.error("client %s: its identity's user name is no text of %d bytes", client_id, TEXT_MAXIMUM)
+                conn.refuse(RC_UNSPECIFIED_ERROR)
+                return 0
+            user_name = identity.user_name
         if is_assigned:
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
@@ -301,6 +308,7 @@ cdef class Acceptor(Registrar):
             return 0
         if conn.client is not None:
             (<ClientView>conn.client).client_id = client_id
+            (<ClientView>conn.client).user_name = user_name
             (<ClientView>conn.client).identity = identity
             (<ClientView>conn.client).mount = conn.mount
         session = self.clients.get(client_id)

@@ -6,7 +6,7 @@ from mqttcore.engine.connection cimport Connection
 cdef class ClientView:
     cdef Connection connection        # None when it is gone
     cdef readonly str client_id       # empty until the broker assigned one
-    cdef readonly str user_name       # of the CONNECT, or None
+    cdef readonly str user_name       # of the certificate, the CONNECT or the identity, or None
     cdef readonly str connection_id   # 32 hexadecimal digits
     cdef readonly object address      # (host, port), a path, or None
     cdef readonly str listener        # the listener's name, or None
