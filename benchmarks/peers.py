@@ -1,6 +1,8 @@
 """The brokers that are compared: how each is configured, started on a loopback port, and stopped."""
 
+import contextlib
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -201,10 +203,12 @@ def _pinned(core: int | None) -> Iterator[None]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    # Below those that the system gives to outgoing connections: one of these would be taken again before long.
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _announced(log: Path) -> int:

@@ -132,7 +132,7 @@ class Users:
 def _read(config: UsersConfig) -> Book:
     """Return what all configured files say; ConfigError names the file."""
     if not (config.file or config.password_file):
-        raise ConfigError("plugins.users", "needs `file` or `password_file`")
+        raise ConfigError("", "needs `file` or `password_file`")
     book = Book({})
     if config.password_file or config.acl_file:
         users = _parsed(config.password_file, "password_file", parse_passwords) if config.password_file else {}
@@ -145,7 +145,7 @@ def _read(config: UsersConfig) -> Book:
         try:
             book = book.merged(own)
         except ValueError as error:
-            raise ConfigError("plugins.users", str(error)) from None
+            raise ConfigError("", str(error)) from None
     return book
 
 
@@ -156,6 +156,6 @@ def _parsed(path: str, key: str, parse: Callable[[bytes], _T]) -> _T:
             _log.warning("%s can be read by other users of this machine: chmod 600", path)
         return parse(data)
     except OSError as error:
-        raise ConfigError(f"plugins.users.{key}", f"{path} cannot be read: {error.strerror or error}") from None
+        raise ConfigError(key, f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"plugins.users.{key}", f"{path}: {error}") from None
+        raise ConfigError(key, f"{path}: {error}") from None

@@ -21,6 +21,7 @@ from mqttcore.flapping import FlappingWatch
 from mqttcore.limit_alarms import LimitAlarms
 from mqttcore.listening import ListenerInfo, Listening
 from mqttcore.memory_guard import MemoryGuard
+from mqttcore.mount_point import check_mount_point
 from mqttcore.net.channel import TlsPipes
 from mqttcore.net.listeners import BoundListener, listener_metrics
 from mqttcore.net.overload import OverloadWatch
@@ -61,7 +62,7 @@ _FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
-_ENDED_AT_ONCE = 1000  # connections of a listener that is stopped
+_ENDED_AT_ONCE = 200  # connections of a listener that is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,13 @@ class ClientInfo:
     """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
 
     address: (host, port), a path, or None; what a PROXY header said, if there was one.
-    session_expiry_s 4294967295: never.
+    session_expiry_s 4294967295: never. mount_point: prefix of its topics, which it neither says nor hears; "": none.
     """
 
     client_id: str
     is_connected: bool
     user_name: str | None
+    mount_point: str
     address: Any
     protocol_version: int | None
     keep_alive_s: int | None
@@ -263,6 +265,7 @@ class Broker(Services):
         for connection in list(self._streams):
             if not connection.is_closed:  # no session yet: there is nothing to say to it
                 connection.abort()
+        self.traces.attach(None)  # whoever waits for more over HTTP must not keep us waiting
         self._flush()
         await asyncio.gather(self._await_last_bytes(), self._listening.stop_http())
 
@@ -606,28 +609,39 @@ class Broker(Services):
         return values
 
     async def attach(
-        self, transport: asyncio.Transport, *, allow_anonymous: bool = False, name: str = "attached"
+        self,
+        transport: asyncio.Transport,
+        *,
+        allow_anonymous: bool = False,
+        name: str = "attached",
+        mount_point: str = "",
     ) -> None:
         """Serve MQTT on an accepted transport of the running loop, one with TLS, say; from now on it is the broker's.
 
-        The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here.
+        The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here. mount_point:
+        as of a listener; ValueError for what is none.
         """
         self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
             log.info("attached transport of %s: the peer is gone", name)
             transport.abort()
             return
-        protocol = self._new_protocol(BoundListener(name, allow_anonymous, 0, 1, 1))
+        protocol = self._new_protocol(_unbound(name, allow_anonymous, mount_point))
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         transport.resume_reading()
 
-    def attach_socket(self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached") -> None:
-        """Serve MQTT on an accepted stream socket; from now on it is the broker's. MqttCoreError where not on Linux."""
+    def attach_socket(
+        self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached", mount_point: str = ""
+    ) -> None:
+        """Serve MQTT on an accepted stream socket; from now on it is the broker's. MqttCoreError where not on Linux.
+
+        mount_point: as of a listener; ValueError for what is none.
+        """
         self._running()
         if self._poller is None:
             raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
-        self._poller.adopt(sock, BoundListener(name, allow_anonymous, 0, 1, 1))
+        self._poller.adopt(sock, _unbound(name, allow_anonymous, mount_point))
 
     def attach_websocket(
         self,
@@ -646,15 +660,16 @@ class Broker(Services):
 
         `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
         agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
-        count. listener: where it is counted; None: one of its own, with *allow_anonymous* and *name*. is_counted: the
-        listener's limits per address have it already. proxy: what a PROXY header before the request said.
+        and mount point count. listener: where it is counted, with its own mount point; None: nowhere, with
+        *allow_anonymous* and *name*. is_counted: the listener's limits per address have it already. proxy: what a PROXY
+        header before the request said.
         """
         engine = self._running()
         if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
             transport.abort()
             return
-        listener = listener or BoundListener(name, allow_anonymous, 0, 1, 1)
         chosen = settings or Listener()
+        listener = listener or _unbound(name, allow_anonymous, chosen.mount_point)
         framing: dict[str, Any] = {
             "upgraded": upgraded,
             "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
@@ -771,6 +786,13 @@ class Broker(Services):
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
 
 
+def _unbound(name: str, allow_anonymous: bool, mount_point: str) -> BoundListener:
+    """Return what stands for the listener of connections that were accepted elsewhere."""
+    if mount_point:
+        check_mount_point(mount_point)
+    return BoundListener(name, allow_anonymous, 0, 1, 1, mount_point=mount_point)
+
+
 def _socket_of(transport: asyncio.Transport) -> socket | None:
     """Return a second descriptor of the transport's connection; None when its bytes need the transport."""
     given = transport.get_extra_info("socket")
@@ -789,6 +811,7 @@ def _client_info(session: Session) -> ClientInfo:
         client_id=session.client_id,
         is_connected=session.is_connected,
         user_name=session.user_name,
+        mount_point=session.mount_point,
         address=connection.peer if connection is not None else None,
         protocol_version=connection.version if connection is not None else None,
         keep_alive_s=connection.keep_alive_s if connection is not None else None,

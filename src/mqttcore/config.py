@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from mqttcore.errors import ConfigError
+from mqttcore.mount_point import check_mount_point
 from mqttcore.settings import HIDDEN, convert
 
 __all__ = [
@@ -161,6 +162,14 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http_body_bytes_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="HTTP: largest body of a request; 413 beyond.")
     ] = 1_048_576
+    mount_point: Annotated[
+        str,
+        Meta(
+            max_length=1024,
+            description="Prefix, like `tenant/`, of all topics of the MQTT clients here, who neither say nor hear it; "
+            "`${client_id}` and `${user_name}` stand for theirs; empty: none.",
+        ),
+    ] = ""
     path: Annotated[
         str, Meta(max_length=107, description="Unix socket to listen on, instead of host and port; empty: none.")
     ] = ""
@@ -479,7 +488,7 @@ class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         float, Meta(ge=1, le=604_800, description="Longest time that a trace may be asked to last.")
     ] = 86_400.0
     entries_maximum: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Entries that a trace keeps; the oldest make room.")
+        int, Meta(ge=1, le=100_000, description="Entries that a trace keeps; the oldest make room.")
     ] = 10_000
     bytes_maximum: Annotated[
         int, Meta(ge=1024, le=_BYTES_MAXIMUM, description="Bytes of memory that the entries of a trace may take.")
@@ -709,6 +718,11 @@ def _check_listeners(config: Config, source: str | None) -> None:
             raise ConfigError(f"listeners[{index}].{key}", f"{shown} is listeners[{first}] already", source)
         _check_tls(listener, f"listeners[{index}]", source)
         _check_proxy(listener, f"listeners[{index}]", source)
+        if listener.mount_point:
+            try:
+                check_mount_point(listener.mount_point)
+            except ValueError as error:
+                raise ConfigError(f"listeners[{index}].mount_point", str(error), source) from error
 
 
 def _check_tls(listener: Listener, path: str, source: str | None) -> None:

@@ -76,6 +76,11 @@ class Identity:
     disconnected (0x87, Not authorized) unless its identity was replaced before; None: never. attributes: what the
     authenticating plugin wants others to know; never secrets. closes_on_refused_subscribe: a SUBSCRIBE with a filter
     that is not authorized closes its connection, whatever the setting `refused_subscribe` says.
+    mount_point: prefix of all its topics, which the client neither says nor hears, in the form of the listener's
+    setting and instead of it; "": none, None: the listener's. Topics of permissions are whole, with it. It is for the
+    life of a session: a later identity of the client has the same, or None.
+    user_name: takes the place of the one in CONNECT, for permissions, events, the API and the store; from plugins that
+    find a secret there. None: that stays.
     on_refused: called with the ClientView, action and topic when a PUBLISH or SUBSCRIBE is refused with 0x87 by rules,
     hooks or handlers, before the client is answered or disconnected: what `Broker.deliver` gives it then goes out
     first, and it may be disconnected. Once a packet, with its Topic Name or the first filter refused, without `$share`;
@@ -90,6 +95,8 @@ class Identity:
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     closes_on_refused_subscribe: bool = False
     on_refused: Callable[[Any, Action, str], object] | None = field(default=None, repr=False, compare=False)
+    mount_point: str | None = None
+    user_name: str | None = None
 
 
 class Refusal:

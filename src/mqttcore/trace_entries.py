@@ -78,6 +78,7 @@ class PacketSeen(Entry, frozen=True, kw_only=True):
 
     size_bytes: of the whole packet. reason_codes: one, or those of a SUBACK or UNSUBACK. properties: names alone.
     A field that the packet does not have is left out; so are all but packet_type and size_bytes of a malformed one.
+    Topics and filters are those of the packet, without the client's mount point; all other entries have them whole.
     topic is empty where a Topic Alias stands for it. payload_base64: the first bytes, when the trace wants them. Of
     CONNECT, topic, qos and retain are those of the will.
     """
@@ -192,7 +193,8 @@ class MessageDropped(Entry, frozen=True, kw_only=True):
 class MessagePassedBy(Entry, frozen=True, kw_only=True):
     """A message is not for the client though it subscribed.
 
-    reason: `no_local`: it published it itself; `away`: QoS 0, and it has no connection.
+    reason: `no_local`: it published it itself; `away`: QoS 0, and it has no connection; `mount_point`: it does not know
+    of such a topic.
     """
 
     topic: str

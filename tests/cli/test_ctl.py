@@ -1,9 +1,11 @@
 """`mqttcore ctl` against a running broker."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -11,7 +13,7 @@ from certificates import Authority
 from mqttcore import Broker, Config, Listener
 from mqttcore.cli import main
 from mqttcore.client import open_client
-from mqttcore.codec import Connect
+from mqttcore.codec import Connect, Subscription
 from mqttcore.config import HttpApi, Tls
 
 
@@ -71,10 +73,107 @@ async def test_retained_messages_and_state():
         await ctl.run("retained", "delete", "a")
         assert (await ctl.run("retained", "list", "a/#")).stdout.split() == ["topic", "qos", "payload"]
         assert (await ctl.json("metrics"))["retained"] == 0
-        assert [one["name"] for one in await ctl.json("listeners")] == ["web", "tcp"]
-        assert await ctl.json("alarms") == await ctl.json("plugins") == []
+        assert [one["name"] for one in await ctl.json("listeners", "list")] == ["web", "tcp"]
+        assert await ctl.json("alarms") == await ctl.json("plugins", "list") == []
         assert json.loads((await ctl.run("config")).stdout)["limits"]["maximum_qos"] == 2
         assert [*await ctl.json("log-level")] == ["level"]
+
+
+async def test_listeners_are_stopped_and_started():
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        client = await open_client(Connect("a"), host=broker.addresses[1][1], port=broker.addresses[1][2])
+        stopped = await ctl.json("listeners", "stop", "tcp", "--close-connections")
+        assert (stopped["is_listening"], stopped["disconnected"]) == (False, 1)
+        await client.close()
+        rows = (await ctl.run("listeners", "list")).stdout.splitlines()
+        assert rows[0].split()[:3] == ["name", "protocol", "is_listening"]
+        assert rows[2].split()[:3] == ["tcp", "mqtt", "no"]
+        assert "last listener" in (await ctl.run("listeners", "stop", "web", exit_code=1)).stderr
+        assert (await ctl.json("listeners", "start", "tcp"))["is_listening"] is True
+        assert "no such listener" in (await ctl.run("listeners", "start", "x", exit_code=1)).stderr
+
+
+async def test_queues_and_filters_are_listed():
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        _, host, port = broker.addresses[1]
+        connect = Connect("a/b", protocol_version=4, clean_start=False)
+        async with await open_client(connect, host=host, port=port) as client:
+            await client.subscribe([Subscription("t/+", 1)])
+        for number in range(120):
+            await broker.publish("t/x", b"%d" % number, qos=1)
+        rows = await ctl.json("queue", "a/b", "--payloads")
+        assert [base64.b64decode(row["payload_base64"]) for row in rows] == [b"%d" % number for number in range(120)]
+        assert len(await ctl.json("queue", "a/b", "--limit", "7")) == 7
+        lines = (await ctl.run("queue", "a/b", "--limit", "1")).stdout.splitlines()
+        assert lines[0].split()[:3] == ["topic", "qos", "retain"]
+        assert lines[1].split()[:3] == ["t/x", "1", "no"]
+        assert await ctl.json("in-flight", "a/b") == []
+        assert (await ctl.run("in-flight", "a/b")).stdout.split()[:2] == ["packet_id", "awaits"]
+        assert [(one["topic_filter"], one["subscribers"]) for one in await ctl.json("topics")] == [("t/+", 1)]
+        assert await ctl.json("topics", "--prefix", "x") == []
+        assert "no such client" in (await ctl.run("queue", "nobody", exit_code=1)).stderr
+
+
+async def test_plugins_and_configuration_are_reloaded(tmp_path: Path):
+    path = tmp_path / "users.toml"
+    path.write_text("users = []\n")
+    path.chmod(0o600)
+    with_users = msgspec.structs.replace(config(), plugins={"users": {"file": str(path)}})
+    async with Broker(with_users) as broker:
+        ctl = Ctl(broker)
+        (one,) = await ctl.json("plugins", "list")
+        assert (one["name"], one["is_enabled"], one["reloaded_s"]) == ("users", True, None)
+        assert {one["name"] for one in await ctl.json("plugins", "list", "--installed")} >= {"users", "sqlite"}
+        assert (await ctl.json("plugins", "reload", "users"))["reloaded_s"] is not None
+        path.write_text("nonsense")
+        assert "former settings stay" in (await ctl.run("plugins", "reload", "users", exit_code=1)).stderr
+        assert (await ctl.json("plugins", "show", "users"))["reload_failed"] is True
+        assert "name" in (await ctl.run("plugins", "list")).stdout
+        assert "did not come from a file" in (await ctl.run("reload", exit_code=1)).stderr
+
+        async def reread() -> list[str]:
+            return ["listeners"]
+
+        broker.set_rereading(reread)
+        assert await ctl.json("reload") == [{"needs_restart": "listeners"}]
+
+
+async def test_unix_socket_is_asked(tmp_path: Path):
+    path = tmp_path / "http.sock"
+    listeners = [Listener(name="web", path=str(path), protocol="http")]
+    async with Broker(msgspec.structs.replace(config(), listeners=listeners)) as broker:
+        by_path = Ctl(broker, "--url", f"unix://{path}")
+        assert [one["addresses"] for one in await by_path.json("listeners", "list")] == [[str(path)]]
+    result = await by_path.run("clients", exit_code=1)
+    assert str(path) in result.stderr
+
+
+async def test_certificate_is_shown(tmp_path: Path):
+    authority = Authority(tmp_path)
+    own, other = authority.server("localhost"), Authority(tmp_path, "other")
+    client = authority.issue("ann")
+    settings = Tls(
+        certificate_file=str(own.certificate),
+        key_file=str(own.key),
+        client_certificate="required",
+        client_ca_file=str(authority.file),
+    )
+    listeners = [Listener(name="web", port=0, protocol="http", tls=settings)]
+    async with Broker(msgspec.structs.replace(config(), listeners=listeners)) as broker:
+        url = f"https://localhost:{broker.addresses[0][2]}"
+        certificate = ("--cert", str(client.certificate), "--key", str(client.key))
+        asking = Ctl(broker, "--url", url, "--cafile", str(authority.file), *certificate)
+        assert await asking.json("clients") == []
+        await Ctl(broker, "--url", url, "--insecure", *certificate).run("clients")
+        for missing in (
+            Ctl(broker, "--url", url, "--cafile", str(authority.file)),
+            Ctl(broker, "--url", url, "--cafile", str(other.file), *certificate),
+        ):
+            await missing.run("clients", exit_code=1)
+        half = Ctl(broker, "--url", url, "--cert", str(client.certificate))
+        assert "belong together" in (await half.run("clients", exit_code=2)).stderr
 
 
 async def test_keys_are_made_used_and_taken_away(tmp_path: Path):
@@ -95,7 +194,7 @@ async def test_keys_are_made_used_and_taken_away(tmp_path: Path):
         assert "no key ann" in (await Ctl(broker).run("keys", "remove", "ann", "--keys-file", path, exit_code=1)).stderr
 
 
-@pytest.mark.parametrize("url", ["ftp://localhost", "127.0.0.1:80", "http://"])
+@pytest.mark.parametrize("url", ["ftp://localhost", "127.0.0.1:80", "http://", "unix://host/path", "unix:"])
 def test_url_that_is_none_is_named(url: str):
     result = CliRunner().invoke(main, ["ctl", "--url", url, "clients"])
     assert result.exit_code == 1
@@ -148,6 +247,7 @@ async def test_trace_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
             assert broker.traces.stop("trace-1")
         result = follows.result()
         assert "trace trace-1 of client_id a, for 30 s" in result.stderr
+        assert "trace trace-1 ended: stopped, 10 entries" in result.stderr
         words = [line.split(None, 3)[1:] for line in result.stdout.splitlines()]
         assert [tuple(word[:2]) for word in words] == [("#1", "a")] * 9 + [("-", "a")]
         assert [text.partition("(")[0].rstrip() for _, _, text in words] == [

@@ -56,8 +56,21 @@ def fail():
 def test_traceback_follows_the_text_line():
     first, *traceback = logged("text", fail).splitlines()
     assert first.endswith("error mqttcore.test: it failed")
-    assert traceback[0] == "Traceback (most recent call last):"
-    assert traceback[-1] == "ValueError: oh"
+    assert traceback[0] == "  Traceback (most recent call last):"
+    assert traceback[-1] == "  ValueError: oh"
+
+
+def test_words_of_peers_in_errors_cannot_forge_lines():
+    def fail_with_their_words():
+        try:
+            raise ValueError("oh\n2026-01-01T00:00:00.000Z info mqttcore: all is well\x1b[2J\u2028x\u202ey")
+        except ValueError:
+            log.exception("\u2066it failed")
+
+    lines = logged("text", fail_with_their_words).splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == lines[:1]
+    assert lines[0].endswith(": \\u2066it failed")
+    assert lines[-1].endswith("all is well\\x1b[2J\\u2028x\\u202ey")
 
 
 def test_traceback_is_a_field_in_json():

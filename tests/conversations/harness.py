@@ -13,8 +13,10 @@ clients are gone and their sessions have ended.
 from __future__ import annotations
 
 import asyncio
+import functools
 from abc import ABC, abstractmethod
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqttcore.broker import Broker
@@ -41,6 +43,8 @@ from mqttcore.engine.engine import Engine
 from websocket_wire import BINARY, CLOSE, CONTINUATION, RawWebSocket, frame, upgrade_request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mqttcore.engine.hooks import HookTable
 
 DEADLINE_S = 10.0  # for anything that is expected; conversations take milliseconds
@@ -65,11 +69,13 @@ GAUGES = (
 PING = b"\xc0\x00"
 
 
+@dataclass
 class Door:
     """The listener that memory connections come through."""
 
-    name = "memory"
-    allow_anonymous = True
+    mount_point: str = ""
+    name: str = "memory"
+    allow_anonymous: bool = True
 
 
 class Peer(ABC):
@@ -211,12 +217,12 @@ class World(ABC):
         """The broker's engine."""
 
     @abstractmethod
-    async def open(self, version: int = 5) -> Peer:
-        """Return a client's end of a fresh network connection."""
+    async def open(self, version: int = 5, mount_point: str = "") -> Peer:
+        """Return a client's end of a fresh network connection; mount_point: of the listener it comes through."""
 
-    async def connect(self, client_id: str = "", version: int = 5, **fields: Any) -> Peer:
+    async def connect(self, client_id: str = "", version: int = 5, *, mount_point: str = "", **fields: Any) -> Peer:
         """Return a connected client; see `Peer.connect`."""
-        return await (await self.open(version)).connect(client_id, **fields)
+        return await (await self.open(version, mount_point)).connect(client_id, **fields)
 
     @property
     def metrics(self) -> dict[str, int]:
@@ -310,8 +316,8 @@ class MemoryWorld(World):
     def engine(self) -> Engine:
         return self._engine
 
-    async def open(self, version: int = 5) -> MemoryPeer:
-        peer = MemoryPeer(version, Connection(self.engine, Door(), ("memory", len(self.peers))), self)
+    async def open(self, version: int = 5, mount_point: str = "") -> MemoryPeer:
+        peer = MemoryPeer(version, Connection(self.engine, Door(mount_point), ("memory", len(self.peers))), self)
         self.peers.append(peer)
         return peer
 
@@ -388,7 +394,8 @@ class WebSocketPeer(StreamPeer):
 class BrokerWorld(World):
     """A Broker with real sockets.
 
-    through_streams: they go through asyncio's transports; through_websocket: MQTT is spoken in WebSocket.
+    through_streams: they go through asyncio's transports; through_websocket: MQTT is spoken in WebSocket. mount_points:
+    of its listeners, one each.
     """
 
     peers: list[StreamPeer]
@@ -401,13 +408,20 @@ class BrokerWorld(World):
         through_websocket: bool,
         sys_for_anonymous: bool,
         authorization: Authorization,
+        mount_points: Sequence[str],
     ) -> None:
         super().__init__()
+        self.mount_points = mount_points
         self.through_streams = through_streams
         self.through_websocket = through_websocket
         self.broker = Broker(
             Config(
-                listeners=[Listener(port=0, protocol="http" if through_websocket else "mqtt")],
+                listeners=[
+                    Listener(
+                        name=f"l{i}", port=0, protocol="http" if through_websocket else "mqtt", mount_point=mount_point
+                    )
+                    for i, mount_point in enumerate(mount_points)
+                ],
                 limits=limits,
                 sys_for_anonymous=sys_for_anonymous,
                 authorization=authorization,
@@ -415,7 +429,7 @@ class BrokerWorld(World):
                 shutdown_timeout_s=1.0,
             )
         )
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._attaching: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -423,22 +437,27 @@ class BrokerWorld(World):
         await self.broker.start()
         if self.through_streams:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: _Handover(self), "127.0.0.1", 0)
+            for mount_point in self.mount_points:
+                handover = functools.partial(_Handover, self, mount_point)
+                self._servers.append(await loop.create_server(handover, "127.0.0.1", 0))
 
     @property
     def engine(self) -> Engine:
         assert self.broker._engine is not None
         return self.broker._engine
 
-    def attach(self, transport: asyncio.Transport) -> None:
+    def attach(self, transport: asyncio.Transport, mount_point: str) -> None:
         """Give an accepted transport to the broker."""
         transport.pause_reading()
-        task = asyncio.get_running_loop().create_task(self.broker.attach(transport, allow_anonymous=True))
+        task = asyncio.get_running_loop().create_task(
+            self.broker.attach(transport, allow_anonymous=True, mount_point=mount_point)
+        )
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
 
-    async def open(self, version: int = 5) -> StreamPeer:
-        port = self._server.sockets[0].getsockname()[1] if self._server else self.broker.addresses[0][2]
+    async def open(self, version: int = 5, mount_point: str = "") -> StreamPeer:
+        place = self.mount_points.index(mount_point)
+        port = self._servers[place].sockets[0].getsockname()[1] if self._servers else self.broker.addresses[place][2]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         if self.through_websocket:
             websocket = RawWebSocket(reader, writer)
@@ -459,20 +478,21 @@ class BrokerWorld(World):
             self.broker.discard_session(client.client_id)
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         await self.broker.stop()
 
 
 class _Handover(asyncio.Protocol):
     """The first protocol of an accepted transport, until the broker has it."""
 
-    def __init__(self, world: BrokerWorld) -> None:
+    def __init__(self, world: BrokerWorld, mount_point: str) -> None:
         self.world = world
+        self.mount_point = mount_point
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.world.attach(transport)
+        self.world.attach(transport, self.mount_point)
 
 
 async def make_world(
@@ -481,9 +501,10 @@ async def make_world(
     *,
     sys_for_anonymous: bool = False,
     authorization: Authorization | None = None,
+    mount_points: Sequence[str] = ("",),
     **limits: Any,
 ) -> World:
-    """Return a started world; limits: fields of config.Limits."""
+    """Return a started world; mount_points: of its listeners; limits: fields of config.Limits."""
     authorization = authorization or Authorization()
     if carrier in ("memory", "bytewise"):
         return MemoryWorld(
@@ -500,6 +521,7 @@ async def make_world(
         through_websocket=carrier == "websocket",
         sys_for_anonymous=sys_for_anonymous,
         authorization=authorization,
+        mount_points=mount_points,
     )
     await world.start()
     return world

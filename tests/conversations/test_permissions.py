@@ -63,6 +63,25 @@ def refused(version: int) -> int:
     return DENIED if version == 5 else 0x80
 
 
+async def test_identitys_user_name_takes_the_place_of_a_secret_one(start_clocked: Start, version: int):
+    who = user(allow("of/%u"), user_name="ann")
+    world = await start_clocked(hooks=Users(a=who).hooks)
+    peer = await world.connect("a", version, user_name="aaaa.secret.bbbb")
+    assert await suback(peer, "of/ann", "of/aaaa.secret.bbbb") == [2, refused(version)]
+    assert world.engine.session("a").user_name == "ann"
+    await peer.send(Publish("of/ann", b"x"))
+    assert (await peer.receive_publish()).payload == b"x"
+
+
+@pytest.mark.parametrize("name", [7, "x" * 65_536, "ü" * 40_000])
+async def test_identity_with_an_impossible_user_name_is_refused(start_clocked: Start, name: Any):
+    world = await start_clocked(hooks=Users(a=user(user_name=name)).hooks)
+    peer = await world.open(5)
+    await peer.send(Connect("a"))
+    assert (await peer.receive()).reason_code == ReasonCode.UNSPECIFIED_ERROR
+    assert world.metrics["sessions"] == 0
+
+
 # --- PUBLISH
 
 

@@ -50,6 +50,7 @@ CLIENTS = 5
 VERSIONS = (3, 4, 5)
 TOPICS = ("a", "a/b", "a/b/c", "/", "b//c", "$x/y", "ä/🐟", "long/" * 20 + "topic", "$SYS/x")
 FILTERS = (*TOPICS, "#", "+", "+/b", "a/#", "a/+/c", "$share/g/a/#", "$share/h/+", "$x/#", "a/#/b", "", "$share//x")
+MOUNT_POINTS = ("", "", "a/", "/", "${client_id}/")
 GAUGES = (
     "connections",
     "sessions",
@@ -258,7 +259,10 @@ class Round:
             queue_qos0_offline=self.rng.random() < 0.5,
         )
         self.engine = Engine(limits, now_ms=self.now_ms)
-        self.listener = types.SimpleNamespace(name="fuzz", allow_anonymous=True)
+        self.listeners = [
+            types.SimpleNamespace(name="fuzz", allow_anonymous=True, mount_point=mount_point)
+            for mount_point in MOUNT_POINTS
+        ]
         # connection, version it speaks, decoder of what the broker tells it
         self.open: list[tuple[Connection, int, Decoder]] = []
 
@@ -318,7 +322,7 @@ class Round:
     def arrive(self) -> None:
         """Connect a client, with a CONNECT that is valid most of the time."""
         version = self.rng.choice(VERSIONS)
-        connection = Connection(self.engine, self.listener, ("fuzz", 1))
+        connection = Connection(self.engine, self.rng.choice(self.listeners), ("fuzz", 1))
         data = self.dice.connect(version).encode(version)
         if self.rng.random() < 0.2:
             data = self.dice.mutated(data)
@@ -339,9 +343,13 @@ class Round:
         if connection.client_id is None or connection.version != decoder.version:
             return  # its CONNECT was changed: it speaks another version, or none
         try:
-            decoder.feed(output)
+            packets = decoder.feed(output)
         except ProtocolError as error:
             raise Finding(f"the broker wrote what cannot be read: {error}: {output[:200].hex()}") from error
+        if connection.listener.mount_point:
+            for packet in packets:
+                if isinstance(packet, Publish) and packet.topic.startswith("$"):
+                    raise Finding(f"a client with a mount point hears of {packet.topic}")
 
     def pass_time(self, ms: int) -> None:
         """Let the clock go on, in ticks as a driver does."""

@@ -28,6 +28,7 @@ FOLLOWED = (
     "A chat in the browser",
     "Alibaba's question",
     "Unix sockets",
+    "Tenants behind mount points",
     "Behind HAProxy",
 )
 NEEDED = ("mosquitto_sub", "mosquitto_pub", "npm", "certutil", "openssl", "curl", "chromium", "chromedriver", "haproxy")
@@ -54,7 +55,9 @@ def test_no_part_is_left_out():
     assert set(PARTS) == {INSTALLATION, *FOLLOWED, SERVICE}
 
 
-@pytest.mark.parametrize("part", ["TLS", "Certificates of clients", "Unix sockets", "Behind HAProxy"])
+@pytest.mark.parametrize(
+    "part", ["TLS", "Certificates of clients", "Unix sockets", "Tenants behind mount points", "Behind HAProxy"]
+)
 def test_message_of_one_client_reaches_the_other(walk: Walk, part: str):
     blocks = [block for block in PARTS[part] if not block.text.startswith("mqttcore certs")]
     if part == "Behind HAProxy":

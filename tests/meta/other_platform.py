@@ -27,8 +27,9 @@ import click
 import msgspec
 import orjson
 import pluggy
+import psutil
 
-OTHERS = (aiohttp, click, msgspec, orjson, pluggy)
+OTHERS = (aiohttp, click, msgspec, orjson, pluggy, psutil)
 LINUX = {
     os: ["O_TMPFILE", "posix_fallocate", "sched_getaffinity", "sendfile", "splice", "eventfd", "memfd_create"],
     select: ["epoll"],

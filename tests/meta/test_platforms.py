@@ -99,7 +99,9 @@ async def test_broker_serves_every_door_with_its_store(system: str, environment:
     assert (process.returncode, b"Traceback" in errors, b"ResourceWarning" in errors) == (0, False, False), errors
 
 
-@pytest.mark.parametrize("arguments", ["serve --config unix.toml", "pub --unix a.sock -t a -n"])
+@pytest.mark.parametrize(
+    "arguments", ["serve --config unix.toml", "pub --unix a.sock -t a -n", "ctl --url unix:/a.sock clients"]
+)
 def test_unix_sockets_are_missed_in_words(arguments: str, environment: dict[str, str], tmp_path: Path):
     (tmp_path / "unix.toml").write_text('[[listeners]]\npath = "a.sock"\n')
     done = subprocess.run(

@@ -35,6 +35,11 @@ class Api:
     async def __aexit__(self, *error: object) -> None:
         await self._session.close()
 
+    async def status(self, method: str, path: str, **given: Any) -> int:
+        """Return the status of the answer, whatever it is."""
+        async with self._session.request(method, f"{self.url}/api/v1{path}", **given) as answer:
+            return answer.status
+
     async def ask(self, method: str, path: str, *, expect: int = 200, headers=None, **given: Any) -> Any:
         """Return the JSON of the answer, None when it has none; *expect* is its status."""
         async with self._session.request(method, f"{self.url}/api/v1{path}", headers=headers, **given) as answer:

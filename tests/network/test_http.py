@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 import aiohttp
 import pytest
@@ -89,6 +90,44 @@ async def test_errors_are_problems_and_name_no_version(sent, status, title):
         assert problem["title"] == title
         if status == 405:
             assert answer.headers["allow"] == "GET,HEAD"
+
+
+POST = b"POST /api/v1/publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+AMBIGUOUS = {
+    "two framings": POST + b"content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{} ",
+    "a signed length": POST + b"content-length: +2\r\n\r\n{}",
+    "a negative length": POST + b"content-length: -1\r\n\r\n{}",
+    "a length over 64 bits": POST + b"content-length: 99999999999999999999\r\n\r\n{}",
+    "an unknown coding": POST + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked is not last": POST + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "a space before the colon": POST + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a folded header": POST + b"transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "a chunk over 64 bits": POST + b"transfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\n{}",
+    "a chunk size with a prefix": POST + b"transfer-encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
+    "chunks without CR": POST + b"transfer-encoding: chunked\r\n\r\n2\n{}\n0\n\n",
+    "endless trailers": POST + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 5000 + b"\r\n",
+    "an endless extension": POST + b"transfer-encoding: chunked\r\n\r\n2;" + b"a" * 100_000 + b"\r\n{}\r\n0\r\n\r\n",
+    "lines without CR": b"GET /healthz HTTP/1.1\nhost: a\n\n",
+    "NUL in a header": b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n",
+    "CR in a header": b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n",
+    "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n",
+    "a body that is not gzip": POST + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nabcde",
+    "nested beyond measure": POST + b"content-length: 200000\r\n\r\n" + b"[" * 200_000,
+    "a number without end": POST + b"content-length: 500008\r\n\r\n" + b'{"qos":' + b"9" * 500_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_what_others_might_read_otherwise_is_refused(sent: bytes, caplog: pytest.LogCaptureFixture):
+    """A proxy in front and we must not disagree where a request ends (RFC 9112 §11.2); nor is it an error of ours."""
+    async with Broker(quiet_config(http())) as broker, await RawWebSocket.connect(*address_of(broker)) as client:
+        await client.send(sent)
+        answer = await client.answer()
+        assert answer.status == 400
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert not [one for one in caplog.records if one.levelno > logging.INFO]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/mqtt", "/twice"])

@@ -13,6 +13,7 @@ from aiohttp import web
 from mqttcore import Broker, ConfigError, Listener
 from mqttcore.config import HttpApi
 from mqttcore.http import access, make_app
+from mqttcore.http.api.routes import operations
 from mqttcore.http.keys import Role, make_key, read_keys, write_keys
 from mqttcore.net.listeners import BoundListener
 
@@ -70,6 +71,54 @@ async def test_roles_may_what_they_may(keys):
                 await api.ask("GET", "/configuration", expect=statuses[2])
         shown = await _configuration(broker, texts[Role.ADMIN])
         assert not [text for text in texts.values() if text in shown]
+
+
+LEAST = {
+    Role.VIEWER: """
+        GET /clients, GET /clients/{client_id}, GET /clients/{client_id}/subscriptions, GET /clients/{client_id}/queue,
+        GET /clients/{client_id}/in-flight, GET /sessions, GET /subscriptions, GET /topics, GET /retained,
+        GET /retained/message, GET /bans, GET /broker, GET /listeners, GET /listeners/{name}, GET /plugins,
+        GET /plugins/{name}, GET /metrics, GET /alarms, GET /log-level, GET /traces, GET /traces/{name}
+    """,
+    Role.OPERATOR: """
+        POST /clients/{client_id}/kick, POST /kick, POST /clients/{client_id}/subscriptions,
+        DELETE /clients/{client_id}/subscriptions, DELETE /sessions/{client_id}, PUT /retained/message,
+        DELETE /retained/message, POST /publish, POST /publish/bulk, POST /bans, DELETE /bans, POST /traces,
+        GET /traces/{name}/entries, GET /traces/{name}/download, POST /traces/{name}/stop, DELETE /traces/{name}
+    """,
+    Role.ADMIN: """
+        POST /listeners/{name}/stop, POST /listeners/{name}/start, POST /plugins/{name}/reload,
+        GET /configuration, POST /configuration/reload, PUT /log-level
+    """,
+}
+
+
+def test_every_operation_has_its_least_role_here():
+    written = {text.strip(): role for role, texts in LEAST.items() for text in texts.split(",")}
+    assert written == {f"{one.method} {one.path}": one.role for one in operations(Broker())}
+
+
+async def test_payloads_of_a_queue_are_for_operators(keys):
+    path, texts = keys
+    async with Broker(api_config(keys_file=path)) as broker:
+        for role, status in ((Role.VIEWER, 403), (Role.OPERATOR, 404), (Role.ADMIN, 404)):
+            async with Api(broker, texts[role]) as api:
+                for noun in ("queue", "in-flight"):
+                    await api.ask("GET", f"/clients/nobody/{noun}", expect=404)
+                    await api.ask("GET", f"/clients/nobody/{noun}", params={"payloads": "true"}, expect=status)
+
+
+async def test_roles_are_asked_for_at_every_operation(keys):
+    path, texts = keys
+    async with Broker(api_config(keys_file=path)) as broker:
+        for one in operations(broker):
+            place = one.path.replace("{client_id}", "nobody").replace("{name}", "nobody")
+            for role in Role:
+                async with Api(broker, texts[role]) as api:
+                    # What may be asked is asked wrongly: nothing is to happen.
+                    answer = await api.status(one.method, place, params={"no": "such"}, data=b"?")
+                    assert (answer == 403) == (role < one.role), f"{one.method} {one.path} as {role.name}"
+                    assert answer not in (401, 500)
 
 
 async def _configuration(broker: Broker, key: str) -> str:
@@ -193,6 +242,9 @@ def test_addresses_with_wrong_keys_are_not_remembered_endlessly(monkeypatch: pyt
         {"sec-fetch-site": "cross-site"},
         {"host": "example.com"},  # a name that somebody else made point here
         {"host": "127.0.0.1.example.com:80"},
+        {"host": "[127.0.0.1]example.com"},
+        {"host": "localhost@example.com"},
+        {"host": "localhost:80:80"},
         {"x-forwarded-for": "192.0.2.1"},
         {"forwarded": "for=192.0.2.1"},
     ],

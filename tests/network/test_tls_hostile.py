@@ -1,7 +1,9 @@
 """TLS clients that mean harm once their handshake is through; tlslite-ng says what others would not."""
 
 import asyncio
+import logging
 import socket
+import ssl
 import warnings
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from certificates import Authority
 from mqttcore import Broker
 from mqttcore.codec import Connect
-from network.tls import tls_config
+from network.clients import address_of, until
+from network.tls import client_context, tls_config
 from websocket_wire import frame, upgrade_request
 
 with warnings.catch_warnings():  # of its faces to asyncore
@@ -82,6 +85,30 @@ def flood_with_key_updates(sock: socket.socket, said: list[bytes]) -> bool:
         except (TimeoutError, TLSClosedConnectionError):  # the second: tlslite's way to say the first
             return False
     return True
+
+
+async def test_spoilt_record_behind_good_ones_ends_the_connection(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """What was to be answered to the good ones cannot be: the session is broken, and that is the peer's fault."""
+    authority = Authority(tmp_path)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = client_context(authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    async with Broker(tls_config(authority.server())) as broker:
+        reader, writer = await asyncio.open_connection(*address_of(broker))
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65536))
+        session.write(Connect("c1").encode(5))
+        writer.write(outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+        async with asyncio.timeout(5):
+            assert (await reader.read())[:3] == b"\x17\x03\x03"  # an alert, sealed, and the end
+        await until(lambda: broker.listeners[0].connections == 0)
+        writer.close()
+        await writer.wait_closed()
+    assert not [one for one in caplog.records if one.levelno > logging.INFO]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,9 @@ async def test_upgrade_agrees_on_a_subprotocol(driver, offered, agreed):
         (upgrade_request(path="/other"), 404),
         (upgrade_request().replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
         (upgrade_request().replace(b"GET", b"POST"), 405),
+        (upgrade_request(content_length="2") + b"\x82\x80", 400),
+        (upgrade_request(transfer_encoding="chunked") + b"0\r\n\r\n", 400),
+        (upgrade_request()[:-2] + upgrade_request().split(b"\r\n")[4] + b"\r\n\r\n", 400),
     ],
 )
 async def test_what_is_no_upgrade_to_mqtt_is_refused(request_bytes, status):

@@ -232,6 +232,15 @@ async def test_reload_is_all_or_nothing(offered: None, second: Any, error: str):
         assert broker.config is former
 
 
+async def test_reload_gives_tables_that_did_not_change_too(offered: None):
+    config = config_of(first={"value": 5}, fixed={"value": 5})
+    async with Broker(config) as broker:
+        for plugin in broker.plugins.values():
+            plugin.value = 0  # type: ignore[attr-defined]
+        assert await broker.reload(config_of(first={"value": 5}, fixed={"value": 5})) == []
+        assert values(broker) == [5, 0]
+
+
 async def test_one_plugin_is_given_its_settings_again(offered: None):
     given = Fixed(Settings())
     given.name = "given"  # type: ignore[attr-defined]
@@ -259,7 +268,9 @@ async def test_one_plugin_is_given_its_settings_again(offered: None):
     assert broker.plugin_states == []
 
 
-async def test_reload_that_fails_leaves_the_plugin_as_it_was_and_is_remembered(offered: None):
+async def test_reload_that_fails_leaves_the_plugin_as_it_was_and_is_remembered(
+    offered: None, caplog: pytest.LogCaptureFixture
+):
     async with Broker(config_of(first={"value": 5})) as broker:
         plugin: Any = broker.plugins["first"]
 
@@ -272,6 +283,7 @@ async def test_reload_that_fails_leaves_the_plugin_as_it_was_and_is_remembered(o
         (state,) = broker.plugin_states
         assert state.last_reload is not None
         assert "broken" in (state.last_reload.error or "")
+        assert "plugin first goes on as before: plugin first: cannot be reloaded" in caplog.text
         plugin.reload = working
         await broker.reload_plugin("first")
         (state,) = broker.plugin_states

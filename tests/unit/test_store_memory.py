@@ -92,7 +92,7 @@ def test_select_and_without_share_a_chunk():
     [
         ([b"{"], "line 1"),
         ([b'{"kind":"received","key":1,"session":1,"packet_id":1}'], "before the header"),
-        ([b'{"kind":"store","format_version":2}'], "format 2"),
+        ([b'{"kind":"store","format_version":3}'], "format 3"),
         ([b'{"kind":"store","format_version":1}', b'{"kind":"else","key":1}'], "line 2"),
         (
             [b'{"kind":"store","format_version":1}', *[b'{"kind":"received","key":1,"session":1,"packet_id":1}'] * 2],

@@ -1,8 +1,10 @@
 """What names a client in its certificate."""
 
+from typing import Any
+
 import pytest
 
-from mqttcore.net.tls import distinguished_name, identity_of
+from mqttcore.net.tls import describe, distinguished_name, identity_of
 
 SUBJECT = ((("countryName", "CH"),), (("organizationName", "ACME"),), (("commonName", "sensor-7"),))
 
@@ -42,3 +44,29 @@ def test_first_name_of_its_kind_counts():
     assert identity_of({"subjectAltName": names}, "email") == "a@x.example"
     assert identity_of({"subjectAltName": names}, "dns") == "x.example"
     assert identity_of({"subjectAltName": names}, "uri") == "urn:x"
+
+
+class Session:
+    """An established session, as far as it is asked who the client is."""
+
+    session_reused = True
+
+    def __init__(self, ends: str) -> None:
+        self.certificate = {"subject": ((("commonName", "sensor-7"),),), "notAfter": ends}
+
+    def getpeercert(self, is_binary: bool = False) -> Any:
+        return b"DER" if is_binary else self.certificate
+
+    def cipher(self) -> None:
+        return None
+
+    version = selected_alpn_protocol = cipher
+
+
+@pytest.mark.parametrize(
+    ("ends", "identity"), [("Jan  1 00:00:00 2020 GMT", None), ("Jan  1 00:00:00 2120 GMT", "sensor-7")]
+)
+def test_resumed_session_does_not_outlive_its_certificate(ends: str, identity: str | None):
+    info = describe(Session(ends), None, "cn")
+    assert (info.identity, info.is_verified, info.common_name) == (identity, identity is not None, identity)
+    assert info.is_resumed

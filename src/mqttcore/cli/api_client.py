@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import ssl
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["ApiClient", "ApiFailed"]
 
@@ -20,18 +24,37 @@ class ApiFailed(Exception):
     """An answer that is an error, or none."""
 
 
-class ApiClient:
-    """Asks the broker at *url*. key_file: whose first line is the key; else the environment's MQTTCORE_API_KEY.
+class _ByUnixSocket(http.client.HTTPConnection):
+    """HTTP over a Unix socket; the host is this machine."""
 
-    cafile: certificates that the broker's comes from; else the system's. Raises OSError and ApiFailed.
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of a port."""
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("there are no Unix sockets on this system")
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class ApiClient:
+    """Asks the broker at *url*: `http://…`, `https://…`, or `unix:///PATH` for a Unix socket.
+
+    key_file: whose first line is the key; else the environment's MQTTCORE_API_KEY. tls: for https. Raises OSError and
+    ApiFailed.
     """
 
-    def __init__(self, url: str, *, key_file: str | None = None, cafile: str | None = None) -> None:
+    def __init__(self, url: str, *, key_file: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ApiFailed(f"{url} is no http:// or https:// address")
+        self._unix_path = unquote(parts.path) if parts.scheme == "unix" and not parts.netloc else ""
+        if not self._unix_path and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ApiFailed(f"{url} is no http://, https:// or unix:/// address")
+        self._root = "" if self._unix_path else parts.path.rstrip("/")
         self._parts = parts
-        self._cafile = cafile
+        self._tls = tls
         key = Path(key_file).read_text(encoding="utf-8") if key_file else os.environ.get("MQTTCORE_API_KEY", "")
         self._key = key.strip().partition("\n")[0].strip()
 
@@ -47,7 +70,7 @@ class ApiClient:
     def _ask(
         self, method: str, path: str, *places: str, query: dict[str, str] | None = None, body: Any = None
     ) -> bytes:
-        target = f"{self._parts.path.rstrip('/')}/api/v1{path.format(*(quote(one, safe='') for one in places))}"
+        target = f"{self._root}/api/v1{path.format(*(quote(one, safe='') for one in places))}"
         if query:
             target += f"?{urlencode(query)}"
         headers = {"Accept": "application/json"}
@@ -61,29 +84,28 @@ class ApiClient:
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise ApiFailed(f"{self._parts.netloc}: {_fault(error, self._parts.scheme)}") from error
+            raise ApiFailed(f"{self._unix_path or self._parts.netloc}: {_fault(error, self._parts.scheme)}") from error
         finally:
             connection.close()
         if answer.status >= 400:
             raise ApiFailed(_reason(answer.status, data))
         return data
 
-    def pages(self, path: str, name: str, query: dict[str, str]) -> list[dict[str, Any]]:
-        """Return the items called *name* of all pages."""
-        found: list[dict[str, Any]] = []
+    def pages(self, path: str, *places: str, name: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the items called *name* of all pages, as they are asked for."""
         cursor: str | None = ""
         while cursor is not None:
-            page = self.ask("GET", path, query=query | {"cursor": cursor})
-            found += page[name]
+            page = self.ask("GET", path, *places, query=query | {"cursor": cursor})
+            yield from page[name]
             cursor = page["next_cursor"]
-        return found
 
     def _connect(self) -> http.client.HTTPConnection:
+        if self._unix_path:
+            return _ByUnixSocket(self._unix_path)
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-        context = ssl.create_default_context(cafile=self._cafile)
-        return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=self._tls)
 
 
 def _fault(error: Exception, scheme: str) -> str:

@@ -10,8 +10,9 @@ import click
 import orjson
 
 from mqttcore.cli.api_client import ApiClient, ApiFailed
-from mqttcore.cli.printing import show as _show
-from mqttcore.cli.printing import show_one as _show_one
+from mqttcore.cli.ctl_looks import in_flight, listeners, plugins, queue, topics
+from mqttcore.cli.printing import show, show_one
+from mqttcore.cli.tls_options import client_context
 from mqttcore.cli.trace import trace
 from mqttcore.errors import ConfigError
 from mqttcore.http.keys import Role, make_key, read_keys, write_keys
@@ -37,20 +38,46 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="An HTTP listener of the broker.")
+@click.option(
+    "--url",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="An HTTP listener of the broker; unix:///PATH for a Unix socket.",
+)
 @click.option(
     "--key-file", type=click.Path(exists=True, dir_okay=False), help="File with an API key; else MQTTCORE_API_KEY."
 )
 @click.option("--cafile", type=click.Path(exists=True, dir_okay=False), help="Certificates that its own comes from.")
+@click.option("--cert", "certificate", type=click.Path(exists=True, dir_okay=False), help="Own certificate, PEM.")
+@click.option("--key", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
+@click.option("--insecure", is_flag=True, help="Take any certificate of any server: anybody can read along.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
-def ctl(ctx: click.Context, url: str, key_file: str | None, cafile: str | None, as_json: bool) -> None:
+def ctl(
+    ctx: click.Context,
+    url: str,
+    key_file: str | None,
+    cafile: str | None,
+    certificate: str | None,
+    key: str | None,
+    insecure: bool,
+    as_json: bool,
+) -> None:
     """Ask a running broker and tell it what to do."""
-    ctx.obj = ApiClient(url, key_file=key_file, cafile=cafile)
+    tls = client_context(
+        is_tls=url.startswith("https:"),
+        cafile=cafile,
+        certificate=certificate,
+        key=key,
+        insecure=insecure,
+        alpn="http/1.1",
+    )
+    ctx.obj = ApiClient(url, key_file=key_file, tls=tls)
     ctx.meta["as_json"] = as_json
 
 
-ctl.add_command(trace)
+for command in (in_flight, listeners, plugins, queue, topics, trace):
+    ctl.add_command(command)
 
 
 @ctl.command()
@@ -65,7 +92,7 @@ def clients(api: ApiClient, /, is_connected: bool | None, **given: str | None) -
     if is_connected is not None:
         wanted["is_connected"] = str(is_connected).lower()
     columns = ("client_id", "is_connected", "user_name", "address", "subscriptions", "in_flight", "queued", "dropped")
-    _show(api.pages("/clients", "clients", wanted | {"limit": str(_PAGE)}), columns)
+    show(list(api.pages("/clients", name="clients", query=wanted | {"limit": str(_PAGE)})), columns)
 
 
 @ctl.command()
@@ -73,7 +100,7 @@ def clients(api: ApiClient, /, is_connected: bool | None, **given: str | None) -
 @click.pass_obj
 def client(api: ApiClient, client_id: str) -> None:
     """Show a client."""
-    _show_one(api.ask("GET", "/clients/{}", client_id))
+    show_one(api.ask("GET", "/clients/{}", client_id))
 
 
 @ctl.command()
@@ -82,7 +109,7 @@ def client(api: ApiClient, client_id: str) -> None:
 @click.pass_obj
 def kick(api: ApiClient, client_ids: tuple[str, ...], reason: str | None) -> None:
     """Close the connections of clients."""
-    _show_one(api.ask("POST", "/kick", body={"client_ids": client_ids, "reason": reason}))
+    show_one(api.ask("POST", "/kick", body={"client_ids": client_ids, "reason": reason}))
 
 
 @ctl.command()
@@ -98,7 +125,7 @@ def discard(api: ApiClient, client_id: str) -> None:
 @click.pass_obj
 def subscriptions(api: ApiClient, client_id: str) -> None:
     """List the subscriptions of a client."""
-    _show(api.ask("GET", "/clients/{}/subscriptions", client_id)["subscriptions"])
+    show(api.ask("GET", "/clients/{}/subscriptions", client_id)["subscriptions"])
 
 
 @ctl.command()
@@ -109,7 +136,7 @@ def subscriptions(api: ApiClient, client_id: str) -> None:
 def subscribe(api: ApiClient, client_id: str, topic_filter: str, qos: int) -> None:
     """Subscribe on a client's behalf."""
     body = {"topic_filter": topic_filter, "qos": qos}
-    _show_one(api.ask("POST", "/clients/{}/subscriptions", client_id, body=body))
+    show_one(api.ask("POST", "/clients/{}/subscriptions", client_id, body=body))
 
 
 @ctl.command()
@@ -130,7 +157,7 @@ def unsubscribe(api: ApiClient, client_id: str, topic_filter: str) -> None:
 def publish(api: ApiClient, /, **given: Any) -> None:
     """Publish a message; to how many subscribers it went."""
     found = api.ask("POST", "/publish", body=given)
-    _show_one({"reached": found["reached"]})
+    show_one({"reached": found["reached"]})
 
 
 @ctl.group()
@@ -144,7 +171,7 @@ def retained() -> None:
 def list_retained(api: ApiClient, topic_filter: str) -> None:
     """List retained messages."""
     query = {"topic_filter": topic_filter, "limit": str(_PAGE)}
-    _show(api.pages("/retained", "messages", query), ("topic", "qos", "payload"))
+    show(list(api.pages("/retained", name="messages", query=query)), ("topic", "qos", "payload"))
 
 
 @retained.command("set")
@@ -174,7 +201,7 @@ def bans() -> None:
 @click.pass_obj
 def list_bans(api: ApiClient) -> None:
     """List bans in force."""
-    _show(api.ask("GET", "/bans")["bans"], ("kind", "value", "until_s", "reason"))
+    show(api.ask("GET", "/bans")["bans"], ("kind", "value", "until_s", "reason"))
 
 
 @bans.command("add")
@@ -186,7 +213,7 @@ def list_bans(api: ApiClient) -> None:
 def add_ban(api: ApiClient, /, **given: Any) -> None:
     """Ban a client id, a user name, an address or a network, and end the connections it has."""
     found = api.ask("POST", "/bans", body=given)
-    _show_one({**found["ban"], "disconnected": found["disconnected"]})
+    show_one({**found["ban"], "disconnected": found["disconnected"]})
 
 
 @bans.command("remove")
@@ -200,30 +227,16 @@ def remove_ban(api: ApiClient, kind: str, value: str) -> None:
 
 @ctl.command()
 @click.pass_obj
-def listeners(api: ApiClient) -> None:
-    """List listeners."""
-    _show(api.ask("GET", "/listeners")["listeners"])
-
-
-@ctl.command()
-@click.pass_obj
-def plugins(api: ApiClient) -> None:
-    """List plugins."""
-    _show(api.ask("GET", "/plugins")["plugins"])
-
-
-@ctl.command()
-@click.pass_obj
 def metrics(api: ApiClient) -> None:
     """Show counters and gauges."""
-    _show_one(api.ask("GET", "/metrics")["metrics"])
+    show_one(api.ask("GET", "/metrics")["metrics"])
 
 
 @ctl.command()
 @click.pass_obj
 def alarms(api: ApiClient) -> None:
     """List alarms that are raised."""
-    _show(api.ask("GET", "/alarms")["alarms"], ("name", "text"))
+    show(api.ask("GET", "/alarms")["alarms"], ("name", "text"))
 
 
 @ctl.command()
@@ -233,6 +246,14 @@ def config(api: ApiClient) -> None:
     click.echo(orjson.dumps(api.ask("GET", "/configuration")["configuration"], option=orjson.OPT_INDENT_2))
 
 
+@ctl.command()
+@click.pass_obj
+def reload(api: ApiClient) -> None:
+    """Have the configuration file read again, as SIGHUP does; what changed and needs a restart."""
+    found = api.ask("POST", "/configuration/reload")["needing_restart"]
+    show([{"needs_restart": path} for path in found], ("needs_restart",))
+
+
 @ctl.command("log-level")
 @click.argument("level", required=False, type=click.Choice(["debug", "info", "warning", "error", "critical"]))
 @click.pass_obj
@@ -240,7 +261,7 @@ def log_level(api: ApiClient, level: str | None) -> None:
     """Show the log level, or set it."""
     if level is not None:
         api.ask("PUT", "/log-level", body={"level": level})
-    _show_one(api.ask("GET", "/log-level"))
+    show_one(api.ask("GET", "/log-level"))
 
 
 @ctl.group()
@@ -269,9 +290,7 @@ def add_key(name: str, role: str, keys_file: str) -> None:
 @_KEYS_FILE
 def list_keys(keys_file: str) -> None:
     """List names and roles."""
-    _show(
-        [{"name": key.name, "role": key.role.name.lower()} for key in read_keys(keys_file).values()], ("name", "role")
-    )
+    show([{"name": key.name, "role": key.role.name.lower()} for key in read_keys(keys_file).values()], ("name", "role"))
 
 
 @keys.command("remove")

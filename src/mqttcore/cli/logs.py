@@ -15,12 +15,12 @@ from typing import Any, TextIO
 
 import orjson
 
+from mqttcore.cli.visible import visible
+
 __all__ = ["JsonFormatter", "TextFormatter", "running", "set_level"]
 
 _QUEUE_RECORDS = 10_000
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# Client ids and topics are the peers' words: no line breaks and no terminal sequences from them.
-_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -33,16 +33,16 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class TextFormatter(logging.Formatter):
-    """`time level logger: message field=value`, a traceback on lines of its own; UTC."""
+    """`time level logger: message field=value`, a traceback on indented lines of its own; UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = f"{_time(record)} {record.levelname.lower()} {record.name}: {record.getMessage()}"
         for name, value in _fields(record).items():
             line += f" {name}={value}"
-        line = line.translate(_VISIBLE)
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+        line = visible(line)
+        if record.exc_info:  # indented: an error may repeat a peer's words, and they could look like a line of ours
+            line += "".join(f"\n  {visible(one)}" for one in self.formatException(record.exc_info).split("\n"))
         return line
 
 

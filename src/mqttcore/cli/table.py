@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mqttcore.cli.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["table", "visible"]
-
-# Client ids and topics are the peers' words: no line breaks and no terminal sequences from them.
-_VISIBLE = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)]}
+__all__ = ["table"]
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
@@ -36,8 +35,3 @@ def _text(value: Any) -> str:
         case _:
             text = str(value)
     return visible(text)
-
-
-def visible(text: str) -> str:
-    """Return *text* without control characters; they stand there in hexadecimal."""
-    return text.translate(_VISIBLE)

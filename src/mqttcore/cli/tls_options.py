@@ -25,9 +25,9 @@ def tls_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def client_context(
-    *, is_tls: bool, cafile: str | None, certificate: str | None, key: str | None, insecure: bool
+    *, is_tls: bool, cafile: str | None, certificate: str | None, key: str | None, insecure: bool, alpn: str = "mqtt"
 ) -> ssl.SSLContext | None:
-    """Return the context that the options describe; None: no TLS. Raises UsageError."""
+    """Return the context that the options describe; None: no TLS. alpn: what is spoken in it. Raises UsageError."""
     if not (is_tls or cafile or certificate or key or insecure):
         return None
     if (certificate is None) != (key is None):
@@ -44,5 +44,5 @@ def client_context(
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["mqtt"])
+    context.set_alpn_protocols([alpn])
     return context

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from mqttcore.cli.table import visible
+from mqttcore.cli.visible import visible
 from mqttcore.constants import ReasonCode
 
 __all__ = ["line_of"]

@@ -18,6 +18,7 @@ from mqttcore.engine.connection cimport PACKET_MAXIMUM, PAUSE_ADMITTING, STATE_A
 from mqttcore.engine.core cimport NEVER_S, OWNER_IGNORE, OWNER_REFUSE
 from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
+from mqttcore.engine.mount cimport check_mount, find_mount, whole_topic
 from mqttcore.engine.permissions cimport Rights
 from mqttcore.engine.timers cimport timer_disarm
 
@@ -33,6 +34,7 @@ log = logging.getLogger("mqttcore.engine")
 
 cdef enum:
     QUEUE_BOUND = 0x7FFFFFFF
+    TEXT_MAXIMUM = 65535              # bytes [MQTT-1.5.4]
 
 
 cdef int64_t bounded(object count) except -1:
@@ -180,7 +182,8 @@ cdef class Acceptor(Registrar):
             conn.refuse(RC_NOT_AUTHORIZED, "the session belongs to another identity")
             return 0
         try:
-            rights = self.compile_identity(conn.client_id, session.user_name, identity, session.rights)
+            check_mount(session.mount, identity, conn.client_id, session.user_name)
+            rights = self.compile_identity(conn.client_id, session.user_name, identity, session.rights, session.mount)
         except ProtocolError as error:
             conn.refuse(error.reason_code, error.text)
             return 0
@@ -287,13 +290,27 @@ cdef class Acceptor(Registrar):
         cdef Connection old
         cdef bytes connack
         cdef uint64_t mark = self.journal.writes if self.journal is not None else 0
+        if identity is not None and identity.user_name is not None:
+            if not isinstance(identity.user_name, str) or len(identity.user_name.encode(errors="replace")) > TEXT_MAXIMUM:
+                log.error("client %s: its identity's user name is no text of %d bytes", client_id, TEXT_MAXIMUM)
+                conn.refuse(RC_UNSPECIFIED_ERROR)
+                return 0
+            user_name = identity.user_name
         if is_assigned:
             self.assigned += 1
             client_id = f"auto-{secrets.token_hex(8)}-{self.assigned}"    # [MQTT-3.1.3-6]
             conn.client_id = client_id
+        try:
+            conn.mount = find_mount(identity, conn.listener, client_id, user_name)
+        except ProtocolError as error:
+            log.info("client %s at %s refused: %s", client_id, conn.peer, error)
+            conn.refuse(error.reason_code, error.text)
+            return 0
         if conn.client is not None:
             (<ClientView>conn.client).client_id = client_id
+            (<ClientView>conn.client).user_name = user_name
             (<ClientView>conn.client).identity = identity
+            (<ClientView>conn.client).mount = conn.mount
         session = self.clients.get(client_id)
         try:
             rights = self.admit_identity(
@@ -305,6 +322,11 @@ cdef class Acceptor(Registrar):
         if conn.state != STATE_ADMITTING:
             return 0                  # a hook was asked about the will
         session = self.clients.get(client_id)
+        if session is not None and session.mount != conn.mount:
+            # With Clean Start, too: nobody ends a session behind another mount point.
+            log.info("client %s at %s: its session is behind another mount point", client_id, conn.peer)
+            conn.refuse(RC_CLIENT_IDENTIFIER_NOT_VALID)
+            return 0
         if session is not None and not self.owns(session, identity):
             if self.limits.session_owner == OWNER_REFUSE:
                 log.info("client %s at %s: the session belongs to another identity", client_id, conn.peer)
@@ -355,6 +377,7 @@ cdef class Acceptor(Registrar):
             self.end_session(session)                             # [MQTT-3.1.4-4]; maybe it ended with its connection
         if not present:
             session = self.make_session(client_id)
+            session.set_mount(conn.mount)
             self.clients[client_id] = session
             self.client_changes.changed(client_id)
         timer_disarm(&self.wheel, &session.timer)
@@ -373,7 +396,7 @@ cdef class Acceptor(Registrar):
         if packet.will is not None:
             session.set_will(
                 make_message(
-                    packet.will.topic.encode(), packet.will.payload, packet.will.qos, packet.will.retain,
+                    whole_topic(conn.mount, packet.will.topic), packet.will.payload, packet.will.qos, packet.will.retain,
                     packet.will.properties, NULL,
                 ),
                 packet.will.properties.get(PROP_WILL_DELAY_INTERVAL, 0),

@@ -26,7 +26,8 @@ cdef class Authorizer(Core):
     cdef int read_authorization(self, object authorization) except -1
     # What an identity gives a client that is being accepted, before its session is looked at. Raises ProtocolError with
     # the reason code to refuse with.
-    cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous)
+    cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous,
+                                 bytes mount)
     cdef Rights admit_identity(self, Connection conn, object identity, object packet, str user_name,
                                Rights previous)
     # Whether a session may be had by an identity of that name (None: anonymous).

@@ -22,11 +22,14 @@ from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
-from mqttcore.engine.message cimport TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref
+from mqttcore.engine.message cimport (
+    TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref,
+)
+from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, check_mount, refusal_of_filter, refusal_of_topic, whole_topic
 from mqttcore.engine.permissions cimport MAY_PUBLISH, MAY_SUBSCRIBE, VERDICT_QOS, verdict_permits
 from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
-from mqttcore.engine.session cimport GUARD_HOOK, GUARD_RULES, IS_DIRECT
+from mqttcore.engine.session cimport GUARD_HOOK, GUARD_MOUNT, GUARD_RULES, IS_DIRECT
 from mqttcore.engine.subscriber cimport OPT_QOS
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport route_t
@@ -90,11 +93,11 @@ cdef class Authorizer(Core):
             return 0
         return max(<int64_t>(max(at_s, 0.0) * 1000) - self.birth.wall_offset_ms, 1)
 
-    cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous):
+    cdef Rights compile_identity(self, str client_id, str user_name, object identity, Rights previous, bytes mount):
         cdef Rights rights
         cdef int64_t expires_ms
         try:
-            rights = self.rulebook.compile(identity, client_id, user_name, previous)
+            rights = self.rulebook.compile(identity, client_id, user_name, previous, mount)
             expires_ms = self.identity_expires_ms(identity)
         except ProtocolError as error:
             log.info("client %s refused: %s", client_id, error)
@@ -108,14 +111,16 @@ cdef class Authorizer(Core):
 
     cdef Rights admit_identity(self, Connection conn, object identity, object packet, str user_name,
                                Rights previous):
-        cdef Rights rights = self.compile_identity(conn.client_id, user_name, identity, previous)
+        cdef Rights rights = self.compile_identity(conn.client_id, user_name, identity, previous, conn.mount)
         cdef object will = packet.will
         cdef bytes topic
         cdef int refused
         if will is not None:
-            topic = will.topic.encode()
+            topic = whole_topic(conn.mount, will.topic)
             refused = 0
-            if not self.is_left_to_handlers(topic, len(topic)):
+            if conn.mount is not None:
+                refused = refusal_of_topic(conn.mount, topic, len(topic), self.limits.topic_bytes_maximum)
+            if not refused and not self.is_left_to_handlers(topic, len(topic)):
                 refused = self.authorize_will(conn, rights, topic, len(topic), will.qos, will.retain)
             if refused:
                 raise ProtocolError(refused, "§3.1.2.5", "not authorized to publish the will")
@@ -133,7 +138,7 @@ cdef class Authorizer(Core):
         session.rights = rights
         is_handed_over = session.number != 0 and session.owner != (None if identity is None else identity.name)
         session.owner = None if identity is None else identity.name
-        session.guards = (GUARD_HOOK if self.hook_mask & HOOK_AUTHORIZE_DELIVER else 0) | (
+        session.guards = (session.guards & GUARD_MOUNT) | (GUARD_HOOK if self.hook_mask & HOOK_AUTHORIZE_DELIVER else 0) | (
             GUARD_RULES if rights is not None and rights.has_rules and self.limits.checks_at_delivery else 0
         )
         if session.link is not None and (<Connection>session.link).client is not None:
@@ -172,8 +177,8 @@ cdef class Authorizer(Core):
 
         Subscriptions that are not allowed any more are removed (MQTT has no word for it, so the client is not told),
         granted QoS is lowered; queued messages that may not be had are dropped, with those in flight that were not sent on
-        this connection. Rates begin anew. TypeError, ValueError, ProtocolError for an identity that cannot be used: then
-        nothing changes.
+        this connection. Rates begin anew. TypeError, ValueError, ProtocolError for an identity that cannot be used, or has
+        another mount point than the session: then nothing changes.
         """
         cdef Session session = self.session_of(client_id)
         cdef Rights rights
@@ -181,7 +186,8 @@ cdef class Authorizer(Core):
             return False
         if not isinstance(identity, Identity):
             raise TypeError(f"{identity!r} is no Identity")
-        rights = self.rulebook.compile(identity, client_id, session.user_name, session.rights)
+        check_mount(session.mount, identity, client_id, session.user_name)
+        rights = self.rulebook.compile(identity, client_id, session.user_name, session.rights, session.mount)
         self.identity_expires_ms(identity)
         self.take_identity(session, identity, rights)
         if session.link is not None:
@@ -233,7 +239,7 @@ cdef class Authorizer(Core):
             client = ClientView.of(<Connection>client)
         else:
             session = <Session>client
-            client = ClientView.absent(session.client_id, session.user_name, session.identity)
+            client = ClientView.absent(session.client_id, session.user_name, session.identity, session.mount)
         try:
             answer = self.hooks.authorize_publish(client, topic[:size].decode(), qos, retain)
         except Exception as error:
@@ -305,9 +311,13 @@ cdef class Authorizer(Core):
         cdef const uint8_t* text = <const uint8_t*><char*>topic_filter
         cdef Py_ssize_t size = len(topic_filter)
         cdef Py_ssize_t prefix
-        cdef uint8_t verdict
+        cdef uint8_t verdict, refused
         if check_topic_filter(text, size):
             return RC_TOPIC_FILTER_INVALID
+        if session.mount is not None:
+            refused = refusal_of_filter(session.mount, text, size, TOPIC_BYTES_MAXIMUM)
+            if refused:
+                return refused
         prefix = share_prefix_size(text, size)
         text += prefix
         size -= prefix

@@ -34,17 +34,19 @@ cdef class ClientView:
         self.tls = (<object>connection).tls           # a driver's property
         self.protocol_version = connection.version
         self.clean_start = connection.clean_start
+        self.mount = connection.mount
         self.attributes = {}
         connection.client = self
         return self
 
     @staticmethod
-    cdef ClientView absent(str client_id, str user_name, object identity):
+    cdef ClientView absent(str client_id, str user_name, object identity, bytes mount):
         cdef ClientView self = ClientView.__new__(ClientView)
         self.client_id = client_id
         self.connection_id = ""
         self.user_name = user_name
         self.identity = identity
+        self.mount = mount
         self.attributes = {}
         return self
 
@@ -58,6 +60,11 @@ cdef class ClientView:
     def is_gone(self) -> bool:
         """Whether the connection has ended."""
         return self.connection is None
+
+    @property
+    def mount_point(self) -> str:
+        """Prefix of its topics, which the client neither says nor hears; "" for none, and before it is accepted."""
+        return "" if self.mount is None else self.mount.decode()
 
     def __repr__(self):
         return f"<ClientView {self.client_id!r} {self.connection_id}>"

@@ -1,6 +1,6 @@
 """The state machine of one network connection, sans-io: feed() in, packets and requests to the engine out."""
 
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -49,6 +49,7 @@ from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, h
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport TRACED_PUBLISHER, pub_done, pub_t
+from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, mounted, mounted_filter, mounted_subscribe, refusal_of_topic
 from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
 from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
@@ -488,6 +489,8 @@ cdef class Connection(Outlet):
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
         cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
+        cdef bytes whole                      # of what a mounted client said; view.topic points into it
+        cdef uint8_t refused = 0
         cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
         cdef int status = decode_publish(first & 0x0F, body, size, self.version, &view)
@@ -499,7 +502,16 @@ cdef class Connection(Outlet):
             return self.fail_with(ProtocolError(RC_QOS_NOT_SUPPORTED, "MQTT-3.2.2-11", f"QoS {view.qos} is not supported"))
         if view.retain and not core.limits.retain_available:
             return self.fail_with(ProtocolError(RC_RETAIN_NOT_SUPPORTED, "MQTT-3.2.2-14", "retained messages are not supported"))
-        if view.topic_alias and not self.resolve_alias(&view):
+        if self.mount is not None:
+            if view.topic_size:
+                whole = mounted(self.mount, view.topic, view.topic_size)
+                view.topic = <const uint8_t*>PyBytes_AS_STRING(whole)
+                view.topic_size = <uint32_t>PyBytes_GET_SIZE(whole)
+            if view.topic_alias and not self.resolve_alias(&view):
+                return 0
+            if view.topic_size:
+                refused = refusal_of_topic(self.mount, view.topic, view.topic_size, core.limits.topic_bytes_maximum)
+        elif view.topic_alias and not self.resolve_alias(&view):
             return 0
         if view.qos == 2:
             if not session.begin_receive(view.packet_id):                             # [MQTT-4.3.3-10]
@@ -520,13 +532,15 @@ cdef class Connection(Outlet):
         core.counters.message_bytes_in += view.payload_size
         # A topic that has a route was checked when the route was made.
         route = core.topics.known(view.topic, view.topic_size)
-        if route == NULL or view.topic[0] == c"$":
+        if route == NULL or view.topic[0] == c"$" or refused:
             status = check_topic_name(view.topic, view.topic_size)
             if status:
                 if view.qos == 2:
                     session.on_pubrel(view.packet_id)
                 return self.fail(status)
-            if view.topic_size > core.limits.topic_bytes_maximum:
+            if refused:
+                return self.refuse_publish(&view, refused)
+            if self.mount is None and view.topic_size > core.limits.topic_bytes_maximum:
                 return self.refuse_publish(&view, RC_TOPIC_NAME_INVALID)
             is_for_handlers_only = view.topic_size >= 5 and view.topic[:5] == b"$SYS/"
             if is_for_handlers_only and not core.topics.handlers:
@@ -695,7 +709,10 @@ cdef class Connection(Outlet):
     cdef int check_changed(self, pub_t* pub) except -1:
         # A topic that a plugin chose: as that of any PUBLISH.
         cdef Session session = self.session
-        if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > self.core.limits.topic_bytes_maximum:
+        cdef Py_ssize_t maximum = self.core.limits.topic_bytes_maximum
+        if self.mount is not None:
+            maximum = min(maximum + PyBytes_GET_SIZE(self.mount), <Py_ssize_t>TOPIC_BYTES_MAXIMUM)
+        if check_topic_name(pub.topic, pub.topic_size) or pub.topic_size > maximum:
             return RC_TOPIC_NAME_INVALID
         if pub.topic_size >= 5 and pub.topic[:5] == b"$SYS/":
             return RC_NOT_AUTHORIZED
@@ -919,6 +936,8 @@ cdef class Connection(Outlet):
         cdef int subid = packet.properties.get(PROP_SUBSCRIPTION_IDENTIFIER, 0)
         if not self.answer_fits(len(packet.subscriptions)):
             return 0
+        if self.mount is not None:
+            packet = mounted_subscribe(self.mount, packet)
         if subid and not self.core.limits.subscription_identifier_available:
             return self.fail_with(ProtocolError(0xA1, "§3.2.2.3.12", "Subscription Identifiers are not supported"))
         for subscription in packet.subscriptions:
@@ -926,7 +945,7 @@ cdef class Connection(Outlet):
                 return self.fail_with(ProtocolError(
                     RC_PROTOCOL_ERROR, "MQTT-3.8.3-4", "No Local on a shared subscription"
                 ))
-        if self.session.rights is not None or self.core.hook_mask & HOOK_AUTHORIZE_SUBSCRIBE:
+        if self.session.rights is not None or self.mount is not None or self.core.hook_mask & HOOK_AUTHORIZE_SUBSCRIBE:
             return self.core.begin_subscribe(self, packet)
         return self.finish_subscribe(packet, None)
 
@@ -966,6 +985,7 @@ cdef class Connection(Outlet):
 
     cdef int on_unsubscribe(self, object packet) except -1:
         cdef list codes = []
+        cdef bytes topic_filter
         cdef uint64_t mark = self.core.journal.writes if self.core.journal is not None else 0
         if not self.answer_fits(len(packet.topic_filters)):
             return 0
@@ -974,8 +994,11 @@ cdef class Connection(Outlet):
                 return self.close_with(self.core.journal.failure, True, None)     # its UNSUBACK can only say yes
             codes = [RC_IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.topic_filters)
             return self.send_bytes(UnsubAck(packet.packet_id, codes).encode(5))
-        for topic_filter in packet.topic_filters:
-            codes.append(self.core.unsubscribe(self.session, topic_filter.encode()))
+        for text in packet.topic_filters:
+            topic_filter = text.encode()
+            if self.mount is not None:
+                topic_filter = mounted_filter(self.mount, topic_filter)
+            codes.append(self.core.unsubscribe(self.session, topic_filter))
         return self.answer(UnsubAck(packet.packet_id, codes).encode(self.version), mark)    # [MQTT-3.10.4-4]
 
     cdef int on_disconnect(self, object packet) except -1:

@@ -74,7 +74,7 @@ cdef class Journal:
     # The following put a record and give its key. Times are the engine's.
     cdef uint64_t put_session(self, uint64_t number, uint32_t expiry_s, bint is_connected, int64_t expires_ms,
                               uint64_t will, uint32_t will_delay_s, int64_t will_due_ms, bytes client_id,
-                              bytes user_name, bytes identity_name) except 0
+                              bytes user_name, bytes identity_name, bytes mount) except 0
     cdef uint64_t put_subscription(self, uint64_t session, uint8_t options, uint32_t subid,
                                    bytes topic_filter) except 0
     cdef uint64_t put_entry(self, uint64_t session, uint64_t message, int64_t since_ms, uint16_t packet_id,

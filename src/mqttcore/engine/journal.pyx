@@ -221,10 +221,10 @@ cdef class Journal:
 
     cdef uint64_t put_session(self, uint64_t number, uint32_t expiry_s, bint is_connected, int64_t expires_ms,
                               uint64_t will, uint32_t will_delay_s, int64_t will_due_ms, bytes client_id,
-                              bytes user_name, bytes identity_name) except 0:
+                              bytes user_name, bytes identity_name, bytes mount) except 0:
         cdef uint8_t* p = self.begin(
-            8 + 4 + 1 + 8 + 8 + 4 + 8 + 6 + PyBytes_GET_SIZE(client_id) + PyBytes_GET_SIZE(user_name)
-            + PyBytes_GET_SIZE(identity_name), KIND_SESSION
+            8 + 4 + 1 + 8 + 8 + 4 + 8 + 8 + PyBytes_GET_SIZE(client_id) + PyBytes_GET_SIZE(user_name)
+            + PyBytes_GET_SIZE(identity_name) + PyBytes_GET_SIZE(mount), KIND_SESSION
         )
         p = put_u64(p, number)
         p = put_u32(p, expiry_s)
@@ -235,7 +235,8 @@ cdef class Journal:
         p = put_u64(p, self.wall(will_due_ms))
         p = put_text(p, client_id)
         p = put_text(p, user_name)
-        put_text(p, identity_name)
+        p = put_text(p, identity_name)
+        put_text(p, mount)
         return self.next_key - 1
 
     cdef uint64_t put_subscription(self, uint64_t session, uint8_t options, uint32_t subid,

@@ -24,6 +24,7 @@ cdef class Outlet:
     cdef uint64_t cork                # nothing is written before this batch is safe: CONNACK waits for it; 0: none
     cdef PyObject* next_dirty
     cdef alias_t* aliases             # alias n stands at n - 1; NULL until the first use
+    cdef bytes mount                  # prefix of its topics, which the client neither says nor hears; None: none
     cdef uint32_t maximum_packet_size  # of the client
     cdef uint16_t alias_maximum       # how many we may give out on this connection
     cdef readonly uint8_t version

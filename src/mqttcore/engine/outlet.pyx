@@ -9,6 +9,7 @@ from mqttcore.codec.codes cimport PT_PUBLISH
 from mqttcore.codec.wire cimport put_u16, put_u32, put_varint, varint_size
 from mqttcore.engine.holds cimport holds_clear, holds_push
 from mqttcore.engine.message cimport TRACED_TOPIC, msg_t, pub_keep
+from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.outbuf cimport PAYLOAD_BY_REFERENCE, out_add_payload, out_clear, out_reserve, out_wrote
 
 
@@ -86,6 +87,7 @@ cdef class Outlet:
         return 0
 
     cdef int send_publish(self, pub_t* pub, uint8_t first, uint16_t packet_id, subids_t* ids) except -1:
+        cdef const uint8_t* topic = pub.topic
         cdef uint32_t topic_size = pub.topic_size
         cdef uint32_t block = 0               # property block without its length
         cdef uint32_t remaining
@@ -98,13 +100,18 @@ cdef class Outlet:
         cdef msg_t* kept
         cdef uint8_t* p
         cdef uint8_t* begin
+        if self.mount is not None:
+            if not is_within(self.mount, topic, topic_size):
+                return 0              # sessions see to it; only a store that somebody changed brings such a message
+            topic += PyBytes_GET_SIZE(self.mount)
+            topic_size -= <uint32_t>PyBytes_GET_SIZE(self.mount)
         remaining = 2 + topic_size + pub.payload_size + (2 if packet_id else 0)
         if self.version == 5:
             block = pub.props_size
             if ids != NULL:
                 block += ids.size
             if self.alias_maximum:
-                alias = self.find_alias(pub.topic, topic_size)
+                alias = self.find_alias(topic, topic_size)
                 if alias:
                     block += 3
                     if alias & 0x8000:        # known to the client: the topic is left out
@@ -132,7 +139,7 @@ cdef class Outlet:
         p += put_varint(p, remaining)
         put_u16(p, <uint16_t>topic_size)
         p += 2
-        memcpy(p, pub.topic, topic_size)
+        memcpy(p, topic, topic_size)
         p += topic_size
         if packet_id:
             put_u16(p, packet_id)
@@ -165,7 +172,7 @@ cdef class Outlet:
         if not self.is_dirty:
             self.mark_dirty()
         if self.traced | (pub.traced & TRACED_TOPIC):
-            self.core.tracer.publish_out(self, pub, first, packet_id, total)
+            self.core.tracer.publish_out(self, pub, first, packet_id, total, topic - pub.topic)
         return 1
 
     cdef int find_alias(self, const uint8_t* topic, uint32_t size) except -1:

@@ -43,21 +43,22 @@ cdef class Rulebook:
     cdef verdict_t* slots             # pairs: the newer of two first; NULL until the first use
     cdef uint64_t mask                # of pairs
     cdef readonly Py_ssize_t verdicts_maximum
-    cdef object shared                # (permissions, quotas) -> Rights, for as long as somebody holds it
+    cdef object shared                # Rights.key -> Rights, for as long as somebody holds it
     cdef uint64_t numbers
     cdef readonly uint64_t hits
     cdef readonly uint64_t misses
 
     # The rights of an identity; None: everything is allowed and nothing bounded. Raises ProtocolError (0x87) when the
     # client's id or name may not be put into a rule, ValueError or TypeError for what is no permission or quota.
-    # previous: rights the client had, given back when they are still the same.
-    cdef Rights compile(self, object identity, str client_id, str user_name, Rights previous)
+    # previous: rights the client had, given back when they are still the same. mount: its mount point, or None.
+    cdef Rights compile(self, object identity, str client_id, str user_name, Rights previous, bytes mount)
 
 
 cdef class Rights:
     cdef object __weakref__
     cdef Rulebook book
-    cdef tuple key                    # of Rulebook.shared, with client id and user name where rules contain them
+    # (permissions, quotas, mount), of Rulebook.shared, and client id and user name behind it where rules contain them.
+    cdef tuple key
     cdef uint64_t number              # unlike that of all other Rights
     cdef rule_t* rules
     cdef uint32_t count
@@ -67,6 +68,7 @@ cdef class Rights:
     cdef readonly uint32_t queued_messages_maximum
     cdef readonly uint32_t payload_bytes_maximum  # of what it publishes
     cdef readonly uint32_t topic_bytes_maximum    # longer topics and filters are denied; only with has_rules
+    cdef bytes mount                              # not counted in the quotas on topics; None: none, or there are no such
     cdef bint has_topic_characters                # only with has_rules: topics to publish to have no others
     cdef uint64_t topic_characters[2]             # a bit for each of ASCII
     cdef readonly int64_t queued_bytes_maximum    # 2**63 - 1: none
@@ -84,6 +86,8 @@ cdef class Rights:
     cdef bint allows_part(self, const uint8_t* topic_filter, Py_ssize_t size) noexcept
     # Whether the levels of a Topic Name are of topic_characters, and only the last is empty.
     cdef bint has_good_levels(self, const uint8_t* topic, Py_ssize_t size) noexcept
+    # Bytes of a topic that its publisher did not say.
+    cdef Py_ssize_t unsaid(self, const uint8_t* topic, Py_ssize_t size) noexcept
     cdef int add_rules(self, list rules) except -1
 
 

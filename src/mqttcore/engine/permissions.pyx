@@ -1,6 +1,7 @@
 """Permissions and quotas of an Identity, compiled; permissions.pxd describes it."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -8,6 +9,7 @@ from mqttcore.codec.codes cimport RC_NOT_AUTHORIZED
 from mqttcore.codec.names cimport check_topic_filter, is_shared_filter
 from mqttcore.codec.status cimport status_error
 from mqttcore.engine.filters cimport filter_covers, filter_matches, filters_meet
+from mqttcore.engine.mount cimport is_within
 
 import math
 import re
@@ -15,6 +17,7 @@ import weakref
 
 from mqttcore.errors import ProtocolError
 from mqttcore.identity import Permission, Quotas
+from mqttcore.placeholders import Unfit, fill
 
 cdef enum:
     RULES_MAXIMUM = 10_000            # of one identity: they are gone through one after another
@@ -28,23 +31,10 @@ PLACES = re.compile("(%[cu])")
 
 cdef str substituted(str topic_filter, str client_id, str user_name):
     """Return the filter with `%c` and `%u` replaced; a value that would change the rule's shape refuses the client."""
-    cdef list parts = PLACES.split(topic_filter)
-    cdef str value
-    cdef Py_ssize_t i
-    for i in range(1, len(parts), 2):
-        value = client_id if parts[i] == "%c" else user_name
-        if not value:
-            raise refused(f"a permission has {parts[i]}, and the client has none")
-        if "+" in value or "#" in value or "/" in value or "\0" in value:
-            raise refused(f"+, #, / or NUL in what stands for {parts[i]} in a permission")
-        if value[0] == "$" and i == 1 and not parts[0]:
-            raise refused(f"what stands for {parts[i]} would make a permission for $ topics")
-        parts[i] = value
-    return "".join(parts)
-
-
-cdef object refused(str text):
-    return ProtocolError(RC_NOT_AUTHORIZED, "§5.4.2", text)
+    try:
+        return fill(topic_filter, PLACES, {"%c": client_id, "%u": user_name})
+    except Unfit as error:
+        raise ProtocolError(RC_NOT_AUTHORIZED, "§5.4.2", f"permission: {error}") from error
 
 
 cdef uint32_t count_quota(object value, str name) except? 0:
@@ -88,9 +78,9 @@ cdef class Rulebook:
 
     def rights(self, identity: object, client_id: str = "", user_name: str | None = None) -> Rights | None:
         """Return what an identity gives a client; None: everything. Raises as compile() in permissions.pxd says."""
-        return self.compile(identity, client_id, user_name, None)
+        return self.compile(identity, client_id, user_name, None, None)
 
-    cdef Rights compile(self, object identity, str client_id, str user_name, Rights previous):
+    cdef Rights compile(self, object identity, str client_id, str user_name, Rights previous, bytes mount):
         cdef tuple permissions, key
         cdef object permission
         cdef list rules
@@ -107,7 +97,11 @@ cdef class Rulebook:
                     raise TypeError(f"{permission!r} is no Permission")
                 if PLACES.search(permission.topic_filter) is not None:
                     is_shared = False
-        key = (permissions, identity.quotas) if is_shared else (permissions, identity.quotas, client_id, user_name)
+        if identity.quotas.topic_bytes_maximum is None and identity.quotas.topic_characters is None:
+            mount = None              # then it makes no difference
+        key = (permissions, identity.quotas, mount)
+        if not is_shared:
+            key += (client_id, user_name)
         if previous is not None and previous.book is self and previous.key == key:
             return previous
         rights = self.shared.get(key) if is_shared else None
@@ -116,6 +110,7 @@ cdef class Rulebook:
         rights = Rights.__new__(Rights)
         rights.book = self
         rights.key = key
+        rights.mount = mount
         self.numbers += 1
         rights.number = self.numbers
         read_quotas(rights, identity.quotas)
@@ -254,12 +249,19 @@ cdef class Rights:
                 return False
         return True
 
+    cdef Py_ssize_t unsaid(self, const uint8_t* topic, Py_ssize_t size) noexcept:
+        return PyBytes_GET_SIZE(self.mount) if self.mount is not None and is_within(self.mount, topic, size) else 0
+
     cdef uint8_t judge(self, uint8_t action, const uint8_t* topic, Py_ssize_t size) noexcept:
         cdef rule_t* rule
         cdef uint32_t i
+        cdef Py_ssize_t unsaid
         if not self.has_rules:
             return VERDICT_ALLOWED | VERDICT_RETAIN | 2
-        if size > self.topic_bytes_maximum or action == MAY_PUBLISH and not self.has_good_levels(topic, size):
+        unsaid = self.unsaid(topic, size)
+        if size - unsaid > self.topic_bytes_maximum:
+            return 0
+        if action == MAY_PUBLISH and not self.has_good_levels(topic + unsaid, size - unsaid):
             return 0
         for i in range(self.count):
             rule = &self.rules[i]
@@ -273,7 +275,7 @@ cdef class Rights:
         cdef uint8_t qos = 2
         if not self.has_rules:
             return VERDICT_ALLOWED | VERDICT_RETAIN | 2
-        if size > self.topic_bytes_maximum:
+        if size - self.unsaid(topic_filter, size) > self.topic_bytes_maximum:
             return 0
         for i in range(self.count):
             rule = &self.rules[i]

@@ -12,6 +12,7 @@ from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.events cimport EVENT_SUBSCRIBED, EVENT_UNSUBSCRIBED
 from mqttcore.engine.message cimport TRACED_PUBLISHER, Message, msg_t, msg_unref, msg_view, pub_t
+from mqttcore.engine.mount cimport refusal_of_filter
 from mqttcore.engine.retained cimport RetainedCursor
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_add, subids_unref
 from mqttcore.engine.topics cimport OPT_NO_LOCAL, OPT_QOS, Subscriber, subids_t
@@ -34,8 +35,12 @@ cdef class Registrar(Dispatcher):
         cdef uint8_t qos = options & OPT_QOS
         cdef bint is_shared = topic_filter.startswith(b"$share/")
         cdef bint is_new
-        if check_topic_filter(text, size) or size > <Py_ssize_t>self.limits.topic_bytes_maximum:
+        cdef uint8_t refused
+        if check_topic_filter(text, size):
             return RC_TOPIC_FILTER_INVALID
+        refused = refusal_of_filter(session.mount, text, size, self.limits.topic_bytes_maximum)
+        if refused:
+            return refused
         if is_shared:
             if not self.limits.shared_subscription_available:
                 return RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED

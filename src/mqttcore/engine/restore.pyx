@@ -221,6 +221,7 @@ cdef class Restorer:
         session.client_id = take_text(&p, end).decode()
         session.user_name = take_text(&p, end).decode() or None
         session.owner = take_text(&p, end).decode() or None
+        session.set_mount(take_text(&p, end) or None)
         other = <Session>self.engine.clients.get(session.client_id)
         if other is not None:
             raise StoreError("corrupt", f"client {session.client_id} has sessions {other.number} and {session.number}")

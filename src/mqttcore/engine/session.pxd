@@ -29,6 +29,7 @@ from mqttcore.engine.window cimport slot_t, window_t
 cdef enum:
     GUARD_RULES = 1           # its rights are asked on delivery
     GUARD_HOOK = 2            # authorize_deliver is asked before a message is sent
+    GUARD_MOUNT = 4           # it has a mount point
 
 
 cdef enum:
@@ -57,6 +58,7 @@ cdef class Session(Subscriber):
     cdef dict subscription_keys       # bytes filter -> key of its record; None: not durable, or no subscription
     cdef Rights rights                # of the identity; None: everything is allowed
     cdef readonly str owner           # name of the identity it belongs to; None: of nobody
+    cdef bytes mount                  # prefix of its topics (mount.pxd); None: none. The same for its whole life
     cdef Publisher publisher          # of this connection's messages; None until the first one, and when it is outdated
     cdef readonly str ordering_key    # of this connection's messages (`Broker.set_ordering_key`), or None
     cdef dict subscriptions           # bytes filter -> int: options | subscription id << 8; None: no subscription
@@ -125,6 +127,10 @@ cdef class Session(Subscriber):
     cdef int clear(self) except -1
     # Takes the reference over.
     cdef int set_will(self, msg_t* will, uint32_t delay_s) except -1
+    # Whether its client knows a topic, by its mount point.
+    cdef bint knows(self, const uint8_t* topic, Py_ssize_t size) noexcept
+    # Before it has anything else.
+    cdef int set_mount(self, bytes mount) except -1
     # Gives a will back that was taken out of the session.
     cdef int release_will(self, msg_t* will) except -1
     # Makes it durable, or puts its record anew because something changed.

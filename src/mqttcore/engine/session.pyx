@@ -21,6 +21,7 @@ from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport (
     TRACED_TOPIC, Message, Publisher, msg_bytes, msg_ref, msg_unref, msg_view, pub_keep, stored_ref, stored_unref,
 )
+from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.permissions cimport MAY_SUBSCRIBE, VERDICT_QOS
 from mqttcore.engine.queue cimport (
     entry_bytes, entry_t, queue_at, queue_clear, queue_head, queue_move, queue_page_in, queue_page_out, queue_pop, queue_push,
@@ -101,6 +102,11 @@ cdef class Session(Subscriber):
         return self.has_ended != 0
 
     @property
+    def mount_point(self) -> str:
+        """Prefix of its topics, which its client neither says nor hears; "": none."""
+        return "" if self.mount is None else self.mount.decode()
+
+    @property
     def is_connected(self) -> bool:
         """Whether a network connection is attached."""
         return self.link is not None
@@ -149,8 +155,11 @@ cdef class Session(Subscriber):
         cdef subids_t* ids = target.subids
         cdef uint8_t retain = 1 if pub.is_replay or (pub.retain and target.retain_as_published) else 0
         cdef Outlet link = self.link
-        if self.guards & GUARD_HOOK and link is not None:
-            return self.deliver_asked(pub, target)
+        if self.guards & (GUARD_HOOK | GUARD_MOUNT):
+            if self.guards & GUARD_MOUNT and not is_within(self.mount, pub.topic, pub.topic_size):
+                return self.pass_by(pub, "mount_point")
+            if self.guards & GUARD_HOOK and link is not None:
+                return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
             if target.own_qos == 0xFF:
                 return self.pass_by(pub, "no_local")              # [MQTT-3.8.3-3]
@@ -498,6 +507,8 @@ cdef class Session(Subscriber):
                     (<Publisher>m.publisher).client_id == replay.unwanted
                 ):
                     continue          # [MQTT-3.8.3-3]
+                if self.guards & GUARD_MOUNT and not is_within(self.mount, m.data, m.topic_size):
+                    continue
                 msg_view(m, &pub)
                 if self.core.tracer.subjects:
                     pub.traced |= self.core.tracer.trace_of(pub.topic, pub.topic_size)
@@ -815,7 +826,7 @@ cdef class Session(Subscriber):
         key = journal.put_session(
             self.number, self.session_expiry_s, is_connected, 0 if is_connected else self.expires_ms, will, self.will_delay_s,
             self.will_due_ms, self.client_id.encode(), (self.user_name or "").encode(),
-            (self.owner or "").encode(),
+            (self.owner or "").encode(), b"" if self.mount is None else self.mount,
         )
         if self.key:
             journal.delete(self.key)
@@ -1036,6 +1047,15 @@ cdef class Session(Subscriber):
             stored_ref(self.core.journal.store(will))
         if before != NULL:
             self.release_will(before)
+        return 0
+
+    cdef bint knows(self, const uint8_t* topic, Py_ssize_t size) noexcept:
+        return self.mount is None or is_within(self.mount, topic, size)
+
+    cdef int set_mount(self, bytes mount) except -1:
+        self.mount = mount
+        if mount is not None:
+            self.guards |= GUARD_MOUNT
         return 0
 
     cdef int release_will(self, msg_t* will) except -1:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 import socket
 import time
 from collections import OrderedDict
@@ -21,6 +22,7 @@ log = logging.getLogger("mqttcore.http")
 
 _ADDRESSES_MAXIMUM = 4096
 _MINUTE_S = 60.0
+_HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:@\[\]]+))(:\d*)?")
 _FORWARDED = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, "X-Real-IP", "Via")
 
 
@@ -77,8 +79,8 @@ class Access:
             raise Denied(403, "pages of a browser need an API key")
         if any(name in request.headers for name in _FORWARDED):
             raise Denied(403, "behind a proxy an API key is needed")
-        host = request.headers.get(hdrs.HOST, "").rpartition("]")[0].removeprefix("[") or request.host.partition(":")[0]
-        if not _is_unix(request) and not is_loopback(host):
+        given = _HOST.fullmatch(request.headers.get(hdrs.HOST, ""))
+        if not _is_unix(request) and (given is None or not is_loopback(given["address"] or given["name"])):
             raise Denied(403, "without API keys the host asked for must be localhost or a loopback address")
 
     def _throttle(self, peer: str) -> None:

@@ -95,6 +95,10 @@ def _bounded(timeout_s: float) -> Middleware:
             answer = problem(408, f"the request was not through within {timeout_s:g} s")
             answer.force_close()
             return answer
+        except web.RequestPayloadError:
+            answer = problem(400, "the body is not what its headers say")
+            answer.force_close()
+            return answer
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return problem(500)

@@ -133,6 +133,13 @@ class HttpConnection(web.RequestHandler):
         self._is_answering = False
         self._due_s = None
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Be told by aiohttp of what it did not expect; a body that cannot be read to its end is the peer's fault."""
+        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            log.info("a request's body cannot be read: %s", kw["exc_info"])
+        else:
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: "BaseRequest",

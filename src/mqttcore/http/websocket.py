@@ -146,7 +146,10 @@ def _agree(request: web.Request, *, needs_subprotocol: bool) -> bytes:
         raise _Refused(problem(400, "an upgrade needs HTTP/1.1"))
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
         raise _Refused(problem(426, "the version of WebSocket is 13", headers={hdrs.SEC_WEBSOCKET_VERSION: "13"}))
-    key = headers.get(hdrs.SEC_WEBSOCKET_KEY, "")
+    if request.body_exists:  # who reads it as one, and who as frames, would not agree where those begin
+        raise _Refused(problem(400, "a request to upgrade has no body"))
+    keys = headers.getall(hdrs.SEC_WEBSOCKET_KEY, [])
+    key = keys[0] if len(keys) == 1 else ""
     try:
         is_key = len(base64.b64decode(key, validate=True)) == 16
     except (binascii.Error, ValueError):

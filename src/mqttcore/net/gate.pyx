@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
-from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_consume, out_gather, outbuf_t
+from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather, outbuf_t
 from mqttcore.net.channel cimport CIPHER_SIZE, SEAL_SIZE, TlsChannel, TlsPipes
 
 import logging
@@ -40,7 +40,7 @@ cdef class Gate:
     def tls_info(self) -> object:
         """TlsInfo of the connection, or of the one that the proxy ended; None: neither has TLS, or not yet."""
         if self.info is None:
-            if self.channel is not None and self.channel.is_open:
+            if self.channel is not None and self.channel.is_open and self.channel.fault is None:
                 self.info = describe(self.channel.session, self.channel.server_name, self.listener.tls.settings.identity)
             elif self.channel is None and self.proxy is not None:
                 self.info = self.proxy.tls
@@ -70,7 +70,8 @@ cdef class Gate:
         self.held = None
         if self.proxy.source is not None:
             connection.given_peer = self.proxy.source
-            connection.address_known()
+        connection.address_known()
+        if self.proxy.source is not None:
             if self.listener.admission is not None and self.listener.admission.counts_addresses:
                 reason = self.listener.admission.enter(self.proxy.source, connection.core.now_ms)
                 if reason is not None:
@@ -97,9 +98,10 @@ cdef class Gate:
                 self.unsent = channel.answer if self.unsent is None else self.unsent[self.unsent_at:] + channel.answer
                 self.unsent_at = 0
                 channel.answer = None
-            if self.stage == GATE_HANDSHAKE and channel.is_open:
+            # A broken session does not say any more whose it is: of what it brought, only a client known already is served.
+            if self.stage == GATE_HANDSHAKE and channel.is_open and channel.fault is None:
                 self.opened(connection)
-            if got and connection.state != STATE_CLOSED:
+            if got and connection.state != STATE_CLOSED and (channel.fault is None or connection.session is not None):
                 connection.feed(self.pipes.plain, got)
         if channel.fault is not None:
             if self.stage == GATE_HANDSHAKE:
@@ -125,6 +127,7 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
+        connection.address_known()        # of a proxy that said nothing useful, its own
         connection.failed_early(reason)
         self.leave(connection)
         return False
@@ -142,6 +145,9 @@ cdef class Gate:
         if self.unsent is not None:
             return True
         if self.channel is None or self.stage != GATE_OPEN:
+            return False
+        if self.channel.fault is not None:
+            out_clear(out)            # the session is broken: the alert was its last word
             return False
         if out.pending:
             count = out_gather(out, iov, MAX_IOV)

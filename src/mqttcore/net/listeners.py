@@ -47,6 +47,7 @@ class BoundListener:
     connect_timeout_ms: int = 0  # 0: the limits'
     maximum_packet_size_bytes: int | None = None
     bound_as: Listener = field(default_factory=Listener)  # the settings in force when it began to listen
+    mount_point: str = ""
     tls: ServerTls | None = None
     proxy_version: str | None = None
     proxy_trust: ProxyTrust | None = None
@@ -90,6 +91,7 @@ class BoundListener:
         self.plugins = None if settings.plugins is None else tuple(settings.plugins)
         self.connect_timeout_ms = int((settings.connect_timeout_s or 0) * 1000)
         self.maximum_packet_size_bytes = settings.maximum_packet_size_bytes
+        self.mount_point = settings.mount_point
         self.tls = tls
         self.proxy_version = None if settings.proxy_protocol == "none" else settings.proxy_protocol
         self.proxy_trust = ProxyTrust(settings.proxy_trusted) if self.proxy_version else None

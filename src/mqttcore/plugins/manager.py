@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from mqttcore.observers import Observer, Observers
 
 __all__ = ["Plugins"]
+
+log = logging.getLogger("mqttcore.plugins")
 
 
 class Plugins:
@@ -224,22 +227,23 @@ class Plugins:
     # --- reload -----------------------------------------------------------------------------------------------------
 
     async def reload(self, config: Config) -> list[str]:
-        """Give changed tables to plugins that can take them; returns the paths that need a restart.
+        """Give their tables to plugins that can take them, changed or not; returns the paths that need a restart.
 
-        All or nothing: raises ConfigError or PluginError with the former settings in force.
+        What is as it was may name what is not: a file of users, say. All or nothing: raises ConfigError or PluginError
+        with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
         narrowed = _narrowed(config, self.by_name)
         need_restart = [f"plugins.{name}" for name in sorted({*self._enabled} ^ {*wanted})]
         if not need_restart and [*wanted] != [*self._enabled]:
             need_restart.append("plugins")  # in another order
-        changed = [
-            name for name in self._enabled if name in wanted and wanted[name].settings != self._enabled[name].settings
-        ]
         done: list[str] = []
-        for name in changed:
+        for name in self._enabled:
+            if name not in wanted:
+                continue
             if not self._can_reload(name):
-                need_restart.append(f"plugins.{name}")
+                if wanted[name].settings != self._enabled[name].settings:
+                    need_restart.append(f"plugins.{name}")
                 continue
             try:
                 await self._reload(name, wanted[name].settings)
@@ -269,7 +273,12 @@ class Plugins:
             raise NotPossible(f"plugin {name} came as an object: it has no table to be reloaded from")
         if not self._can_reload(name):
             raise NotPossible(f"plugin {name} takes no settings while it runs")
-        await self._reload(name, self._enabled[name].settings)
+        try:
+            await self._reload(name, self._enabled[name].settings)
+        except MqttCoreError as error:
+            log.error("plugin %s goes on as before: %s", name, error)
+            raise
+        log.info("plugin %s reloaded", name)
 
     def _can_reload(self, name: str) -> bool:
         return name in self._enabled and callable(getattr(self.by_name[name], "reload", None))

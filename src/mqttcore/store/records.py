@@ -48,12 +48,10 @@ __all__ = [
     "without",
 ]
 
-FORMAT_VERSION = 1
-
-UPGRADES: dict[int, Callable[[bytes], bytes]] = {}
-"""Format version -> function that makes of a chunk of that version one of the next, with the same keys."""
+FORMAT_VERSION = 2
 
 _HEADER = struct.Struct("<IQB")
+_SESSION = 1
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -72,11 +70,12 @@ class SessionRecord(Record, frozen=True, kw_only=True, tag="session"):
     number: what other records call it; no other session ever had it. expires_at: when it ends; 0 while it is connected,
     and for session_expiry_s 4294967295. will_message: key of the message record, 0: none. will_due_at: when a will that
     is being delayed is published; 0: its session is connected, or there is none. user_name: of the CONNECT.
-    identity_name: to whom it belongs. Both are empty when there was none.
+    identity_name: to whom it belongs. mount_point: prefix of its topics; in the records they are whole, with it. These
+    three are empty when there was none.
     """
 
-    KIND: ClassVar[int] = 1
-    _LAYOUT: ClassVar[str] = "QIBQQIQsss"
+    KIND: ClassVar[int] = _SESSION
+    _LAYOUT: ClassVar[str] = "QIBQQIQssss"
 
     number: int
     session_expiry_s: int
@@ -88,6 +87,7 @@ class SessionRecord(Record, frozen=True, kw_only=True, tag="session"):
     client_id: str
     user_name: str
     identity_name: str
+    mount_point: str = ""
 
 
 class SubscriptionRecord(Record, frozen=True, kw_only=True, tag="subscription"):
@@ -233,6 +233,21 @@ def _decode_body(kind: type[Record], body: bytes) -> Record:
     if at != len(body):
         raise struct.error(f"{len(body) - at} bytes too many")
     return msgspec.convert(values, kind, strict=False)
+
+
+def _to_2(chunk: bytes) -> bytes:
+    """Give every session a mount point: none."""
+    made = []
+    for key, kind, start, end in index(chunk):
+        if kind == _SESSION:
+            made += [_HEADER.pack(end - start + 2, key, kind), chunk[start + _HEADER.size : end], b"\0\0"]
+        else:
+            made.append(chunk[start:end])
+    return b"".join(made)
+
+
+UPGRADES: dict[int, Callable[[bytes], bytes]] = {1: _to_2}
+"""Format version -> function that makes of a chunk of that version one of the next, with the same keys."""
 
 
 def upgrade(chunk: bytes, version: int) -> bytes:

@@ -1,6 +1,6 @@
 """A store as lines of JSON, for backups, for changing the store, and for looking at it.
 
-    {"kind":"store","format_version":1}
+    {"kind":"store","format_version":2}
     {"kind":"session","key":1,"number":1,"client_id":"c",…}
     {"kind":"value","namespace":"bans","name":"…","value":"…"}
 
@@ -100,7 +100,7 @@ async def import_lines(store: SessionStore, lines: Iterable[bytes]) -> int:
         except msgspec.MsgspecError as error:
             raise StoreError("corrupt", f"line {line_number}: {error}") from error
         if isinstance(found, _Header):
-            if found.format_version != records.FORMAT_VERSION:
+            if found.format_version > records.FORMAT_VERSION:  # fields that older ones lack have defaults
                 raise StoreError("version", f"an export of format {found.format_version}")
             has_header = True
             continue

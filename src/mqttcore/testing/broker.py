@@ -90,7 +90,7 @@ class MemoryBroker(Broker):
             raise ValueError(f"there is no listener {listener}")
         assert self._plugins is not None
         is_open = takes_anonymous(self.config, settings, self._plugins.authenticates)
-        door = BoundListener(settings.name, is_open, 0, 1, 1)
+        door = BoundListener(settings.name, is_open, 0, 1, 1, mount_point=settings.mount_point)
         peer = ("127.0.0.1", 40_000 + len(self._clients) % 20_000) if address is None else address
         client = MemoryClient(self, Connection(self._running(), door, peer), version)
         self._clients.append(client)

@@ -79,6 +79,7 @@ def sample_records() -> list[tuple[int, records.Record]]:
                 client_id="träumer\U0001f634",
                 user_name="",
                 identity_name="who",
+                mount_point="träume/",
             ),
         ),
         (2, records.SubscriptionRecord(session=1, options=0x2E, subscription_id=268_435_455, topic_filter="a/+/#")),

@@ -118,17 +118,19 @@ async def test_token_without_rules_may_do_nothing_unless_configured(with_secret)
 
 async def test_token_as_user_name(with_secret):
     jwt_auth = with_secret(token_in="user_name")
-    assert isinstance(await answer(jwt_auth, None, user_name=token().decode()), Identity)
+    identity = await answer(jwt_auth, None, user_name=token().decode())
+    assert isinstance(identity, Identity)
+    assert identity.user_name == identity.name  # nobody else sees the token
 
 
 @pytest.mark.parametrize(
     ("config", "path"),
     [
-        ({"algorithms": ["HS256"]}, "plugins.jwt_auth"),
-        ({"algorithms": ["HS256"], "jwks_url": "https://127.0.0.1/keys"}, "plugins.jwt_auth.algorithms"),
-        ({"algorithms": ["RS256", "HS256"], "public_key_file": "k"}, "plugins.jwt_auth.algorithms"),
-        ({"algorithms": ["RS256"], "public_key_file": "/nowhere/k"}, "plugins.jwt_auth.public_key_file"),
-        ({"algorithms": ["HS384"], "secret": "x" * 47}, "plugins.jwt_auth.secret"),
+        ({"algorithms": ["HS256"]}, ""),
+        ({"algorithms": ["HS256"], "jwks_url": "https://127.0.0.1/keys"}, "algorithms"),
+        ({"algorithms": ["RS256", "HS256"], "public_key_file": "k"}, "algorithms"),
+        ({"algorithms": ["RS256"], "public_key_file": "/nowhere/k"}, "public_key_file"),
+        ({"algorithms": ["HS384"], "secret": "x" * 47}, "secret"),
     ],
 )
 def test_wrong_configuration_names_the_key(config: dict[str, Any], path: str):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from mqttcore_plugins.sqlite import SqliteConfig, SqliteStore, open_file
 from mqttcore_plugins.sqlite.database import APPLICATION_ID, SCHEMA_VERSION
@@ -129,8 +130,17 @@ async def test_newer_schema_is_refused(tmp_path: Path):
     assert path.read_bytes() == before
 
 
+def as_format_1(key: int, record: records.Record) -> bytes:
+    """Return a record as version 1 of the format had it: sessions without a mount point."""
+    framed = records.encode(key, record)
+    if not isinstance(record, records.SessionRecord):
+        return framed
+    framed = framed[: -2 - len(record.mount_point.encode())]
+    return len(framed).to_bytes(4, "little") + framed[4:]
+
+
 def write_schema_1(path: Path) -> None:
-    """Write a file as version 1 of the schema had it: no checksums, and deletions in their log alone."""
+    """Write a file of schema 1, records of format 1: no checksums, and deletions in their log alone."""
     old = sqlite3.connect(path)
     old.executescript(
         f"""
@@ -139,10 +149,10 @@ def write_schema_1(path: Path) -> None:
         CREATE TABLE deletions (number INTEGER PRIMARY KEY, keys BLOB);
         CREATE TABLE plugin_values (namespace TEXT, name BLOB, value BLOB, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
         CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
-        INSERT INTO meta VALUES ('format_version', {records.FORMAT_VERSION}), ('last_key', 7_000_000);
+        INSERT INTO meta VALUES ('format_version', 1), ('last_key', 7_000_000);
     """.replace("_000_000", "000000")
     )
-    chunk = b"".join(records.encode(*row) for row in ROWS)
+    chunk = b"".join(as_format_1(*row) for row in ROWS)
     old.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", (ROWS[0][0], ROWS[-1][0], len(ROWS), chunk))
     old.execute("INSERT INTO deletions VALUES (1, ?)", ((5).to_bytes(8, "little"),))
     old.executemany("INSERT INTO plugin_values VALUES (?, ?, ?)", VALUES)
@@ -156,7 +166,8 @@ async def test_schema_1_is_upgraded(tmp_path: Path):
     for _ in range(2):
         async with opened(path) as store:
             found, values = await contents(store)
-            assert found == {key: record for key, record in ROWS if key != 5}
+            session = msgspec.structs.replace(ROWS[0][1], mount_point="")
+            assert found == {1: session} | {key: record for key, record in ROWS if key not in (1, 5)}
             assert values == [value[1:] for value in VALUES]
             assert store.last_key == 7_000_000
             assert await store.check() == []

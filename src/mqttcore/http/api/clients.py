@@ -21,11 +21,12 @@ _LOOKED_AT_MAXIMUM = 20_000  # of one request: others wait meanwhile
 
 
 class ClientShown(msgspec.Struct, frozen=True):
-    """A client. address: host and port, a path, or null. session_expiry_s 4294967295: never."""
+    """A client. address: host and port, a path, or null. session_expiry_s 4294967295: never. mount_point "": none."""
 
     client_id: str
     is_connected: bool
     user_name: str | None
+    mount_point: str
     address: str | None
     protocol_version: int | None
     keep_alive_s: int | None
@@ -80,6 +81,7 @@ def _shown(info: "ClientInfo") -> ClientShown:
         client_id=info.client_id,
         is_connected=info.is_connected,
         user_name=info.user_name,
+        mount_point=info.mount_point,
         address=address,
         protocol_version=info.protocol_version,
         keep_alive_s=info.keep_alive_s,

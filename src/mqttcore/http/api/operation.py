@@ -51,11 +51,15 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, checked. path: the parameters in it. query, body: of the operation's types, or None."""
+    """One request, checked. path: the parameters in it. query, body: of the operation's types, or None.
+
+    role: of who asks, the operation's at least; an admin's where no key is needed.
+    """
 
     path: dict[str, str]
     query: Any = None
     body: Any = None
+    role: Role = Role.VIEWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

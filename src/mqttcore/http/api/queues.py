@@ -17,7 +17,7 @@ _PAYLOADS_BYTES_MAXIMUM = 1024 * 1024  # of one page
 
 
 class PayloadWish(Page, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which part, and whether with payloads: as many as 1 MiB takes, from the first message on."""
+    """Which part, and whether with payloads: as many as 1 MiB takes, from the first message on; for operators."""
 
     payloads: bool = False
 
@@ -112,8 +112,14 @@ def operations(broker: "Broker") -> list[Operation]:
             raise ApiError(404, "there is no such client")
         return info
 
-    async def list_queue(call: Call) -> QueueShown:
+    def wish_of(call: Call) -> PayloadWish:
         wanted: PayloadWish = call.query
+        if wanted.payloads and call.role < Role.OPERATOR:
+            raise ApiError(403, "to see payloads takes a key of an operator")
+        return wanted
+
+    async def list_queue(call: Call) -> QueueShown:
+        wanted = wish_of(call)
         client = existing(call)
         try:
             found, after = broker.queued_messages(
@@ -148,7 +154,7 @@ def operations(broker: "Broker") -> list[Operation]:
         )
 
     async def list_in_flight(call: Call) -> InFlightList:
-        wanted: PayloadWish = call.query
+        wanted = wish_of(call)
         client = existing(call)
         try:
             found, after = broker.in_flight_messages(

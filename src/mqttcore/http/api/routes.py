@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "guarded", "operations", "routes"]
 
 BASE = "/api/v1"
+_ROLE = web.RequestKey("role", Role)
 _EXACT = 2**53
 _NOUNS = (clients, queues, sessions, subscriptions, topics, retained, messages, bans, listeners, plugins, traces, state)
 
@@ -65,9 +66,10 @@ def guarded(access: Access, role: Role, handler: "Handler") -> "Handler":
 
     async def checked(request: web.Request) -> web.StreamResponse:
         try:
-            access.check(request, role)
+            key = access.check(request, role)
         except Denied as error:
             return problem(error.status, error.detail, headers=error.headers)
+        request[_ROLE] = Role.ADMIN if key is None else key.role
         answer = await handler(request)
         answer.headers[hdrs.CACHE_CONTROL] = "no-store"
         return answer
@@ -79,7 +81,10 @@ def _handler(operation: Operation) -> "Handler":
     async def handler(request: web.Request) -> web.StreamResponse:
         try:
             call = Call(
-                dict(request.match_info), _query(request, operation.query), await _body(request, operation.body)
+                dict(request.match_info),
+                _query(request, operation.query),
+                await _body(request, operation.body),
+                role=request[_ROLE],
             )
             answer = await operation.function(call)
         except ApiError as error:

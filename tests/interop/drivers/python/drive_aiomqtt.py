@@ -45,8 +45,23 @@ class Connection:
         )
 
     async def open(self) -> Fields:
+        # Of a connection that ends before CONNACK it would only say that it timed out.
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[None] = loop.create_future()
+        theirs = self.client._client.on_socket_close
+
+        def on_socket_close(*given: Any) -> None:
+            theirs(*given)
+            loop.call_soon_threadsafe(lambda: closed.done() or closed.set_result(None))
+
+        self.client._client.on_socket_close = on_socket_close
+        opening = asyncio.ensure_future(self.client.__aenter__())
+        await asyncio.wait({opening, closed}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            opening.cancel()
+            raise Refused("the connection ended before CONNACK")
         try:
-            await self.client.__aenter__()
+            await opening
         except aiomqtt.MqttConnectError as error:
             raise Refused(str(error), getattr(error.rc, "value", error.rc)) from error
         self.reader = asyncio.create_task(self.read())

@@ -95,10 +95,17 @@ class Connection:
             keepalive=command["keep_alive_s"],
             version=command["version"],
         )
+        opening, ending = asyncio.ensure_future(connecting), asyncio.ensure_future(self.closed.wait())
         try:
-            await asyncio.wait_for(connecting, DEADLINE_S)
+            await asyncio.wait({opening, ending}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                raise Refused("no CONNACK")
+            await opening
         except gmqtt.mqtt.handler.MQTTConnectError as error:
             raise Refused(str(error), error._code) from error
+        finally:
+            opening.cancel()
+            ending.cancel()
         return self.connack
 
     def on_connect(self, client: Any, flags: int, code: int, properties: Fields) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -71,6 +73,14 @@ class Connection:
         client.connect(command["host"], command["port"], command["keep_alive_s"], **how)
         client.loop_start()
 
+    def opened(self) -> Fields:
+        """Wait for CONNACK; the thread of paho 1 dies of a TLS alert without a word to anybody."""
+        until = time.monotonic() + DEADLINE_S
+        while self.client._thread.is_alive() and time.monotonic() < until:
+            with contextlib.suppress(TimeoutError):
+                return self.connack.result(0.2)
+        return self.connack.result(0)
+
     def on_connack(self, session_present: bool, code: Any, properties: Any) -> None:
         if self.connack.done():
             return
@@ -83,6 +93,8 @@ class Connection:
 
     def on_close(self, code: Any) -> None:
         self.closed.set()
+        if not self.connack.done():
+            self.connack.set_exception(Refused(f"the connection ended before CONNACK: {code}"))
         emit(event="closed", name=self.name, reason_code=number_of(code))
 
     def ack(self, mid: int) -> Future[list[int]]:
@@ -167,7 +179,7 @@ def handle(command: Fields) -> Fields | None:
     match command["do"]:
         case "connect":
             connection = Connection(command)
-            answer = connection.connack.result(DEADLINE_S)
+            answer = connection.opened()
             CONNECTIONS[name] = connection
             return answer
         case "disconnect" | "drop" as verb:
