@@ -127,7 +127,6 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
-        connection.address_known()        # of a proxy that said nothing useful, its own
         connection.failed_below(reason)
         self.leave(connection)
         return False

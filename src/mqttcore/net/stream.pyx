@@ -83,13 +83,16 @@ cdef class StreamConnection(Connection):
         cdef StreamConnection oldest
         if 0 < listener.max_connections < listener.connections:
             listener.refused += 1
+            self.failed_below("max_connections")
             return False
         if listener.admission is not None and not listener.admission.take(self.core.now_ms):
+            self.failed_below("connection_rate")
             return False
         if listener.proxy_version is not None:
             if not listener.proxy_trust.covers(self.given_peer):
                 listener.proxy_rejected += 1
                 log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self.given_peer)
+                self.failed_below("not among proxy_trusted")
                 return False
         else:
             self.address_known()
@@ -107,8 +110,10 @@ cdef class StreamConnection(Connection):
             oldest = next(iter(listener.handshaking.values()))
             if self.core.now_ms - oldest.gate.heard_ms < PATIENCE_MS:
                 listener.refused += 1
+                self.failed_below("handshakes_maximum")
                 return False
             listener.handshakes_evicted += 1
+            oldest.failed_below("made room for a newer handshake")
             oldest.abort()
             oldest.gate.leave(oldest)
         self.gate = Gate(listener, self.pipes)
