@@ -128,7 +128,7 @@ cdef class Gate:
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
         connection.address_known()        # of a proxy that said nothing useful, its own
-        connection.failed_early(reason)
+        connection.failed_below(reason)
         self.leave(connection)
         return False
 

@@ -558,7 +558,7 @@ cdef class Poller:
                 reason = listener.admission.enter(connection.peer, self.engine.now_ms)
                 if reason is not None:
                     log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
-                    connection.failed_early(reason)
+                    connection.failed_below(reason)
                     return False
                 connection.is_counted = True
         if listener.is_gated:

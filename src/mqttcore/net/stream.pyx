@@ -97,7 +97,7 @@ cdef class StreamConnection(Connection):
                 reason = listener.admission.enter(self.given_peer, self.core.now_ms)
                 if reason is not None:
                     log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
-                    self.failed_early(reason)
+                    self.failed_below(reason)
                     return False
                 self.is_counted = True
         if not listener.is_gated:
