@@ -160,9 +160,9 @@ def _key_source(config: JwtAuthConfig) -> FixedKey | JwkSet:
     """
     given = [name for name in ("secret", "public_key_file", "jwks_url") if getattr(config, name)]
     if len(given) != 1:
-        raise ConfigError("plugins.jwt_auth", "needs one of `secret`, `public_key_file` and `jwks_url`")
+        raise ConfigError("", "needs one of `secret`, `public_key_file` and `jwks_url`")
     if any(is_symmetric(algorithm) != (given[0] == "secret") for algorithm in config.algorithms):
-        raise ConfigError("plugins.jwt_auth.algorithms", f"not all are for `{given[0]}`")
+        raise ConfigError("algorithms", f"not all are for `{given[0]}`")
     if config.secret is not None:
         return FixedKey(_long_enough(config.secret.reveal().encode(), config.algorithms))
     if config.jwks_url:
@@ -171,11 +171,11 @@ def _key_source(config: JwtAuthConfig) -> FixedKey | JwkSet:
         return FixedKey(load_pem_public_key(Path(config.public_key_file).read_bytes()))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no PEM file with a public key"
-        raise ConfigError("plugins.jwt_auth.public_key_file", f"{config.public_key_file}: {reason}") from None
+        raise ConfigError("public_key_file", f"{config.public_key_file}: {reason}") from None
 
 
 def _long_enough(secret: bytes, algorithms: list[_Algorithm]) -> bytes:
     needed = max(int(algorithm[2:]) // 8 for algorithm in algorithms)  # RFC 7518 §3.2
     if len(secret) < needed:
-        raise ConfigError("plugins.jwt_auth.secret", f"has {len(secret)} bytes, at least {needed} are needed")
+        raise ConfigError("secret", f"has {len(secret)} bytes, at least {needed} are needed")
     return secret

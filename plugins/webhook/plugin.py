@@ -93,5 +93,5 @@ def _retry_after_s(text: str) -> float:
 def _key(secret: Secret | None) -> bytes:
     key = b"" if secret is None else secret.reveal().encode()
     if secret is not None and len(key) < 16:
-        raise ConfigError("plugins.webhook.secret", "the key is shorter than 16 bytes")
+        raise ConfigError("secret", "the key is shorter than 16 bytes")
     return key

@@ -54,8 +54,11 @@ if TYPE_CHECKING:
     from mqttcore.handlers import CONSUMED, Consumed, PublishChange, Recipients, TopicHandler
     from mqttcore.hookspecs import hookimpl
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
+    from mqttcore.inspection import FilterInfo, InFlightMessage, QueuedMessage
+    from mqttcore.listening import ListenerInfo
     from mqttcore.observers import EventStream
     from mqttcore.permission_rules import parse_permissions
+    from mqttcore.plugins.state import PluginState
     from mqttcore.private_file import read_private_file, write_private_file
     from mqttcore.repeating import RepeatingCall
     from mqttcore.sections import Section
@@ -95,11 +98,14 @@ __all__ = [
     "Event",
     "EventRecord",
     "EventStream",
+    "FilterInfo",
     "Flapping",
     "Handler",
     "Identity",
+    "InFlightMessage",
     "Limits",
     "Listener",
+    "ListenerInfo",
     "MalformedPacket",
     "Message",
     "MessageDropped",
@@ -112,11 +118,13 @@ __all__ = [
     "Permission",
     "PluginError",
     "PluginFailed",
+    "PluginState",
     "PropertyId",
     "ProtocolError",
     "ProtocolVersion",
     "PublishChange",
     "QoS",
+    "QueuedMessage",
     "QuotaExceeded",
     "Quotas",
     "ReasonCode",
@@ -181,18 +189,23 @@ _PLACES = {
     "Event": "mqttcore.events",
     "EventRecord": "mqttcore.sinks",
     "EventStream": "mqttcore.observers",
+    "FilterInfo": "mqttcore.inspection",
     "Flapping": "mqttcore.config",
     "Handler": "mqttcore.engine.handler",
     "Identity": "mqttcore.identity",
+    "InFlightMessage": "mqttcore.inspection",
     "Limits": "mqttcore.config",
     "Listener": "mqttcore.config",
+    "ListenerInfo": "mqttcore.listening",
     "Message": "mqttcore.engine.message",
     "MessageDropped": "mqttcore.events",
     "MessageRecord": "mqttcore.sinks",
     "MessageStream": "mqttcore.subscription",
     "Permission": "mqttcore.identity",
     "PluginFailed": "mqttcore.events",
+    "PluginState": "mqttcore.plugins.state",
     "PublishChange": "mqttcore.handlers",
+    "QueuedMessage": "mqttcore.inspection",
     "Quotas": "mqttcore.identity",
     "Recipients": "mqttcore.handlers",
     "Refusal": "mqttcore.identity",

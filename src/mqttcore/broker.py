@@ -18,6 +18,7 @@ from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
+from mqttcore.limit_alarms import LimitAlarms
 from mqttcore.listening import ListenerInfo, Listening
 from mqttcore.memory_guard import MemoryGuard
 from mqttcore.mount_point import check_mount_point
@@ -61,7 +62,7 @@ _FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
-_ENDED_AT_ONCE = 1000  # connections of a listener that is stopped
+_ENDED_AT_ONCE = 200  # connections of a listener that is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Broker(Services):
         self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._memory = MemoryGuard(0, self)  # until it starts
+        self._limit_alarms = LimitAlarms(self)
         self._flapping = FlappingWatch(self.config.flapping)
         self.traces = Traces(self.config.tracing)
         self._started_s = 0.0
@@ -196,6 +198,7 @@ class Broker(Services):
             await self._close(engine)
             raise
         self._started_s = time.monotonic()
+        self._limit_alarms = LimitAlarms(self)
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._sys_due_s = self._started_s
         self._is_ready = True
@@ -262,6 +265,7 @@ class Broker(Services):
         for connection in list(self._streams):
             if not connection.is_closed:  # no session yet: there is nothing to say to it
                 connection.abort()
+        self.traces.attach(None)  # whoever waits for more over HTTP must not keep us waiting
         self._flush()
         await asyncio.gather(self._await_last_bytes(), self._listening.stop_http())
 
@@ -582,7 +586,7 @@ class Broker(Services):
 
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
-        values = self._running().metrics() | listener_metrics([*self._listening]) | self._service_metrics()
+        values = self._running().metrics() | self._network_metrics() | self._service_metrics()
         values |= self._flapping.metrics() | self._memory.watch.metrics() | self.traces.metrics()
         if self._plugins is not None:
             values |= self._plugins.metrics()
@@ -591,6 +595,10 @@ class Broker(Services):
         values["bans"] = len(self.bans)
         values["connects_refused_banned"] = self.bans.refused
         return values
+
+    def _network_metrics(self) -> dict[str, int]:
+        values = listener_metrics([*self._listening])
+        return values if self._poller is None else values | self._poller.metrics()
 
     def plugin_metrics(self) -> dict[str, dict[str, int]]:
         """Return the part of `metrics` that plugins have: name -> key without `plugin_NAME_` -> value."""
@@ -763,6 +771,7 @@ class Broker(Services):
                 self.raise_alarm("flapping", "clients connect too often and are refused for a while")
             else:
                 self.clear_alarm("flapping")
+            self._limit_alarms.look(self._network_metrics() | {"overloaded": int(engine.is_overloaded)})
         if self._ticks % _LOOK_TICKS == 0:
             for listener in self._listening:
                 if listener.tls is not None:

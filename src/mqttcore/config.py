@@ -483,7 +483,7 @@ class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         float, Meta(ge=1, le=604_800, description="Longest time that a trace may be asked to last.")
     ] = 86_400.0
     entries_maximum: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Entries that a trace keeps; the oldest make room.")
+        int, Meta(ge=1, le=100_000, description="Entries that a trace keeps; the oldest make room.")
     ] = 10_000
     bytes_maximum: Annotated[
         int, Meta(ge=1024, le=_BYTES_MAXIMUM, description="Bytes of memory that the entries of a trace may take.")

@@ -94,9 +94,9 @@ class Identity:
     expires_at_s: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     closes_on_refused_subscribe: bool = False
+    on_refused: Callable[[Any, Action, str], object] | None = field(default=None, repr=False, compare=False)
     mount_point: str | None = None
     user_name: str | None = None
-    on_refused: Callable[[Any, Action, str], object] | None = field(default=None, repr=False, compare=False)
 
 
 class Refusal:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 import pkgutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mqttcore.config import Listener, takes_anonymous
@@ -121,9 +121,9 @@ class _Door:
     """A listener with what accepts there."""
 
     bound: BoundListener
+    addresses: tuple[tuple[str, int], ...]  # host and real port of each socket it has, or had
     acceptor: _Acceptor | None = None
     http: _HttpAcceptor | None = None  # the acceptor, where HTTP is spoken
-    addresses: tuple[tuple[str, int], ...] = field(default=())  # as it was opened last
 
     @property
     def settings(self) -> Listener:
@@ -134,10 +134,9 @@ class _Door:
         """Give it sockets where it had them before. Raises OSError that names the address, and it has none."""
         if self.bound.path:
             listen_at_path(self.bound, int(self.settings.path_mode, 8))
-        else:
-            port = self.settings.port or self.addresses[0][1]
-            listen_at(self.bound, self.settings.host, port)
-        self.addresses = tuple(self.bound.addresses)
+            return
+        for host, port in self.addresses:  # not the name again: to ask for its addresses may take a while
+            listen_at(self.bound, host, port)
 
     def close(self) -> None:
         """Accept no more."""
@@ -167,7 +166,7 @@ class Listening:
         """Take the addresses of all: before anything is accepted. Raises OSError that names the address."""
         for settings in config.listeners:
             bound = _bind(settings, takes_anonymous(config, settings, has_authentication))
-            self._doors[settings.name] = _Door(bound, addresses=tuple(bound.addresses))
+            self._doors[settings.name] = _Door(bound, tuple(bound.addresses))
 
     async def accept(self, poller: Poller | None, http_routes: Sequence[AbstractRouteDef]) -> None:
         """Accept on all. poller: without one, the event loop has the sockets. http_routes: of plugins."""

@@ -87,7 +87,8 @@ class Services(ABC):
         """Send a message to one client, whatever it subscribed to; False when nobody takes it.
 
         A client that has a session but no connection gets it later when *stores_offline* and QoS is 1 or 2. retain: the
-        RETAIN flag it sees. Raises ValueError for what is no Topic Name, QoS or property.
+        RETAIN flag it sees. A client with a mount point takes what is below it. Raises ValueError for what is no Topic
+        Name, QoS or property.
         """
         block = dict(properties) if properties else None
         return self._running().deliver(client_id, topic.encode(), payload, qos, retain, block, stores_offline)
@@ -249,8 +250,8 @@ class Services(ABC):
     ) -> int:
         """Subscribe on a client's behalf, without asking for permission; the reason code that a SUBACK would have.
 
-        Its retained messages follow if it is connected. Raises MqttCoreError when it has no session, ValueError for
-        numbers out of range.
+        Its retained messages follow if it is connected. What its mount point keeps it from is refused all the same
+        (0x87). Raises MqttCoreError when it has no session, ValueError for numbers out of range.
         """
         if not (0 <= qos <= 2 and 0 <= retain_handling <= 2 and 0 <= subscription_id <= 268_435_455):
             raise ValueError("qos and retain_handling are 0 to 2, subscription_id is 0 to 268435455")

@@ -247,6 +247,7 @@ async def test_trace_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
             assert broker.traces.stop("trace-1")
         result = follows.result()
         assert "trace trace-1 of client_id a, for 30 s" in result.stderr
+        assert "trace trace-1 ended: stopped, 10 entries" in result.stderr
         words = [line.split(None, 3)[1:] for line in result.stdout.splitlines()]
         assert [tuple(word[:2]) for word in words] == [("#1", "a")] * 9 + [("-", "a")]
         assert [text.partition("(")[0].rstrip() for _, _, text in words] == [

@@ -271,6 +271,24 @@ async def test_refused_and_why(start_clocked: Start):
     assert entries[2].properties == ["reason_string"]
 
 
+@pytest.mark.parametrize(("level", "code"), [(6, 0x84), (0x85, 0x84), (9, 0x84), (2, 0x84)])
+async def test_refused_in_another_version(start: Start, level: int, code: int):
+    world = await start()
+    peer = await world.open(5 if level & 0x7F > 4 else 4)
+    sight = Sight(world, "address", "", covers=lambda address: True)
+    if hasattr(world, "until"):  # it opened before the watch began, so it is found by its CONNECT alone
+        await peer.lose()
+        peer = await world.open(5 if level & 0x7F > 4 else 4)
+    await peer.send(b"\x10\x0d\x00\x04MQTT" + bytes([level]) + b"\x02\x00\x00\x00\x01a")
+    answer = await peer.receive()
+    assert answer.reason_code in (code, 1)
+    if hasattr(world, "until"):
+        await world.until(lambda: any(isinstance(one, te.ConnectionClosed) for one in sight.entries))
+        [connack] = [one for one in sight.entries if isinstance(one, te.PacketSeen)]
+        assert connack.reason_codes == [code]
+    assert not sight.failures
+
+
 async def test_authentication_data_is_not_seen(start_clocked: Start):
     answers = iter([Challenge(b"secret1"), Identity("ann")])
     ask = lambda client, packet: next(answers)  # noqa: E731

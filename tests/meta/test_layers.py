@@ -49,7 +49,7 @@ LAYERS = (
         "inspection",
     ),
     ("services",),
-    ("broker", "listening", "memory_guard", "plugins", "sinks"),
+    ("broker", "limit_alarms", "listening", "memory_guard", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )
 # The package itself names what is public, and __main__ starts the command line.

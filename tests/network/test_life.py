@@ -1,6 +1,8 @@
 """Starting, stopping, time-outs and what slow or silent peers may cost, under both loops and both drivers."""
 
 import asyncio
+import contextlib
+import functools
 import gc
 import subprocess
 import sys
@@ -11,7 +13,18 @@ import types
 import pytest
 
 from mqttcore import Broker, Config, ReasonCode
-from mqttcore.codec import Connect, Disconnect, PingReq, PingResp, Publish, SubAck, Subscribe, Subscription, Will
+from mqttcore.codec import (
+    ConnAck,
+    Connect,
+    Disconnect,
+    PingReq,
+    PingResp,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+    Will,
+)
 from mqttcore.errors import ConnectionLost
 from network.clients import Raw, join, until
 from network.conftest import quiet_config
@@ -250,6 +263,25 @@ async def test_client_that_was_closed_and_does_not_read_is_cut():
         await until(is_gone)
 
 
+async def test_closed_connections_linger_in_bounded_numbers(monkeypatch: pytest.MonkeyPatch):
+    # The peer of a connection that we closed may take its time to close as well, but many may not take it together.
+    poller = pytest.importorskip("mqttcore.net.poller").Poller
+    monkeypatch.setattr(Broker, "_uses_poller", True)
+    monkeypatch.setattr("mqttcore.broker.Poller", functools.partial(poller, lingering_maximum=3))
+    async with Broker(quiet_config()) as broker, contextlib.AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(await Raw.open(broker)) for _ in range(5)]
+        for number, peer in enumerate(peers):
+            await peer.send(Connect(f"c{number}"), Connect(f"c{number}"))  # the second one is a protocol error
+            assert isinstance(await peer.receive(), ConnAck)
+            assert isinstance(await peer.receive(), Disconnect)
+        await until(lambda: broker.metrics()["connections_lingering_cut"] == 2)
+        assert broker.metrics()["connections_lingering"] == 3
+        await until(lambda: "lingering_full" in broker.alarms)
+        for peer in peers:
+            peer.close()
+        await until(lambda: broker.metrics()["connections_lingering"] == 0)
+
+
 # --- out of descriptors -----------------------------------------------------------------------------------------------
 
 
@@ -275,6 +307,10 @@ def test_broker_survives_running_out_of_descriptors(driver: str):
                     pass
                 await asyncio.sleep(0.3)
                 await first.publish("a", b"still here", qos=1)
+                if Broker._uses_poller:  # asyncio tells nobody but its log
+                    async with asyncio.timeout(10):
+                        while "descriptors" not in broker.alarms:
+                            await asyncio.sleep(0.05)
                 for sock in hoard:
                     sock.close()
                 async with asyncio.timeout(10):

@@ -150,6 +150,18 @@ async def test_address_that_is_taken_meanwhile_leaves_it_stopped(caplog: pytest.
     ]
 
 
+@pytest.mark.parametrize("host", ["localhost", "::1"])
+async def test_every_address_of_a_name_comes_back(host: str):
+    async with Broker(config_of(Listener(name="door", host=host, port=0))) as broker:
+        before = broker.listeners[0].addresses
+        await broker.stop_listener("door")
+        await broker.start_listener("door")
+        assert [(host, port) for name, host, port in broker.addresses if name == "door"] == [*before]
+        for host, port in before:
+            async with await open_client(Connect("c1"), host=host, port=port):
+                assert broker.client("c1").is_connected
+
+
 async def test_stopping_twice_and_starting_twice_do_no_harm():
     async with Broker(config_of(Listener(name="door", port=0))) as broker:
         for _ in range(20):

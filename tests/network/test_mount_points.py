@@ -17,6 +17,7 @@ from mqttcore.config import Tls
 from mqttcore.errors import ConnectionRefused, ProtocolError
 from network.clients import until
 from network.conftest import quiet_config
+from network.http_api import WEB, Api
 from network.tls import client_context
 
 pytestmark = pytest.mark.usefixtures("driver")
@@ -194,6 +195,20 @@ async def test_services_speak_whole_topics():
                 broker.set_identity("c", Identity("c", mount_point=wrong))
         assert broker.set_identity("c", Identity("c", mount_point="t/"))
         assert broker.unsubscribe_client("c", "t/+")
+
+
+async def test_http_api_speaks_whole_topics():
+    config = quiet_config(WEB, Listener(name="tenant", port=0, mount_point="t/"))
+    async with Broker(config) as broker, Api(broker) as api, await join(broker, "c", "tenant") as client:
+        assert (await api.ask("GET", "/clients/c"))["mount_point"] == "t/"
+        for topic_filter, answer in (("t/+", 1), ("a", ReasonCode.NOT_AUTHORIZED)):
+            wanted = {"topic_filter": topic_filter, "qos": 1}
+            assert (await api.ask("POST", "/clients/c/subscriptions", json=wanted))["reason_code"] == answer
+        await client.subscribe([Subscription("b/#", 1)])
+        found = (await api.ask("GET", "/clients/c/subscriptions"))["subscriptions"]
+        assert [one["topic_filter"] for one in found] == ["t/+", "t/b/#"]
+        await api.ask("POST", "/publish", json={"topic": "t/a", "payload": "x", "qos": 1})
+        assert (await client.receive()).topic == "a"
 
 
 # --- mosquitto's clients

@@ -16,6 +16,7 @@ from mqttcore import Broker, Config, Identity, Listener, MqttCoreError, QuotaExc
 from mqttcore.client import ConnectionRefused, open_client
 from mqttcore.codec import Connect, Subscription
 from mqttcore.config import Tls, Tracing
+from mqttcore.http.keys import Role, make_key, write_keys
 from mqttcore.tracing import Trace
 from websocket_wire import RawWebSocket, frame, upgrade_request
 
@@ -406,3 +407,32 @@ async def test_page_says_what_made_room():
         assert (page["first_number"], page["next_number"], len(page["entries"])) == (3, 5, 2)
         page = await api.ask("GET", f"/traces/{trace.name}/entries", params={"start": "9"})
         assert (page["first_number"], page["next_number"], page["entries"]) == (9, 9, [])
+
+
+async def test_viewers_see_no_entries(tmp_path: Path):
+    path = str(tmp_path / "keys")
+    made = {role: make_key(role.name.lower(), role) for role in (Role.VIEWER, Role.OPERATOR)}
+    write_keys(path, {key.name: key for key, _ in made.values()})
+    async with Broker(api_config(keys_file=path)) as broker:
+        trace = broker.traces.start("client_id", "a")
+        async with Api(broker, made[Role.VIEWER][1]) as api:
+            await api.ask("GET", "/traces")
+            await api.ask("GET", f"/traces/{trace.name}")
+            for method, rest in (("GET", "/entries"), ("GET", "/download"), ("POST", "/stop"), ("DELETE", "")):
+                await api.ask(method, f"/traces/{trace.name}{rest}", expect=403)
+            await api.ask("POST", "/traces", json={"subject": "client_id", "value": "b"}, expect=403)
+        async with Api(broker, made[Role.OPERATOR][1]) as api:
+            await api.ask("GET", f"/traces/{trace.name}/entries")
+
+
+async def test_who_waits_for_more_does_not_keep_the_broker_from_stopping():
+    broker = Broker(api_config())
+    await broker.start()
+    trace = broker.traces.start("client_id", "a")
+    async with Api(broker) as api, asyncio.TaskGroup() as group:
+        waiting = group.create_task(api.ask("GET", f"/traces/{trace.name}/entries", params={"wait_s": "10"}))
+        await until(lambda: trace._arrived._waiters)
+        began = time.monotonic()
+        await broker.stop()
+        assert time.monotonic() - began < 2
+    assert waiting.result()["is_running"] is False

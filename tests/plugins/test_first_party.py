@@ -18,8 +18,10 @@ from mqttcore_plugins.users import Users
 from mqttcore_plugins.users.passwords import hash_password
 from mqttcore_plugins.webhook import Webhook
 
-from mqttcore import ReasonCode
+from mqttcore import ConfigError, ReasonCode
 from mqttcore.codec import Publish
+from mqttcore.config import from_mapping
+from mqttcore.plugins.loading import enabled, make
 from mqttcore.settings import convert
 from mqttcore.testing import MemoryBroker, assert_plugin_is_well_formed
 
@@ -29,6 +31,22 @@ SECRET = "0123456789abcdef" * 4
 @pytest.mark.parametrize("plugin", [Users, JwtAuth, HttpAuth, EventsLog, Webhook])
 def test_plugin_is_well_formed(plugin: type):
     assert_plugin_is_well_formed(plugin)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "path"),
+    [
+        ("users", {}, "plugins.users"),
+        ("users", {"file": "/nowhere.toml"}, "plugins.users.file"),
+        ("jwt_auth", {"algorithms": ["HS256"], "secret": "x"}, "plugins.jwt_auth.secret"),
+        ("webhook", {"url": "http://127.0.0.1/", "secret": "x"}, "plugins.webhook.secret"),
+    ],
+)
+def test_wrong_setting_is_named_once(name: str, table: dict[str, str], path: str):
+    (plugin,) = enabled(from_mapping({"plugins": {name: table}}))
+    with pytest.raises(ConfigError) as caught:
+        make(plugin)
+    assert caught.value.path == path
 
 
 def users_file(path: Path, *names: str) -> Path:

@@ -133,12 +133,13 @@ def test_resident_memory_is_what_psutil_says(monkeypatch: pytest.MonkeyPatch):
     del ballast
 
 
-def test_resident_memory_without_psutil_is_unknown_elsewhere(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [ImportError, NotImplementedError])
+def test_resident_memory_without_psutil_is_unknown_elsewhere(monkeypatch: pytest.MonkeyPatch, error: type[Exception]):
     find = builtins.__import__
 
     def without(name: str, *others: Any) -> Any:
         if name == "psutil":
-            raise ImportError(name)
+            raise error(name)
         return find(name, *others)
 
     monkeypatch.setattr(sys, "platform", "darwin")

@@ -166,9 +166,15 @@ def _begin(
         pass
     finally:
         try:
-            if keep:
-                api.ask("POST", "/traces/{}/stop", begun["name"])
-            else:
+            ended = api.ask("POST", "/traces/{}/stop", begun["name"])
+            if not keep:
                 api.ask("DELETE", "/traces/{}", begun["name"])
+            click.echo(_summary(ended), err=True)
         except ApiFailed as error:  # the broker is gone, and the trace with it; or somebody deleted it
             click.echo(f"mqttcore: {error}", err=True)
+
+
+def _summary(ended: dict[str, Any]) -> str:
+    told = [ended["end_reason"], f"{ended['next_number']} entries"]
+    told += [f"{ended[name]} {name}" for name in ("dropped", "skipped") if ended[name]]
+    return f"trace {ended['name']} ended: {', '.join(told)}"

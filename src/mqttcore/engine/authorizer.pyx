@@ -25,7 +25,7 @@ from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLIS
 from mqttcore.engine.message cimport (
     TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref,
 )
-from mqttcore.engine.mount cimport check_mount, refusal_of_filter, refusal_of_topic, whole_topic
+from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, check_mount, refusal_of_filter, refusal_of_topic, whole_topic
 from mqttcore.engine.permissions cimport MAY_PUBLISH, MAY_SUBSCRIBE, VERDICT_QOS, verdict_permits
 from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
@@ -314,9 +314,10 @@ cdef class Authorizer(Core):
         cdef uint8_t verdict, refused
         if check_topic_filter(text, size):
             return RC_TOPIC_FILTER_INVALID
-        refused = refusal_of_filter(session.mount, text, size, self.limits.topic_bytes_maximum)
-        if refused:
-            return refused
+        if session.mount is not None:
+            refused = refusal_of_filter(session.mount, text, size, TOPIC_BYTES_MAXIMUM)
+            if refused:
+                return refused
         prefix = share_prefix_size(text, size)
         text += prefix
         size -= prefix

@@ -49,7 +49,7 @@ from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, h
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport TRACED_PUBLISHER, pub_done, pub_t
-from mqttcore.engine.mount cimport mounted, mounted_filter, mounted_subscribe, refusal_of_topic
+from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, mounted, mounted_filter, mounted_subscribe, refusal_of_topic
 from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
 from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
@@ -67,7 +67,6 @@ log = logging.getLogger("mqttcore.connection")
 cdef enum:
     HOOKS_OF_PUBLISH = HOOK_AUTHORIZE_PUBLISH | HOOK_TRANSFORM_PUBLISH
     FIRST_REST = 64           # bytes; doubles as they arrive, never ahead of them
-    TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]
     PUMP_ROUNDS = 8           # times a connection's queue is taken up again within one flush
 
 

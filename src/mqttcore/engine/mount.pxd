@@ -4,10 +4,13 @@
 #
 # `$` topics do not exist for it: what it says of them is refused, and what would look like one is not sent to it.
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+cdef enum:
+    TOPIC_BYTES_MAXIMUM = 65535       # of a whole topic or filter [MQTT-4.7.3-3]
 
 
 # Whether a client mounted there knows a Topic Name, or a filter without `$share`: below its mount point, and what is left

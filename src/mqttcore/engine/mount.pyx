@@ -15,9 +15,6 @@ from mqttcore.mount_point import mount_point_of
 
 log = logging.getLogger("mqttcore.engine")
 
-cdef enum:
-    TOPIC_BYTES_MAXIMUM = 65535       # [MQTT-4.7.3-3]
-
 
 cdef bytes mounted(bytes mount, const uint8_t* topic, Py_ssize_t size):
     cdef Py_ssize_t prefix = PyBytes_GET_SIZE(mount)

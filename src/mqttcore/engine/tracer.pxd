@@ -61,7 +61,8 @@ cdef class Tracer:
     # the mount point, and not in the packet.
     cdef int publish_out(self, object connection, pub_t* pub, uint8_t first, uint16_t packet_id, Py_ssize_t size,
                          Py_ssize_t unsaid) except -1
-    cdef int published(self, pub_t* pub, Py_ssize_t recipients) except -1
+    # True: a watch on topics has taken it, and will its deliveries.
+    cdef bint published(self, pub_t* pub, Py_ssize_t recipients) except -1
     cdef int queued(self, object session, pub_t* pub, uint8_t qos) except -1
 
     # TRACED_TOPIC where a watch matches a topic, else 0.

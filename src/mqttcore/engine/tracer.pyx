@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from mqttcore.codec.codes cimport PT_PUBLISH
+from mqttcore.codec.codes cimport PT_CONNACK, PT_PUBLISH
 from mqttcore.codec.reader cimport decode_body
 from mqttcore.codec.views cimport decode_publish, publish_view
 from mqttcore.codec.wire cimport read_varint, varint_size
@@ -215,14 +215,17 @@ cdef class Tracer:
     cdef int packet_out(self, object connection, const uint8_t* packet, Py_ssize_t size) except -1:
         cdef list watches = self.having_room(self.watches_of(connection), True)
         cdef uint32_t remaining = 0
+        cdef int version = connection.version
         cdef int n
         cdef Watch watch
         if watches is None:
             return 0
         try:
             n = read_varint(packet + 1, size - 1, &remaining)
+            if packet[0] >> 4 == PT_CONNACK:
+                version = 4 if remaining == 2 else 5      # a refusal may be in another one than the connection's
             entry = packet_seen(
-                decode_body(packet[0], packet + 1 + n, remaining, connection.version), "out", size, self.wall_ms(),
+                decode_body(packet[0], packet + 1 + n, remaining, version), "out", size, self.wall_ms(),
                 connection.client_id, self.number_of(connection),
             )
             for watch in watches:
@@ -341,15 +344,22 @@ cdef class Tracer:
                     return TRACED_TOPIC
         return 0
 
-    cdef int published(self, pub_t* pub, Py_ssize_t recipients) except -1:
+    cdef bint published(self, pub_t* pub, Py_ssize_t recipients) except -1:
         cdef object origin = None if pub.origin == NULL else <object>pub.origin
-        cdef list watches = self.watches_of(origin) if pub.traced & TRACED_PUBLISHER else None
+        cdef list watches = self.having_room(self.watches_of(origin), True) if pub.traced & TRACED_PUBLISHER else None
         cdef Watch watch
+        cdef bint is_taken = False
+        cdef int64_t now_ms = self.now_ms()
         if pub.traced & TRACED_TOPIC:
-            watches = self.with_topic(watches, pub.topic, pub.topic_size)
-        watches = self.having_room(watches, True)
+            for watch in self.watches:
+                if (
+                    watch.subject == WATCH_TOPIC and watch.matches(pub.topic, pub.topic_size)
+                    and watch.has_room(now_ms, True)
+                ):
+                    is_taken = True
+                    watches = [watch] if watches is None else [*watches, watch]
         if watches is None:
-            return 0
+            return False
         try:
             for watch in watches:
                 watch.give(Published(
@@ -365,7 +375,7 @@ cdef class Tracer:
                 ))
         except Exception as error:
             self.break_off(watches, error)
-        return 0
+        return is_taken
 
     cdef int queued(self, object session, pub_t* pub, uint8_t qos) except -1:
         cdef list watches = self.watches_of(session)

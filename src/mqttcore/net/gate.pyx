@@ -104,6 +104,8 @@ cdef class Gate:
             connection.given_peer = self.proxy.source
             if not is_admitted(connection, self.listener):
                 return self.leave(connection)
+        else:
+            connection.address_known()
         self.start_tls()
         if self.channel is None:
             self.opened(connection)
@@ -154,6 +156,7 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
+        connection.address_known()        # of a proxy that said nothing useful, its own
         connection.failed_early(reason)
         return self.leave(connection)
 

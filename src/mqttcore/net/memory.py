@@ -87,7 +87,7 @@ def resident_bytes() -> int | None:
             return None
     try:
         import psutil
-    except ImportError:
+    except (ImportError, NotImplementedError):  # the latter: psutil knows this system as little as we do
         return None
     return int(psutil.Process().memory_info().rss)
 

@@ -59,7 +59,9 @@ cdef class Poller:
     cdef TlsPipes pipes               # of all TLS connections; None until the first listener with a gate
     cdef int handshakes_left          # steps of handshakes that this turn may still take
     cdef dict suspended               # fd -> listener object: not accepted on until the next turn()
-    cdef dict lingering               # fd -> ms until when a closed connection may still write
+    cdef dict lingering               # fd -> ms until when a closed connection may still write; oldest first
+    cdef Py_ssize_t lingering_maximum
+    cdef readonly uint64_t lingering_cut      # that were closed before their time, to make room
     cdef object on_drained            # called when lingering becomes empty, or None
     cdef readonly Py_ssize_t open_sockets
     cdef bint is_watching
@@ -69,6 +71,8 @@ cdef class Poller:
     cdef readonly uint64_t gathered   # turns that waited for more packets
 
     cdef int drained(self) except -1
+    # Closes the oldest of too many lingering connections; not while events of theirs may be at hand.
+    cdef int cut_lingering(self) except -1
     cdef int accept_batch(self, int fd, object listener) except -1
     cdef bint has_room(self, object listener) except -1
     cdef int suspend(self, int fd, object listener) except -1

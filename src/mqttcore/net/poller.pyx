@@ -87,6 +87,7 @@ cdef enum:
     CHOKE = 2                 # times the high-water mark of unread answers from which on we do not read their receiver
     BUSY_SOCKETS = 3          # ready in one turn: more than chance would bring
     RECENT_US = 500
+    LINGERING_MAXIMUM = 10000
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
     HANDSHAKE_STEPS = 8       # in one turn: each costs as much as hundreds of messages
@@ -389,14 +390,17 @@ cdef class Poller:
     """All sockets of one broker. loop: an asyncio event loop with add_reader().
 
     gather_us: how long a turn that follows closely on a busy one lets packets gather; 0: not at all.
-    Listener objects are BoundListeners.
+    lingering_maximum: closed connections whose peers have not closed as well. Listener objects are BoundListeners.
     """
 
     def __cinit__(self):
         self.epfd = -1
 
-    def __init__(self, engine: Engine, loop: object, *, gather_us: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, loop: object, *, gather_us: int = 0, lingering_maximum: int = LINGERING_MAXIMUM
+    ) -> None:
         self.gather_us = gather_us
+        self.lingering_maximum = lingering_maximum
         self.engine = engine
         self.loop = loop
         self.listeners = {}
@@ -678,6 +682,7 @@ cdef class Poller:
                 if listener is not None:
                     self.accept_batch(fd, listener)
         self.engine.flush_dirty()
+        self.cut_lingering()
         if self.engine.dirty != NULL:
             self.engine.wake()        # the loop comes first, then we go on
         self.turn_ended_us = monotonic_us()
@@ -703,8 +708,21 @@ cdef class Poller:
         """Write what is pending; the callback of Engine.set_wake, one turn later."""
         self.engine.now_ms = monotonic_ms()
         self.engine.flush_dirty()
+        self.cut_lingering()
         if self.engine.dirty != NULL:
             self.engine.wake()
+
+    cdef int cut_lingering(self) except -1:
+        cdef int fd
+        while len(self.lingering) > self.lingering_maximum:
+            fd = next(iter(self.lingering))
+            self.lingering_cut += 1
+            (<SocketConnection>self.table[fd]).close_fd()
+        return 0
+
+    def metrics(self) -> dict:
+        """Return counters and gauges; the keys are stable."""
+        return {"connections_lingering": len(self.lingering), "connections_lingering_cut": self.lingering_cut}
 
     def close(self) -> None:
         """Cut every connection and leave the loop. Wills of those still connected are published first."""

@@ -105,5 +105,5 @@ async def test_body_is_signed(receiver: Receiver, tmp_path: Path):
 def test_a_short_key_is_refused_unseen():
     with pytest.raises(ConfigError) as caught:
         Webhook(convert({"url": "http://127.0.0.1/", "secret": "swordfish"}, Webhook.Config))
-    assert caught.value.path == "plugins.webhook.secret"
+    assert caught.value.path == "secret"
     assert "swordfish" not in str(caught.value)
