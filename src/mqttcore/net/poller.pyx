@@ -180,6 +180,10 @@ cdef class SocketConnection(Connection):
         self.lost()
         self.close_fd()
 
+    cdef int give_up(self) except -1:
+        self.drop()
+        return 0
+
     cdef int paused_changed(self) except -1:
         return self.interest_changed()
 

@@ -185,6 +185,10 @@ cdef class StreamConnection(Connection):
         else:
             self.lost()
 
+    cdef int give_up(self) except -1:
+        self.abort()
+        return 0
+
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
             if self.is_paused or self.is_choked:
