@@ -483,3 +483,21 @@ async def test_who_waits_for_more_does_not_keep_the_broker_from_stopping():
         await broker.stop()
         assert time.monotonic() - began < 2
     assert waiting.result()["is_running"] is False
+
+
+async def test_many_connections_are_looked_at_little_by_little(config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mqttcore.tracing._SLICE", 2)
+    async with Broker(config) as broker:
+        clients = [await join(broker, f"c{number}") for number in range(5)]
+        trace = broker.traces.start("address", "127.0.0.1")
+        assert len(trace) == 2
+        await until(lambda: len(trace) == 5)
+        assert {entry.client_id for entry in trace.entries()} == {f"c{number}" for number in range(5)}
+        engine = broker._engine
+        assert len(engine.watched_connections()) == 5
+        broker.traces.delete(trace.name)
+        assert len(engine.watched_connections()) == 3
+        await until(lambda: engine.watched_connections() == [])
+        for client in clients:
+            await client.publish("t", qos=1)
+            await client.close()
