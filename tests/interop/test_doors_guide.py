@@ -77,7 +77,7 @@ def test_alibabas_question_is_answered(walk: Walk):
 
 
 def test_browser_and_shell_chat_and_both_are_seen_on_line(walk: Walk, browser: Any):
-    *before, from_shell, from_web, online, table = PARTS["A chat in the browser"]
+    *before, from_shell, from_web, online, table, stop, down, start = PARTS["A chat in the browser"]
     walk.follow(before)
     waiting = WebDriverWait(browser, 20)
 
@@ -108,6 +108,9 @@ def test_browser_and_shell_chat_and_both_are_seen_on_line(walk: Walk, browser: A
     assert all(one["is_connected"] for one in clients)
     told = walk.do(table)
     assert all(one["client_id"] in told for one in clients)
+
+    walk.follow([stop, down, start])
+    waiting.until(lambda _: "chat/room  here again" in text_of("lines"))
 
 
 @pytest.fixture

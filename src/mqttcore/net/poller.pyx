@@ -14,7 +14,7 @@ from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
 from mqttcore.engine.watch cimport WATCH_ADDRESS
 from mqttcore.net.channel cimport TlsPipes
-from mqttcore.net.gate cimport GATE_HANDSHAKE, GATE_OPEN, Gate
+from mqttcore.net.gate cimport GATE_HANDSHAKE, GATE_OPEN, Gate, is_welcome, new_gate
 from mqttcore.net.websocket cimport (
     WS_CLOSED_BY_PEER,
     WS_IOV,
@@ -184,6 +184,10 @@ cdef class SocketConnection(Connection):
         # The network connection is gone: nothing more can be written.
         self.lost()
         self.close_fd()
+
+    cdef int give_up(self) except -1:
+        self.drop()
+        return 0
 
     cdef int paused_changed(self) except -1:
         return self.interest_changed()
@@ -552,29 +556,13 @@ cdef class Poller:
 
     cdef bint greet(self, SocketConnection connection, object listener) except -1:
         # What the listener wants of a new connection before its first byte; False: nothing to do with it.
-        if listener.proxy_version is not None:
-            if not listener.proxy_trust.covers(connection.peer):
-                listener.proxy_rejected += 1
-                log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
-                connection.failed_below("not among proxy_trusted")
-                return False
-        else:
-            connection.address_known()
-            if listener.admission is not None and listener.admission.counts_addresses:
-                reason = listener.admission.enter(connection.peer, self.engine.now_ms)
-                if reason is not None:
-                    log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
-                    connection.failed_below(reason)
-                    return False
-                connection.is_counted = True
+        if not is_welcome(connection, listener):
+            return False
         if listener.is_gated:
             if self.pipes is None:
                 self.pipes = TlsPipes()
-            connection.gate = Gate(listener, self.pipes)
-            connection.gate.heard_ms = self.engine.now_ms
+            connection.gate = new_gate(connection, listener, self.pipes)
             connection.is_gated = True
-            connection.set_deadline(listener.handshake_timeout_ms)
-            listener.handshaking[id(connection)] = connection
         return True
 
     cdef bint has_room(self, object listener) except -1:

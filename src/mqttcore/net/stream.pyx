@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
-from mqttcore.net.gate cimport GATE_OPEN, Gate
+from mqttcore.net.gate cimport GATE_OPEN, is_welcome, new_gate
 from mqttcore.net.websocket cimport ws_free, ws_init, ws_receive, ws_take
 
 import asyncio
@@ -88,21 +88,8 @@ cdef class StreamConnection(Connection):
         if listener.admission is not None and not listener.admission.take(self.core.now_ms):
             self.failed_below("connection_rate")
             return False
-        if listener.proxy_version is not None:
-            if not listener.proxy_trust.covers(self.given_peer):
-                listener.proxy_rejected += 1
-                log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self.given_peer)
-                self.failed_below("not among proxy_trusted")
-                return False
-        else:
-            self.address_known()
-            if listener.admission is not None and listener.admission.counts_addresses:
-                reason = listener.admission.enter(self.given_peer, self.core.now_ms)
-                if reason is not None:
-                    log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
-                    self.failed_below(reason)
-                    return False
-                self.is_counted = True
+        if not is_welcome(self, listener):
+            return False
         if not listener.is_gated:
             return True
         if len(listener.handshaking) >= listener.handshakes_maximum:
@@ -116,10 +103,7 @@ cdef class StreamConnection(Connection):
             oldest.failed_below("made room for a newer handshake")
             oldest.abort()
             oldest.gate.leave(oldest)
-        self.gate = Gate(listener, self.pipes)
-        self.gate.heard_ms = self.core.now_ms
-        self.set_deadline(listener.handshake_timeout_ms)
-        listener.handshaking[id(self)] = self
+        self.gate = new_gate(self, listener, self.pipes)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -204,6 +188,10 @@ cdef class StreamConnection(Connection):
             self.transport.abort()
         else:
             self.lost()
+
+    cdef int give_up(self) except -1:
+        self.abort()
+        return 0
 
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
