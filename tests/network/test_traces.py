@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import time
@@ -223,12 +224,13 @@ async def test_connections_that_are_no_mqtt(config: Config):
     ],
 )
 async def test_connection_that_is_one_too_many(limit: dict[str, int], reason: str):
-    async with Broker(quiet_config(Listener(port=0, **limit))) as broker, await Raw.open(broker) as first:
+    async with Broker(quiet_config(Listener(port=0, **limit))) as broker, contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(await Raw.open(broker))
         await first.send(Connect("a", keep_alive_s=0))
         await first.receive()
         trace = broker.traces.start("address", "127.0.0.1")
-        async with await Raw.open(broker) as second:
-            assert await second.receive() is None
+        for _ in range(10):  # one of them comes within the second, however slow we are
+            await stack.enter_async_context(await Raw.open(broker))
         failed = await seen(trace, trace_entries.ConnectionFailed)
         assert reason.partition("_per_")[0].replace("_", " ") in failed.reason.replace("_", " ")
         assert failed.address.startswith("127.0.0.1:")
