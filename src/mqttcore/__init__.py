@@ -237,7 +237,7 @@ _PLACES = {
     "records": "mqttcore.store",
     "require_topic_filter": "mqttcore.codec",
     "require_topic_name": "mqttcore.codec",
-    "trace_entries": "mqttcore",
+    "trace_entries": "mqttcore.trace_entries",
     "write_private_file": "mqttcore.private_file",
 }
 
@@ -248,7 +248,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_PLACES[name]), name)
+    module = import_module(_PLACES[name])
+    value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -304,7 +304,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         False
     )
     queued_total_bytes_maximum: Annotated[
-        int, Meta(ge=0, le=_BYTES_MAXIMUM, description="Bytes queued in all sessions together; the oldest are dropped.")
+        int,
+        Meta(
+            ge=0,
+            le=_BYTES_MAXIMUM,
+            description="Bytes queued in all sessions together; the oldest make room, unless `queue_drop` is `refuse`.",
+        ),
     ] = 1_073_741_824
     queued_resident_messages: Annotated[
         int,

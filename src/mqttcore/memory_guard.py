@@ -43,10 +43,11 @@ class MemoryGuard:
     def _look(self) -> None:
         assert self._engine is not None
         assert self._loop is not None
-        if self.watch.look():
+        is_changed = self.watch.look()
+        self._handle = self._loop.call_later(_CLOSE_INTERVAL_S if self.watch.is_near else _INTERVAL_S, self._look)
+        if is_changed:
             self._engine.set_memory(is_short=self.watch.is_short, is_full=self.watch.is_full)
             self._tell()
-        self._handle = self._loop.call_later(_CLOSE_INTERVAL_S if self.watch.is_near else _INTERVAL_S, self._look)
 
     def _tell(self) -> None:
         watch = self.watch

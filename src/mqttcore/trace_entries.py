@@ -66,7 +66,7 @@ class ConnectionOpened(Entry, frozen=True, kw_only=True):
 
 
 class ConnectionFailed(Entry, frozen=True, kw_only=True):
-    """A connection is given up before any MQTT: TLS, its PROXY header or the listener's limits are the reason."""
+    """A connection is given up for what is below MQTT: TLS, PROXY header, WebSocket frames, limits of the listener."""
 
     address: str | None
     listener: str | None

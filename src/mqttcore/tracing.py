@@ -245,7 +245,8 @@ class Traces:
             raise ValueError(f"{name!r} is no name: 1 to 64 letters, digits, dots, dashes and underscores")
         elif name in self._traces:
             raise QuotaExceeded(ReasonCode.QUOTA_EXCEEDED, "", f"there is a trace {name} already")
-        self._make_room()
+        if sum(trace.is_running for trace in self) >= settings.traces_maximum:
+            raise QuotaExceeded(ReasonCode.QUOTA_EXCEEDED, "", f"{settings.traces_maximum} traces are running already")
         trace = Trace(
             name,
             subject,
@@ -257,6 +258,7 @@ class Traces:
             on_failure=self._failed,
         )
         self._engine.add_watch(trace._watch)
+        self._make_room()
         self._traces[name] = trace
         self._timers[name] = asyncio.get_running_loop().call_later(duration_s, self._stop, trace, "its time is over")
         log.info("trace %s of %s %r begins, for %g s", name, subject, value, duration_s)
@@ -310,12 +312,9 @@ class Traces:
         return name
 
     def _make_room(self) -> None:
-        while len(self._traces) >= self.settings.traces_maximum:
-            ended = [trace for trace in self if not trace.is_running]
-            if not ended:
-                text = f"{len(self._traces)} traces are running already"
-                raise QuotaExceeded(ReasonCode.QUOTA_EXCEEDED, "", text)
-            self.delete(min(ended, key=lambda trace: trace.ended_s or 0.0).name)
+        ended = sorted((trace for trace in self if not trace.is_running), key=lambda trace: trace.ended_s or 0.0)
+        for trace in ended[: max(0, len(self._traces) + 1 - self.settings.traces_maximum)]:
+            self.delete(trace.name)
             self.forgotten += 1
 
     def _stop(self, trace: Trace, reason: str) -> None:

@@ -93,6 +93,21 @@ async def test_what_would_be_queued_is_refused_where_that_is_the_policy(start: S
     assert world.metrics["messages_dropped_total_full"] == 0
 
 
+async def test_total_of_all_queues_refuses_where_that_is_the_policy(start: Start):
+    world = await start(queue_drop="refuse", queued_total_bytes_maximum=100_000, publisher_pause_ms=0)
+    for client_id in ("a", "b"):
+        away = await lasting(world, client_id)
+        await away.subscribe(client_id, qos=1)
+        await away.lose()
+    writer = await world.connect("w")
+    await writer.publish("a", bytes(60_000), qos=1)
+    await writer.send(Publish("b", bytes(60_000), qos=1, packet_id=1))
+    await writer.expect(PubAck(1, ReasonCode.QUOTA_EXCEEDED))
+    await writer.publish("b", bytes(30_000), qos=1)
+    assert world.metrics["queued"] == 2
+    assert world.metrics["messages_dropped_total_full"] == 0
+
+
 async def test_publisher_of_what_has_to_wait_waits_as_well(start_clocked: Start):
     world = await start_clocked(publisher_pause_ms=500)
     away = await lasting(world, "a")

@@ -241,8 +241,9 @@ async def test_broker_delivers_below_the_mount_point(start: Start, version: int)
     assert await heard(peer) == ("a", b"2")
 
 
-async def test_broker_subscribes_a_client_below_its_mount_point(start: Start):
-    world = await start(mount_points=MOUNTS)
+@pytest.mark.parametrize("identity", [None, Identity("c")])
+async def test_broker_subscribes_a_client_below_its_mount_point(start_clocked: Start, identity: Identity | None):
+    world = await start_clocked(hooks=HookTable(authenticate=lambda client, connect: identity))
     peer = await world.connect("c", mount_point="t/")
     for topic_filter in (b"#", b"+/a", b"u/#", b"t", b"t/$SYS", b"$share/g/a", b"$SYS/#"):
         assert world.engine.subscribe_client("c", topic_filter, 0, 0) == DENIED

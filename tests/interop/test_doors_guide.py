@@ -30,6 +30,7 @@ FOLLOWED = (
     "Unix sockets",
     "Tenants behind mount points",
     "Behind HAProxy",
+    "One door closed",
 )
 NEEDED = ("mosquitto_sub", "mosquitto_pub", "npm", "certutil", "openssl", "curl", "chromium", "chromedriver", "haproxy")
 
@@ -66,6 +67,10 @@ def test_message_of_one_client_reaches_the_other(walk: Walk, part: str):
     walk.follow(blocks[:last])
     assert walk.do_until(blocks[last], "subscriber") in ("room/1 warm", "warm")
     walk.follow(blocks[last + 1 :])
+
+
+def test_closed_door_opens_again(walk: Walk):
+    walk.follow(PARTS["One door closed"])
 
 
 def test_alibabas_question_is_answered(walk: Walk):

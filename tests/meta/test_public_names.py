@@ -52,3 +52,15 @@ def test_importing_mqttcore_loads_no_broker():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["records", "trace_entries"])
+def test_public_module_is_found_by_who_has_imported_nothing_else(name: str):
+    done = subprocess.run(
+        [sys.executable, "-c", f"from mqttcore import {name}; print({name}.__name__)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(f".{name}")

@@ -18,7 +18,7 @@ from mqttcore.codec import Connect, Subscription
 from mqttcore.config import Tls, Tracing
 from mqttcore.http.keys import Role, make_key, write_keys
 from mqttcore.tracing import Trace
-from websocket_wire import RawWebSocket, frame, upgrade_request
+from websocket_wire import TEXT, RawWebSocket, frame, upgrade_request
 
 from .clients import Raw, address_of, join, until
 from .conftest import quiet_config
@@ -135,6 +135,9 @@ async def test_ended_traces_make_room_and_running_ones_do_not(config: Config):
         with pytest.raises(QuotaExceeded, match="2 traces are running"):
             broker.traces.start("client_id", "b")
         broker.traces.stop("first")
+        with pytest.raises(ValueError, match="no Topic Filter"):
+            broker.traces.start("topic_filter", "#/")
+        assert [trace.name for trace in broker.traces] == ["first", "second"]
         third = broker.traces.start("client_id", "b")
         assert [trace.name for trace in broker.traces] == ["second", third.name]
         assert not first.is_running
@@ -264,6 +267,19 @@ async def test_client_in_websocket():
         await seen(by_client, trace_entries.SessionEnded)
         assert kinds(by_client)[:4] == ["ConnectionOpened", "in connect", "SessionOpened", "out connack"]
         assert kinds(by_address)[:4] == kinds(by_client)[:4]
+
+
+@pytest.mark.usefixtures("driver")
+async def test_websocket_frame_that_is_none():
+    async with Broker(quiet_config(Listener(port=0, protocol="http"))) as broker:
+        trace = broker.traces.start("address", "127.0.0.1")
+        async with RawWebSocket(*await asyncio.open_connection(*address_of(broker))) as client:
+            await client.send(upgrade_request())
+            await client.answer()
+            await client.send(frame(b"text", TEXT))
+            await seen(trace, trace_entries.ConnectionClosed)
+        _, failed, _ = trace.entries()
+        assert failed.reason == "WebSocket: MQTT takes binary frames only"
 
 
 @pytest.mark.usefixtures("driver")
@@ -423,6 +439,15 @@ async def test_viewers_see_no_entries(tmp_path: Path):
             await api.ask("POST", "/traces", json={"subject": "client_id", "value": "b"}, expect=403)
         async with Api(broker, made[Role.OPERATOR][1]) as api:
             await api.ask("GET", f"/traces/{trace.name}/entries")
+
+
+async def test_wait_is_over_before_the_request_would_be_too_late():
+    config = api_config()
+    config.listeners[0] = msgspec.structs.replace(config.listeners[0], http_request_timeout_s=1.0)
+    async with Broker(config) as broker, Api(broker) as api:
+        trace = broker.traces.start("client_id", "a")
+        page = await api.ask("GET", f"/traces/{trace.name}/entries", params={"wait_s": "10"})
+        assert page["is_running"] is True
 
 
 async def test_who_waits_for_more_does_not_keep_the_broker_from_stopping():

@@ -5,12 +5,14 @@ import ctypes
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from mqttcore.errors import ConfigError
+from mqttcore.memory_guard import MemoryGuard
 from mqttcore.net import memory
 from mqttcore.net.memory import MemoryWatch, available_bytes, resident_bytes
 
@@ -115,6 +117,54 @@ def test_system_that_does_not_tell_can_have_no_maximum(readings: Readings):
     assert MemoryWatch(None).maximum_bytes == MemoryWatch(0).maximum_bytes == 0
     with pytest.raises(ConfigError, match=r"memory_maximum_bytes.*psutil"):
         MemoryWatch(1000)
+
+
+class Loop:
+    """Takes down what is to be called when."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, Any]] = []
+
+    def call_later(self, delay_s: float, function: Any) -> Any:
+        self.calls.append((delay_s, function))
+        return SimpleNamespace(cancel=self.calls.clear)
+
+
+class Told:
+    """Stands for the engine and the broker's alarms."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[bool, bool]] = []
+        self.alarms: list[str] = []
+
+    def set_memory(self, *, is_short: bool, is_full: bool) -> None:
+        self.states.append((is_short, is_full))
+
+    def raise_alarm(self, name: str, text: str) -> None:
+        self.alarms.append(f"{name}: {text}")
+
+    def clear_alarm(self, name: str, text: str) -> None:
+        self.alarms.append(f"{name} ended: {text}")
+
+
+def test_guard_looks_more_often_where_the_maximum_is_not_far(readings: Readings):
+    loop, told = Loop(), Told()
+    guard = MemoryGuard(100 << 20, told)  # type: ignore[arg-type]
+    readings.now = 74 << 20
+    guard.start(told, loop)  # type: ignore[arg-type]
+    for mib in (75, 91, 101, 74):
+        (delay_s, look) = loop.calls.pop()
+        assert delay_s == (0.1 if readings.now == 74 << 20 else 0.01)
+        readings.now = mib << 20
+        look()
+    assert told.states == [(True, False), (True, True), (False, False)]
+    assert told.alarms == [
+        "memory: 91 of 100 MiB are resident: there are no new sessions",
+        "memory: 101 of 100 MiB are resident: nothing may grow",
+        "memory ended: 74 of 100 MiB are resident",
+    ]
+    guard.stop()
+    assert not loop.calls
 
 
 # --- what the system says ---------------------------------------------------------------------------------------------

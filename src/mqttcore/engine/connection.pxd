@@ -82,8 +82,8 @@ cdef class Connection(Outlet):
     # The network knows where the client is: who watches that address hears of the connection. It may come twice, when a
     # PROXY header says better.
     cdef int address_known(self) except -1
-    # It is given up before any MQTT was spoken.
-    cdef int failed_early(self, str reason) except -1
+    # It is given up for what is below MQTT: who watches hears why.
+    cdef int failed_below(self, str reason) except -1
     # Drivers override: the keep alive is known, and may be told to the network.
     cdef int keep_alive_changed(self) except -1
     # Drivers override: start or stop reading from the network.

@@ -420,7 +420,7 @@ cdef class Connection(Outlet):
             self.traced = TRACED_PUBLISHER
         return 0
 
-    cdef int failed_early(self, str reason) except -1:
+    cdef int failed_below(self, str reason) except -1:
         return self.core.tracer.failed(self, reason) if self.traced else 0
 
     cdef int set_deadline(self, int64_t ms) except -1:

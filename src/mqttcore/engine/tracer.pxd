@@ -5,37 +5,19 @@
 # Here everything may be slow, within each watch's rate, and nothing may be dangerous: what goes wrong ends the watches
 # concerned, never the connection.
 #
-# Connections and sessions come as objects: they know the tracer, not the other way round.
+# Connections and sessions come as objects: they know the tracer, not the other way round. Watchers has what is common.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from mqttcore.engine.message cimport birth_t, pub_t
 from mqttcore.engine.watch cimport Watch
+from mqttcore.engine.watchers cimport Watchers
 
 
-# A connection that is watched.
-cdef class Traced:
-    cdef uint64_t number
-    cdef list watches                 # replaced, never changed: it may be iterated
-
-
-cdef class Tracer:
-    cdef const birth_t* birth         # of the engine that this belongs to: its clocks
-    cdef uint8_t subjects             # WATCH_* of all watches
-    cdef list watches                 # all, replaced when they change
-    cdef dict clients                 # client id -> list of Watch
-    cdef dict connections             # Connection -> Traced
-    cdef uint64_t numbered            # connections so far
-
+cdef class Tracer(Watchers):
     @staticmethod
     cdef Tracer new(const birth_t* birth)
 
-    cdef int add(self, Watch watch) except -1
-    # Returns the connections that nobody watches any more.
-    cdef list remove(self, Watch watch)
-    # Looks whether a connection, or its client, is watched, and tells who did not know of it that it is open. client_id:
-    # None before its CONNECT.
-    cdef bint look_at(self, object connection, str client_id) except -1
     # A CONNECT was decoded: look_at() with its client id, then the packet.
     cdef bint identified(self, object connection, object packet, Py_ssize_t size) except -1
 
@@ -64,11 +46,6 @@ cdef class Tracer:
     # True: a watch on topics has taken it, and will its deliveries.
     cdef bint published(self, pub_t* pub, Py_ssize_t recipients) except -1
     cdef int queued(self, object session, pub_t* pub, uint8_t qos) except -1
-
-    # TRACED_TOPIC where a watch matches a topic, else 0.
-    cdef uint8_t trace_of(self, const uint8_t* topic, Py_ssize_t size) noexcept
-    # Whether anybody has to be told about a message with this topic that is not going its usual way.
-    cdef bint wants_topics(self) noexcept
     # client: the connection or session it came from. reason_code 0x80 and above: it was refused.
     cdef int diverted(self, object client, const uint8_t* topic, Py_ssize_t size, uint8_t qos, Py_ssize_t payload_bytes,
                       uint8_t reason_code) except -1
@@ -76,14 +53,3 @@ cdef class Tracer:
     cdef int passed_by(self, object session, pub_t* pub, str reason) except -1
     # topic: NULL when there are several. reason: DROP_*.
     cdef int dropped(self, object session, int reason, int64_t count, const uint8_t* topic, Py_ssize_t size) except -1
-
-    cdef int64_t now_ms(self) noexcept
-    cdef int64_t wall_ms(self) noexcept
-    cdef list watches_of(self, object client)
-    cdef list with_topic(self, list watches, const uint8_t* topic, Py_ssize_t size)
-    cdef object number_of(self, object client)
-    # Those that have room for an entry; None: nobody.
-    cdef list having_room(self, list watches, bint is_packet)
-    # Makes one entry for all of them. kind: its class; fields: without those of all entries.
-    cdef int tell(self, list watches, object client, object kind, dict fields) except -1
-    cdef int break_off(self, list watches, object error) except -1

@@ -1,11 +1,9 @@
-from typing import Never, final
+from typing import final
+
+from mqttcore.engine.watchers import Watchers
 
 PACKET_NAMES: tuple[str, ...]
 REASONS: dict[int, str]
 
 @final
-class Traced: ...
-
-@final
-class Tracer:
-    def __init__(self, *args: Never) -> None: ...
+class Tracer(Watchers): ...

@@ -9,7 +9,8 @@ from mqttcore.codec.views cimport decode_publish, publish_view
 from mqttcore.codec.wire cimport read_varint, varint_size
 from mqttcore.engine.events cimport drop_names
 from mqttcore.engine.message cimport TRACED_PUBLISHER, TRACED_TOPIC, Publisher
-from mqttcore.engine.watch cimport WATCH_ADDRESS, WATCH_CLIENT, WATCH_TOPIC
+from mqttcore.engine.watch cimport WATCH_ADDRESS, WATCH_TOPIC
+from mqttcore.engine.watchers cimport Watchers, text_of
 
 import base64
 
@@ -19,7 +20,6 @@ from mqttcore.errors import ProtocolError
 from mqttcore.trace_entries import (
     ConnectionClosed,
     ConnectionFailed,
-    ConnectionOpened,
     ConnectionPaused,
     ConnectionResumed,
     ConnectRefused,
@@ -43,14 +43,6 @@ from mqttcore.trace_packets import PACKET_NAMES, packet_seen, property_names
 cdef dict PAUSES = {1: "authenticating", 2: "congested", 4: "rate", 8: "subscribing", 16: "store"}
 
 
-cdef object text_of(object address):
-    # (host, port), a path, or nothing.
-    if isinstance(address, tuple) and len(address) >= 2:
-        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
-        return f"{host}:{address[1]}"
-    return str(address) if address else None
-
-
 cdef object beginning(const uint8_t* payload, Py_ssize_t size, Watch watch, const uint8_t* topic, Py_ssize_t topic_size):
     # What a watch wants of a payload. Topics that begin with `$` carry clients' tokens, and one that is not known may be
     # such a topic.
@@ -60,86 +52,16 @@ cdef object beginning(const uint8_t* payload, Py_ssize_t size, Watch watch, cons
 
 
 @cython.final
-cdef class Traced:
-    """A connection that is watched."""
-
-
-@cython.final
-cdef class Tracer:
-    """The watches of one engine."""
-
-    def __init__(self):
-        raise TypeError("Tracer is made by the engine")
+cdef class Tracer(Watchers):
+    """What is told to the watches of one engine."""
 
     @staticmethod
     cdef Tracer new(const birth_t* birth):
         cdef Tracer self = Tracer.__new__(Tracer)
-        self.birth = birth
-        self.watches = []
-        self.clients = {}
-        self.connections = {}
+        self.begin(birth)
         return self
 
-    # --- who is watched ---------------------------------------------------------------------------------------------
-
-    cdef int add(self, Watch watch) except -1:
-        self.watches = [*self.watches, watch]
-        self.subjects |= watch.subject
-        if watch.subject == WATCH_CLIENT:
-            self.clients[watch.value] = [*self.clients.get(watch.value, ()), watch]
-        return 0
-
-    cdef list remove(self, Watch watch):
-        cdef Watch other
-        cdef Traced traced
-        cdef list free = []
-        watch.is_over = True
-        self.watches = [other for other in self.watches if other is not watch]
-        self.subjects = 0
-        for other in self.watches:
-            self.subjects |= other.subject
-        if watch.subject == WATCH_CLIENT:
-            left = [other for other in self.clients.get(watch.value, ()) if other is not watch]
-            if left:
-                self.clients[watch.value] = left
-            else:
-                self.clients.pop(watch.value, None)
-        for connection, traced in list(self.connections.items()):
-            traced.watches = [other for other in traced.watches if other is not watch]
-            if not traced.watches:
-                del self.connections[connection]
-                free.append(connection)
-        return free
-
-    cdef bint look_at(self, object connection, str client_id) except -1:
-        cdef Traced traced = self.connections.get(connection)
-        cdef list known = [] if traced is None else traced.watches
-        cdef list fresh = []
-        cdef Watch watch
-        for watch in self.watches:
-            if watch in known or watch.is_over:
-                continue
-            try:
-                if (
-                    watch.subject == WATCH_CLIENT and client_id is not None and watch.value == client_id
-                    or watch.subject == WATCH_ADDRESS and watch.covers(connection.peer)
-                ):
-                    fresh.append(watch)
-            except Exception as error:
-                watch.fail(error)
-        if fresh:
-            if traced is None:
-                traced = self.connections[connection] = Traced.__new__(Traced)
-                self.numbered += 1
-                traced.number = self.numbered
-            traced.watches = known + fresh
-            self.tell(fresh, connection, ConnectionOpened, {
-                "address": text_of(connection.peer),
-                "listener": getattr(connection.listener, "name", None),
-                "has_tls": connection.tls is not None,
-                "opened_for_ms": self.now_ms() - connection.opened_ms,
-            })
-        return traced is not None
+    # --- packets ----------------------------------------------------------------------------------------------------
 
     cdef bint identified(self, object connection, object packet, Py_ssize_t size) except -1:
         cdef list watches
@@ -158,8 +80,6 @@ cdef class Tracer:
             except Exception as error:
                 self.break_off(watches, error)
         return True
-
-    # --- packets ----------------------------------------------------------------------------------------------------
 
     cdef int packet_in(self, object connection, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:
         cdef list watches = self.having_room(self.watches_of(connection), True)
@@ -333,17 +253,6 @@ cdef class Tracer:
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
-    cdef bint wants_topics(self) noexcept:
-        return self.subjects & WATCH_TOPIC != 0
-
-    cdef uint8_t trace_of(self, const uint8_t* topic, Py_ssize_t size) noexcept:
-        cdef Watch watch
-        if self.subjects & WATCH_TOPIC:
-            for watch in self.watches:
-                if watch.subject == WATCH_TOPIC and watch.matches(topic, size):
-                    return TRACED_TOPIC
-        return 0
-
     cdef bint published(self, pub_t* pub, Py_ssize_t recipients) except -1:
         cdef object origin = None if pub.origin == NULL else <object>pub.origin
         cdef list watches = self.having_room(self.watches_of(origin), True) if pub.traced & TRACED_PUBLISHER else None
@@ -410,67 +319,3 @@ cdef class Tracer:
             "reason": drop_names()[reason], "count": count,
             "topic": None if topic == NULL else topic[:size].decode("utf-8", "replace"),
         })
-
-    # --- telling ----------------------------------------------------------------------------------------------------
-
-    cdef int64_t now_ms(self) noexcept:
-        return self.birth.now_ms[0]
-
-    cdef int64_t wall_ms(self) noexcept:
-        return self.birth.now_ms[0] + self.birth.wall_offset_ms
-
-    cdef list watches_of(self, object client):
-        # client: a Connection, a Session or a ClientView; None: nobody.
-        cdef Traced traced = self.connections.get(client)
-        cdef object connection
-        if traced is None and client is not None:
-            connection = getattr(client, "connection", None)      # of a session
-            traced = None if connection is None else self.connections.get(connection)
-            if traced is None:
-                return self.clients.get(client.client_id)
-        return None if traced is None else traced.watches
-
-    cdef list with_topic(self, list watches, const uint8_t* topic, Py_ssize_t size):
-        cdef Watch watch
-        cdef list found = [] if watches is None else list(watches)
-        for watch in self.watches:
-            if watch.subject == WATCH_TOPIC and watch.matches(topic, size):
-                found.append(watch)
-        return found
-
-    cdef object number_of(self, object client):
-        cdef Traced traced = self.connections.get(client)
-        if traced is None and client is not None:
-            traced = self.connections.get(getattr(client, "connection", None))
-        return None if traced is None else traced.number
-
-    cdef list having_room(self, list watches, bint is_packet):
-        cdef int64_t now_ms = self.now_ms()
-        cdef Watch watch
-        if not watches:
-            return None
-        return [watch for watch in watches if watch.has_room(now_ms, is_packet)] or None
-
-    cdef int tell(self, list watches, object client, object kind, dict fields) except -1:
-        cdef Watch watch
-        watches = self.having_room(watches, False)
-        if watches is None:
-            return 0
-        try:
-            entry = kind(
-                time_ms=self.wall_ms(),
-                client_id=None if client is None else client.client_id or None,
-                connection=self.number_of(client),
-                **fields,
-            )
-            for watch in watches:
-                watch.give(entry)
-        except Exception as error:
-            self.break_off(watches, error)
-        return 0
-
-    cdef int break_off(self, list watches, object error) except -1:
-        cdef Watch watch
-        for watch in watches:
-            watch.fail(error)
-        return 0

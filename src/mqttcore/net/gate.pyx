@@ -26,7 +26,7 @@ cdef bint is_admitted(Connection connection, object listener) except -1:
         connection.is_counted = True
         return True
     log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
-    connection.failed_early(reason)
+    connection.failed_below(reason)
     return False
 
 
@@ -157,7 +157,7 @@ cdef class Gate:
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
         connection.address_known()        # of a proxy that said nothing useful, its own
-        connection.failed_early(reason)
+        connection.failed_below(reason)
         return self.leave(connection)
 
     cdef bint leave(self, Connection connection) except -1:

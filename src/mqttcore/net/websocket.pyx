@@ -248,6 +248,7 @@ cdef int fail(websocket_t* ws, Connection connection, uint16_t code, str text) e
         return 0
     connection.core.counters.protocol_errors += 1
     log.info("client %s at %s: WebSocket %d: %s", connection.client_id, connection.peer, code, text)
+    connection.failed_below(f"WebSocket: {text}")
     set_close(ws, code, text.encode())
     connection.close_with(RC_PACKET_TOO_LARGE if code == CLOSE_TOO_BIG else RC_PROTOCOL_ERROR, True, None, False)
     return 0

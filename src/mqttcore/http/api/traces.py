@@ -1,6 +1,8 @@
 """Traces: what happens to one client, address or topic for a while, page by page or as it comes."""
 
 import asyncio
+import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +73,7 @@ class TraceList(msgspec.Struct, frozen=True):
 
 
 class WhichEntries(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which entries. start: number of the first. wait_s: how long to wait for that one, if it is still to come."""
+    """Which entries. start: number of the first. wait_s: how long to wait for that one at most, if it is to come."""
 
     start: _Number = 0
     limit: Limit = 100
@@ -107,6 +109,12 @@ def _shown(trace: Trace) -> TraceShown:
         dropped=trace.dropped,
         skipped=trace.skipped,
     )
+
+
+def _wait_maximum_s(broker: "Broker") -> float:
+    # A request that takes too long is answered by an error, and may come through any of the listeners.
+    allowed = (one.http_request_timeout_s for one in broker.config.listeners if one.protocol == "http")
+    return min(allowed, default=math.inf) / 2
 
 
 async def _lines(trace: Trace) -> AsyncIterator[bytes]:
@@ -152,11 +160,9 @@ def operations(broker: "Broker") -> list[Operation]:
         trace = find(call)
         wanted: WhichEntries = call.query
         if wanted.wait_s:
-            try:
-                async with asyncio.timeout(wanted.wait_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wanted.wait_s, _wait_maximum_s(broker))):
                     await trace.wait(wanted.start)
-            except TimeoutError:
-                pass
         entries = trace.entries(wanted.start, wanted.limit)
         first = max(wanted.start, trace.first) if entries else wanted.start
         return EntryPage(entries, first, first + len(entries), trace.is_running)
