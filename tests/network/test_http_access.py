@@ -246,7 +246,9 @@ def test_addresses_with_wrong_keys_are_not_remembered_endlessly(monkeypatch: pyt
         {"host": "localhost@example.com"},
         {"host": "localhost:80:80"},
         {"x-forwarded-for": "192.0.2.1"},
+        {"X-Forwarded-Proto": "https"},
         {"forwarded": "for=192.0.2.1"},
+        {"Via": "1.1 proxy"},
     ],
 )
 async def test_without_keys_pages_and_proxies_are_refused(headers):

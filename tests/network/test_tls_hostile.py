@@ -5,6 +5,7 @@ import logging
 import socket
 import ssl
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from certificates import Authority
 from mqttcore import Broker
-from mqttcore.codec import Connect
+from mqttcore.codec import Connect, Publish
 from network.clients import address_of, until
 from network.tls import client_context, tls_config
 from websocket_wire import frame, upgrade_request
@@ -87,25 +88,40 @@ def flood_with_key_updates(sock: socket.socket, said: list[bytes]) -> bool:
     return True
 
 
-async def test_spoilt_record_behind_good_ones_ends_the_connection(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """What was to be answered to the good ones cannot be: the session is broken, and that is the peer's fault."""
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_spoilt_record_behind_good_ones_ends_the_connection(
+    tmp_path: Path, is_known: bool, caplog: pytest.LogCaptureFixture
+):
+    """What was to be answered to the good ones cannot be: the session is broken, and that is the peer's fault.
+
+    Whose certificate it was cannot be asked any more: a CONNECT among them is nobody's, the PUBLISH of a client counts.
+    """
     authority = Authority(tmp_path)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     session = client_context(authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
-    async with Broker(tls_config(authority.server())) as broker:
+    async with Broker(tls_config(authority.server())) as broker, broker.subscribe("#") as stream:
         reader, writer = await asyncio.open_connection(*address_of(broker))
-        while True:
-            try:
-                session.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await reader.read(65536))
+
+        async def do(what: Callable[[], object]) -> object:
+            while True:
+                try:
+                    return what()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+
+        await do(session.do_handshake)
         session.write(Connect("c1").encode(5))
+        if is_known:
+            assert await do(session.read)
+            session.write(Publish("t", b"counts", qos=1, packet_id=1).encode(5))
         writer.write(outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
         async with asyncio.timeout(5):
             assert (await reader.read())[:3] == b"\x17\x03\x03"  # an alert, sealed, and the end
-        await until(lambda: broker.listeners[0].connections == 0)
+            await until(lambda: broker.listeners[0].connections == 0)
+            assert broker.metrics()["connects_accepted"] == is_known
+            if is_known:
+                assert (await anext(stream)).payload == b"counts"
         writer.close()
         await writer.wait_closed()
     assert not [one for one in caplog.records if one.levelno > logging.INFO]

@@ -23,7 +23,7 @@ log = logging.getLogger("mqttcore.http")
 _ADDRESSES_MAXIMUM = 4096
 _MINUTE_S = 60.0
 _HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:@\[\]]+))(:\d*)?")
-_FORWARDED = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, "X-Real-IP", "Via")
+_FORWARDED = frozenset(("forwarded", "x-real-ip", "via", "cf-connecting-ip", "true-client-ip"))
 
 
 class Denied(Exception):
@@ -78,7 +78,7 @@ class Access:
             "same-origin",
         ):
             raise Denied(403, "pages of a browser need an API key")
-        if any(name in request.headers for name in _FORWARDED):
+        if any(name in _FORWARDED or name.startswith("x-forwarded-") for name in map(str.lower, request.headers)):
             raise Denied(403, "behind a proxy an API key is needed")
         given = _HOST.fullmatch(request.headers.get(hdrs.HOST, ""))
         if not _is_unix(request) and (given is None or not is_loopback(given["address"] or given["name"])):
