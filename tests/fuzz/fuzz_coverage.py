@@ -6,7 +6,7 @@ CORPUS is a folder, made and filled from the vectors when it is not there; all a
 compiled modules only in a build for it: docs/development.md has the command. The first byte of an input says what the
 rest is: what one client of some version sends, after a valid CONNECT or instead of one, or the choices of a round of
 fuzz_feed.py. What must hold is what must hold there; a finding is kept by libFuzzer in a file, which, given instead of
-CORPUS, repeats it.
+CORPUS, repeats it. Two more kinds are what a WebSocket client sends behind the upgrade, and a PROXY header.
 """
 
 import functools
@@ -19,7 +19,8 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz.fuzz_feed import GAUGES, VERSIONS, Finding, Round, check_decode, our_errors
+from fuzz.fuzz_doors import check_header, frames, header, is_closed_by
+from fuzz.fuzz_feed import GAUGES, VERSIONS, Dice, Finding, Round, check_decode, our_errors
 from mqttcore import Limits
 from mqttcore.codec import Connect, Decoder
 from mqttcore.engine.connection import Connection
@@ -27,7 +28,8 @@ from mqttcore.engine.engine import Engine
 from mqttcore.errors import ProtocolError
 from vectors import FAULTY, VALID
 
-KINDS = 8  # of input: with and without CONNECT for three versions, and two for rounds
+KINDS = 10  # of input: with and without CONNECT for three versions, two for rounds, WebSocket, PROXY
+WEBSOCKET, PROXY = 8, 9
 LIMITS = Limits(
     maximum_packet_size_bytes=2000,
     receive_maximum=5,
@@ -112,12 +114,23 @@ def answer(pieces: list[bytes], version: int, with_connect: bool) -> bytes:
     return output
 
 
+def play_frames(data: bytes) -> None:
+    """Say *data* behind an upgrade, whole and in two pieces; raises Finding."""
+    middle = len(data) // 2
+    if is_closed_by([data]) != is_closed_by([data[:middle], data[middle:]]):
+        raise Finding(f"the cut matters: {data.hex()}")
+
+
 def play(unraisable: list[BaseException | None], errors: list[str], data: bytes) -> None:
     """Play one input; raises Finding."""
     if not data:
         return
     kind = data[0] % KINDS
-    if kind < 6:
+    if kind == WEBSOCKET:
+        play_frames(data[1:])
+    elif kind == PROXY:
+        check_header(data[1:], "any")
+    elif kind < 6:
         play_bytes(data[1:], VERSIONS[kind % 3], with_connect=kind < 3)
     else:
         GuidedRound(Choices(data[1:])).run()
@@ -135,7 +148,10 @@ def fill(corpus: Path) -> None:
         if len(vector.data) < LIMITS.maximum_packet_size_bytes:
             (corpus / f"vector-{number}").write_bytes(bytes([kind]) + vector.data)
     for number in range(20):
-        (corpus / f"round-{number}").write_bytes(bytes([6]) + random.Random(number).randbytes(1000))
+        rng = random.Random(number)
+        (corpus / f"round-{number}").write_bytes(bytes([6]) + rng.randbytes(1000))
+        (corpus / f"frames-{number}").write_bytes(bytes([WEBSOCKET]) + frames(rng, Dice(rng)))
+        (corpus / f"header-{number}").write_bytes(bytes([PROXY]) + header(rng))
 
 
 def main() -> None:

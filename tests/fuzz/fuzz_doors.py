@@ -242,12 +242,8 @@ def verdict(data: bytes, version: str) -> Any:
         return BadHeader
 
 
-def fuzz_proxy(rng: random.Random) -> None:
-    """Parse a header byte by byte, then say it to a listener; raises Finding."""
-    said = header(rng)
-    if rng.random() < 0.3:
-        said = Dice(rng).mutated(said)
-    version = rng.choice(("any", "v1", "v2"))
+def check_header(said: bytes, version: str) -> Any:
+    """Parse *said* byte by byte; return what comes of all of it, raises Finding when that came too early or changes."""
     found = verdict(said, version)
     if not isinstance(found, type) and found is not None and not 0 < found[0] <= len(said):
         raise Finding(f"used {found[0]} of {said.hex()}")
@@ -259,6 +255,16 @@ def fuzz_proxy(rng: random.Random) -> None:
         found is not BadHeader or any(one is None for one in before[before.index(BadHeader) :])
     ):
         raise Finding(f"refused, then taken: {said.hex()}")
+    return found
+
+
+def fuzz_proxy(rng: random.Random) -> None:
+    """Parse a header, then say it to a listener; raises Finding."""
+    said = header(rng)
+    if rng.random() < 0.3:
+        said = Dice(rng).mutated(said)
+    version = rng.choice(("any", "v1", "v2"))
+    found = check_header(said, version)
     listener = BoundListener("fuzz", True, 0, 1, 1)
     listener.configure(Listener(proxy_protocol=version, proxy_trusted=["127.0.0.1"]), None)
     door = Door(listener, lambda engine, listener: StreamConnection(engine, listener, pipes=TlsPipes()))

@@ -214,6 +214,28 @@ async def test_connections_that_are_no_mqtt(config: Config):
 
 
 @pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"max_connections": 1}, "max_connections"),
+        ({"connection_rate": 1}, "connection_rate"),
+        ({"connections_per_address": 1}, "connections_per_address"),
+    ],
+)
+async def test_connection_that_is_one_too_many(limit: dict[str, int], reason: str):
+    async with Broker(quiet_config(Listener(port=0, **limit))) as broker, await Raw.open(broker) as first:
+        await first.send(Connect("a", keep_alive_s=0))
+        await first.receive()
+        trace = broker.traces.start("address", "127.0.0.1")
+        async with await Raw.open(broker) as second:
+            assert await second.receive() is None
+        failed = await seen(trace, trace_entries.ConnectionFailed)
+        assert reason.partition("_per_")[0].replace("_", " ") in failed.reason.replace("_", " ")
+        assert failed.address.startswith("127.0.0.1:")
+        assert failed.listener == "default"
+
+
+@pytest.mark.usefixtures("driver")
 async def test_tls_that_fails(authority: Authority):
     async with Broker(tls_config(authority.server("localhost"))) as broker:
         trace = broker.traces.start("address", "127.0.0.1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -188,4 +189,13 @@ def test_nothing_is_taken_after_close() -> None:
     rig.feed(frame(Connect("c").encode(5)) + close_frame(1000) + frame(Publish("t", b"late").encode(5)), [])
     assert rig.messages == []
     assert [kind for kind, _ in rig.answers()] == [BINARY, CLOSE]
+    rig.end()
+
+
+def test_connection_that_cannot_be_written_to_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.transport.write = lambda data: 1 / 0  # type: ignore[method-assign]
+    rig.feed(frame(Connect("c").encode(5)), [])
+    assert rig.transport.is_closed
+    assert "ZeroDivisionError" in caplog.text
     rig.end()

@@ -208,7 +208,11 @@ cdef class Engine(Acceptor):
             try:
                 outlet.flush()
             except Exception:
-                log.exception("writing to %s", outlet)
+                log.exception("writing to %s: closed", outlet)
+                try:
+                    outlet.give_up()
+                except Exception:     # those behind it are flushed all the same
+                    log.exception("closing %s", outlet)
         if self.graveyard and not self.delivering:
             self.graveyard.clear()
         if self.journal is not None and self.journal.has_work() and self.on_journal is not None:

@@ -43,6 +43,8 @@ cdef class Outlet:
     cdef void mark_dirty(self) noexcept
     # Writes what is pending. Overridden by the network; here output waits to be taken.
     cdef int flush(self) except -1
+    # Cuts the connection after flush() raised: what it owes cannot be said any more.
+    cdef int give_up(self) except -1
     # Has an acknowledgement, or the PUBLISH of a slot, or a whole packet, wait for the batch that gathers.
     cdef int hold(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, bytes packet) except -1
     # Has all output from the first byte on wait for the batch that gathers.

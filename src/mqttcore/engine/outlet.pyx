@@ -72,6 +72,9 @@ cdef class Outlet:
             self.core.tracer.packet_out(self, p, p[1] + 2)
         return 0
 
+    cdef int give_up(self) except -1:
+        return 0
+
     cdef int hold(self, uint8_t first, uint16_t packet_id, uint8_t reason_code, bytes packet) except -1:
         holds_push(&self.holds, self.core.journal.number, packet, first, packet_id, reason_code)
         return self.wait_for_store()

@@ -41,4 +41,12 @@ cdef class Gate:
     cdef int sent(self, Py_ssize_t size) except -1
     # Bytes sealed and not sent: OpenSSL answers some of what a peer says (KeyUpdate, renegotiation) without asking us.
     cdef Py_ssize_t unsent_size(self) noexcept
-    cdef int leave(self, Connection connection) except -1
+    # Be no longer among those whose handshake is under way. Always 0.
+    cdef bint leave(self, Connection connection) except -1
+
+
+# Whether a listener wants a new connection before its first byte: of a proxy that it trusts, or of a client that it
+# counts from now on (`is_counted`).
+cdef bint is_welcome(Connection connection, object listener) except -1
+# The gate of a new connection, which is among those whose handshake is under way, and has a deadline.
+cdef Gate new_gate(Connection connection, object listener, TlsPipes pipes)

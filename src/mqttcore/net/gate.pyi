@@ -6,6 +6,8 @@ from mqttcore.net.channel import TlsPipes
 from mqttcore.net.proxy import ProxyInfo
 from mqttcore.net.tls import TlsInfo
 
+__pyx_capi__: dict[str, object]
+
 @disjoint_base
 class Gate:
     def __init__(self, listener: Any, pipes: TlsPipes) -> None: ...

@@ -16,6 +16,39 @@ from mqttcore.net.tls import describe
 log = logging.getLogger("mqttcore.net")
 
 
+cdef bint is_admitted(Connection connection, object listener) except -1:
+    # Counts a connection for its client's address, which is known now; False: the listener has too many of it.
+    connection.address_known()
+    if listener.admission is None or not listener.admission.counts_addresses:
+        return True
+    reason = listener.admission.enter(connection.peer, connection.core.now_ms)
+    if reason is None:
+        connection.is_counted = True
+        return True
+    log.info("listener %s: %s: %s", listener.name, connection.peer, reason)
+    connection.failed_below(reason)
+    return False
+
+
+cdef bint is_welcome(Connection connection, object listener) except -1:
+    if listener.proxy_version is None:
+        return is_admitted(connection, listener)
+    if listener.proxy_trust.covers(connection.peer):
+        return True                   # its client is admitted once the header tells of it
+    listener.proxy_rejected += 1
+    log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
+    connection.failed_below("not among proxy_trusted")
+    return False
+
+
+cdef Gate new_gate(Connection connection, object listener, TlsPipes pipes):
+    cdef Gate gate = Gate(listener, pipes)
+    gate.heard_ms = connection.core.now_ms
+    connection.set_deadline(listener.handshake_timeout_ms)
+    listener.handshaking[id(connection)] = connection
+    return gate
+
+
 cdef class Gate:
     """The gate of one new connection. listener: a BoundListener with TLS or PROXY protocol."""
 
@@ -70,13 +103,10 @@ cdef class Gate:
         self.held = None
         if self.proxy.source is not None:
             connection.given_peer = self.proxy.source
-        connection.address_known()
-        if self.proxy.source is not None:
-            if self.listener.admission is not None and self.listener.admission.counts_addresses:
-                reason = self.listener.admission.enter(self.proxy.source, connection.core.now_ms)
-                if reason is not None:
-                    return self.fail(connection, reason)
-                connection.is_counted = True
+            if not is_admitted(connection, self.listener):
+                return self.leave(connection)
+        else:
+            connection.address_known()
         self.start_tls()
         if self.channel is None:
             self.opened(connection)
@@ -127,15 +157,12 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
-        connection.address_known()        # of a proxy that said nothing useful, its own
         connection.failed_below(reason)
-        self.leave(connection)
-        return False
+        return self.leave(connection)
 
-    cdef int leave(self, Connection connection) except -1:
-        # No longer among those whose handshake is under way.
+    cdef bint leave(self, Connection connection) except -1:
         self.listener.handshaking.pop(id(connection), None)
-        return 0
+        return False
 
     cdef bint prepare(self, outbuf_t* out, bint is_last) except -1:
         cdef iov_t iov[MAX_IOV]

@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport out_clear, out_take
-from mqttcore.net.gate cimport GATE_OPEN, Gate
+from mqttcore.net.gate cimport GATE_OPEN, is_welcome, new_gate
 from mqttcore.net.websocket cimport ws_free, ws_init, ws_receive, ws_take
 
 import asyncio
@@ -83,23 +83,13 @@ cdef class StreamConnection(Connection):
         cdef StreamConnection oldest
         if 0 < listener.max_connections < listener.connections:
             listener.refused += 1
+            self.failed_below("max_connections")
             return False
         if listener.admission is not None and not listener.admission.take(self.core.now_ms):
+            self.failed_below("connection_rate")
             return False
-        if listener.proxy_version is not None:
-            if not listener.proxy_trust.covers(self.given_peer):
-                listener.proxy_rejected += 1
-                log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self.given_peer)
-                return False
-        else:
-            self.address_known()
-            if listener.admission is not None and listener.admission.counts_addresses:
-                reason = listener.admission.enter(self.given_peer, self.core.now_ms)
-                if reason is not None:
-                    log.info("listener %s: %s: %s", listener.name, self.given_peer, reason)
-                    self.failed_below(reason)
-                    return False
-                self.is_counted = True
+        if not is_welcome(self, listener):
+            return False
         if not listener.is_gated:
             return True
         if len(listener.handshaking) >= listener.handshakes_maximum:
@@ -107,14 +97,13 @@ cdef class StreamConnection(Connection):
             oldest = next(iter(listener.handshaking.values()))
             if self.core.now_ms - oldest.gate.heard_ms < PATIENCE_MS:
                 listener.refused += 1
+                self.failed_below("handshakes_maximum")
                 return False
             listener.handshakes_evicted += 1
+            oldest.failed_below("made room for a newer handshake")
             oldest.abort()
             oldest.gate.leave(oldest)
-        self.gate = Gate(listener, self.pipes)
-        self.gate.heard_ms = self.core.now_ms
-        self.set_deadline(listener.handshake_timeout_ms)
-        listener.handshaking[id(self)] = self
+        self.gate = new_gate(self, listener, self.pipes)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -199,6 +188,10 @@ cdef class StreamConnection(Connection):
             self.transport.abort()
         else:
             self.lost()
+
+    cdef int give_up(self) except -1:
+        self.abort()
+        return 0
 
     cdef int paused_changed(self) except -1:
         if self.transport is not None and not self.transport.is_closing():
