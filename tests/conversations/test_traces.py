@@ -114,6 +114,7 @@ async def test_client_that_is_there_already(start: Start):
     await (await world.connect("b")).publish("t", qos=1)
     back = await world.connect("a", session_present=True, **LASTING)
     await back.receive_publish()
+    await back.expect_nothing()  # PUBACK has been read
     world.engine.remove_watch(sight.watch)
     await back.expect_nothing()
     assert shapes(sight.take()) == [
@@ -128,6 +129,8 @@ async def test_client_that_is_there_already(start: Start):
         ("out", "connack"),
         ("out", "publish"),
         ("in", "puback"),
+        ("in", "pingreq"),
+        ("out", "pingresp"),
     ]
     assert world.engine.discard_session("a")
     assert not sight.take()
