@@ -120,6 +120,7 @@ async def test_client_that_is_there_already(start: Start):
     await (await world.connect("b")).publish("t", qos=1)
     back = await world.connect("a", session_present=True, **LASTING)
     await back.receive_publish()
+    await back.expect_nothing()  # PUBACK has been read
     sight.close()
     await back.expect_nothing()
     assert shapes(sight.take()) == [
@@ -134,6 +135,8 @@ async def test_client_that_is_there_already(start: Start):
         ("out", "connack"),
         ("out", "publish"),
         ("in", "puback"),
+        ("in", "pingreq"),
+        ("out", "pingresp"),
     ]
     assert world.engine.discard_session("a")
     assert not sight.take()
