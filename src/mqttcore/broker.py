@@ -23,6 +23,7 @@ from mqttcore.listening import ListenerInfo, Listening
 from mqttcore.memory_guard import MemoryGuard
 from mqttcore.mount_point import check_mount_point
 from mqttcore.net.channel import TlsPipes
+from mqttcore.net.descriptors import DescriptorWatch
 from mqttcore.net.listeners import BoundListener, listener_metrics
 from mqttcore.net.overload import OverloadWatch
 from mqttcore.net.stream import StreamConnection, WebSocketStream
@@ -132,6 +133,7 @@ class Broker(Services):
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._memory = MemoryGuard(0, self)  # until it starts
         self._limit_alarms = LimitAlarms(self)
+        self._descriptors = DescriptorWatch()
         self._flapping = FlappingWatch(self.config.flapping)
         self.traces = Traces(self.config.tracing)
         self._started_s = 0.0
@@ -610,7 +612,7 @@ class Broker(Services):
         return values
 
     def _network_metrics(self) -> dict[str, int]:
-        values = listener_metrics([*self._listening])
+        values = listener_metrics([*self._listening]) | self._descriptors.metrics()
         return values if self._poller is None else values | self._poller.metrics()
 
     def plugin_metrics(self) -> dict[str, dict[str, int]]:
@@ -784,6 +786,7 @@ class Broker(Services):
                 self.raise_alarm("flapping", "clients connect too often and are refused for a while")
             else:
                 self.clear_alarm("flapping")
+            self._descriptors.look()
             self._limit_alarms.look(self._network_metrics() | {"overloaded": int(engine.is_overloaded)})
         if self._ticks % _LOOK_TICKS == 0:
             for listener in self._listening:

@@ -13,14 +13,14 @@ __all__ = ["LimitAlarms"]
 
 _QUIET_LOOKS = 10  # without another case: it is over
 
-# Alarm -> the counter that grows with each case, and what to say. Names are what `Broker.metrics()` has.
+# Alarm -> the counters that grow with each case, and what to say. Names are what `Broker.metrics()` has.
 _CASES = {
-    "descriptors": ("accept_pauses", "connections cannot be accepted: out of descriptors or memory"),
-    "listeners_full": ("connections_refused_full", "connections are refused: more than max_connections"),
-    "handshakes_full": ("handshakes_evicted", "silent handshakes are cut off: more than handshakes_maximum"),
-    "addresses_full": ("addresses_overflowed", "new addresses have no limits: more than addresses_remembered"),
-    "lingering_full": ("connections_lingering_cut", "closed connections are cut off before their peers have read all"),
-    "http_keys": ("http_keys_throttled", "an address is refused for too many wrong API keys"),
+    "descriptors": (("accept_pauses", "descriptors_exhausted"), "out of descriptors: connections cannot be accepted"),
+    "listeners_full": (("connections_refused_full",), "connections are refused: more than max_connections"),
+    "handshakes_full": (("handshakes_evicted",), "silent handshakes are cut off: more than handshakes_maximum"),
+    "addresses_full": (("addresses_overflowed",), "new addresses have no limits: more than addresses_remembered"),
+    "lingering_full": (("connections_lingering_cut",), "closed connections are cut before their peers have read all"),
+    "http_keys": (("http_keys_throttled",), "an address is refused for too many wrong API keys"),
 }
 # Alarm -> the gauge that is not 0 while it lasts.
 _STATES = {
@@ -34,14 +34,15 @@ class LimitAlarms:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._seen: dict[str, int] = {}  # alarm -> the counter, when last looked at
+        self._seen: dict[str, int] = {}  # counter -> its value, when last looked at
         self._quiet: dict[str, int] = {}  # alarm that is raised -> looks without another case
 
     def look(self, metrics: Mapping[str, int]) -> None:
         """Compare *metrics* with those of the last look. A counter that is missing has not moved."""
-        for alarm, (counter, text) in _CASES.items():
-            before = self._seen.get(alarm, 0)
-            now = self._seen[alarm] = metrics.get(counter, before)
+        for alarm, (counters, text) in _CASES.items():
+            before = [self._seen.get(counter, 0) for counter in counters]
+            now = [metrics.get(counter, seen) for counter, seen in zip(counters, before, strict=True)]
+            self._seen.update(zip(counters, now, strict=True))
             if now > before:
                 self._quiet[alarm] = 0
                 self._services.raise_alarm(alarm, text)

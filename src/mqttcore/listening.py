@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mqttcore.config import Listener, takes_anonymous
 from mqttcore.errors import MqttCoreError, NotPossible
-from mqttcore.net.listeners import BoundListener, bind, bind_path, listen_at, listen_at_path
+from mqttcore.net.listeners import BoundListener, bind, bind_path, listen_at, listen_at_path, serve
 from mqttcore.net.tls import ServerTls
 
 if TYPE_CHECKING:
@@ -98,10 +98,7 @@ class _ByLoop:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        listen = loop.create_unix_server if self._listener.path else loop.create_server
-        for sock in self._listener.sockets:
-            self._servers.append(await listen(self._make_protocol, sock=sock, backlog=self._listener.backlog))
+        await serve(self._listener, self._make_protocol, self._servers)
 
     def close(self) -> None:
         for server in self._servers:

@@ -37,6 +37,7 @@ log = logging.getLogger("mqttcore.broker")
 TraceSubject = Literal["client_id", "address", "topic_filter"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_SLICE = 500  # connections looked at in one turn of the loop
 _BATCH = 100  # entries that an iteration takes at once
 _ENTRY_BYTES = 400  # an entry without its texts, and its place
 
@@ -259,6 +260,8 @@ class Traces:
         )
         self._engine.add_watch(trace._watch)
         self._make_room()
+        if subject == "address":
+            self._in_slices(self._engine.watch_sessions, self._engine.sessions(), trace)
         self._traces[name] = trace
         self._timers[name] = asyncio.get_running_loop().call_later(duration_s, self._stop, trace, "its time is over")
         log.info("trace %s of %s %r begins, for %g s", name, subject, value, duration_s)
@@ -324,7 +327,16 @@ class Traces:
         trace._end(reason)
         if self._engine is not None and not self._engine.is_closed:
             self._engine.remove_watch(trace._watch)
+            self._in_slices(self._engine.free_connections, self._engine.watched_connections())
         log.info("trace %s ends: %s", trace.name, reason)
+
+    def _in_slices(
+        self, function: Callable[[list[Any]], None], items: list[Any], trace: Trace | None = None, at: int = 0
+    ) -> None:
+        # There may be a million of them, and others wait meanwhile. trace: for as long as it runs.
+        function(items[at : at + _SLICE])
+        if at + _SLICE < len(items) and self._engine is not None and (trace is None or trace.is_running):
+            asyncio.get_running_loop().call_soon(self._in_slices, function, items, trace, at + _SLICE)
 
     def _failed(self, trace: Trace, error: Exception) -> None:
         # From within the engine, which goes on with what it was doing: the watch comes off when it is done.

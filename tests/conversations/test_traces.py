@@ -33,6 +33,12 @@ class Sight:
         world.engine.set_wall_clock(WALL_MS)
         self.watch = Watch(subject, value, self._put, self.failures.append, **options)
         world.engine.add_watch(self.watch)
+        world.engine.watch_sessions(world.engine.sessions())
+
+    def close(self) -> None:
+        """See nothing more."""
+        self.world.engine.remove_watch(self.watch)
+        self.world.engine.free_connections(self.world.engine.watched_connections())
 
     def _put(self, entry: te.Entry) -> None:
         self.entries.append(entry)
@@ -114,7 +120,7 @@ async def test_client_that_is_there_already(start: Start):
     await (await world.connect("b")).publish("t", qos=1)
     back = await world.connect("a", session_present=True, **LASTING)
     await back.receive_publish()
-    world.engine.remove_watch(sight.watch)
+    sight.close()
     await back.expect_nothing()
     assert shapes(sight.take()) == [
         ("ConnectionOpened",),
@@ -161,7 +167,7 @@ async def test_messages_of_a_topic_and_who_gets_them(start: Start, version: int)
     await late.subscribe("t/#")
     await late.receive_publish()
     assert [(one.client_id, one.topic, one.retain) for one in sight.take()] == [("late", "t/x", True)]
-    world.engine.remove_watch(sight.watch)
+    sight.close()
     await two.publish("t/x", qos=1)
     assert not sight.take()
 
@@ -408,7 +414,7 @@ async def test_failure_ends_the_watch_alone(start: Start, caplog: pytest.LogCapt
         raise error
 
     broken._put = put  # type: ignore[method-assign]
-    world.engine.remove_watch(broken.watch)
+    broken.close()
     broken.watch = Watch("client_id", "a", put, broken.failures.append)
     world.engine.add_watch(broken.watch)
     with caplog.at_level(logging.ERROR):
@@ -457,9 +463,10 @@ async def test_nobody_is_watched_any_more(start: Start):
         Sight(world, "address", "", covers=bool),
     ]
     for sight in sights:
-        world.engine.remove_watch(sight.watch)
-        world.engine.remove_watch(sight.watch)
+        sight.close()
+        sight.close()
         sight.take()
+    assert world.engine.watched_connections() == []
     await peer.publish("t", qos=1)
     await world.connect("b")
     assert not any(sight.take() for sight in sights)

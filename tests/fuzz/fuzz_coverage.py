@@ -20,7 +20,8 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz.fuzz_doors import check_header, frames, header, is_closed_by
-from fuzz.fuzz_feed import GAUGES, VERSIONS, Dice, Finding, Round, check_decode, our_errors
+from fuzz.fuzz_feed import GAUGES, VERSIONS, Dice, Round, check_decode
+from fuzz.rounds import Finding, our_errors
 from mqttcore import Limits
 from mqttcore.codec import Connect, Decoder
 from mqttcore.engine.connection import Connection

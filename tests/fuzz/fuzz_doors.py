@@ -10,7 +10,6 @@ has gone nothing is left of it. A finding prints the seed of its round, and `--s
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import random
@@ -18,7 +17,6 @@ import ssl
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from certificates import Authority
-from fuzz.fuzz_feed import Dice, Finding, our_errors
+from fuzz.fuzz_feed import Dice
+from fuzz.rounds import Finding, fuzz_rounds, run_command
 from mqttcore import Limits, Listener
 from mqttcore.codec import Connect, Decoder
 from mqttcore.config import Tls
@@ -360,40 +359,8 @@ DOORS = {"websocket": (fuzz_websocket, 20), "proxy": (fuzz_proxy, 40), "tls": (f
 
 def fuzz(seed: int, seconds: float, rounds: int | None = None) -> int:
     """Play rounds from *seed* on until *seconds* are over; the number played. Raises Finding, with the seed in it."""
-    end_s = time.monotonic() + seconds
-    played = 0
-    with our_errors() as errors:
-        while time.monotonic() < end_s and played != rounds:
-            rng = random.Random(seed + played)
-            for name, (play, times) in DOORS.items():
-                for _ in range(times):
-                    try:
-                        play(rng)
-                    except Exception as error:
-                        raise Finding(f"seed {seed + played}, {name}: {type(error).__name__}: {error}") from error
-                    if errors:
-                        raise Finding(f"seed {seed + played}, {name}: logged as an error: {errors[0]}")
-            played += 1
-    return played
-
-
-def main() -> None:
-    """Fuzz as told on the command line; exit 1 with a finding."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**40))
-    parser.add_argument("--rounds", type=int, help="stop after so many rounds")
-    told = parser.parse_args()
-    print(f"seed {told.seed}", flush=True)  # noqa: T201  it is a command
-    try:
-        played = fuzz(told.seed, told.seconds, told.rounds)
-    except Finding as finding:
-        import traceback
-
-        traceback.print_exception(finding)
-        sys.exit(1)
-    print(f"{played} rounds, nothing found")  # noqa: T201
+    return fuzz_rounds(DOORS, seed, seconds, rounds)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(__doc__.partition("\n")[0], fuzz)

@@ -8,15 +8,16 @@ the broker writes can be read; when all have gone, all gauges are zero. Rounds f
 prints the seed of its round, and `--seed N --rounds 1` repeats it. AddressSanitizer makes it see more: tests/asan.sh.
 """
 
-import argparse
 import contextlib
-import logging
 import random
 import sys
-import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fuzz.rounds import Finding, fuzz_rounds, run_command
 from mqttcore import Limits, PropertyId
 from mqttcore.codec import (
     Auth,
@@ -63,21 +64,6 @@ GAUGES = (
     "queued_bytes",
 )
 INTERESTING = (0x00, 0x01, 0x7F, 0x80, 0xFF)
-
-
-class Finding(Exception):
-    """Something that must not be."""
-
-
-class _OurErrors(logging.Handler):
-    """Turns records of level ERROR into a finding: the engine logs there what it caught."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.found.append(self.format(record))
 
 
 class Dice:
@@ -387,57 +373,15 @@ def check_decode(data: bytes, version: int) -> None:
         raise Finding(f"version {version}: {data.hex()} became {found!r}, then {again!r}")
 
 
-@contextlib.contextmanager
-def our_errors() -> Iterator[list[str]]:
-    """Give the list of what the broker logs as its own error from here to the end; nothing is printed."""
-    errors = _OurErrors()
-    logger = logging.getLogger("mqttcore")
-    before = logger.level, logger.propagate
-    logger.addHandler(errors)
-    logger.setLevel(logging.ERROR)
-    logger.propagate = False
-    try:
-        yield errors.found
-    finally:
-        logger.removeHandler(errors)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
+def play_round(rng: random.Random) -> None:
+    """Play one round; raises Finding."""
+    Round(rng).run()
 
 
 def fuzz(seed: int, seconds: float, rounds: int | None = None) -> int:
     """Play rounds from *seed* on until *seconds* are over; the number played. Raises Finding, with the seed in it."""
-    end_s = time.monotonic() + seconds
-    played = 0
-    with our_errors() as errors:
-        while time.monotonic() < end_s and played != rounds:
-            try:
-                Round(random.Random(seed + played)).run()
-                fuzz_decoder(random.Random(seed + played))
-            except Exception as error:
-                raise Finding(f"seed {seed + played}: {type(error).__name__}: {error}") from error
-            if errors:
-                raise Finding(f"seed {seed + played}: logged as an error: {errors[0]}")
-            played += 1
-    return played
-
-
-def main() -> None:
-    """Fuzz as told on the command line; exit 1 with a finding."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**40))
-    parser.add_argument("--rounds", type=int, help="stop after so many rounds")
-    told = parser.parse_args()
-    print(f"seed {told.seed}", flush=True)  # noqa: T201  it is a command
-    try:
-        played = fuzz(told.seed, told.seconds, told.rounds)
-    except Finding as finding:
-        import traceback
-
-        traceback.print_exception(finding)
-        sys.exit(1)
-    print(f"{played} rounds, nothing found")  # noqa: T201
+    return fuzz_rounds({"engine": (play_round, 1), "decoder": (fuzz_decoder, 1)}, seed, seconds, rounds)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(__doc__.partition("\n")[0], fuzz)

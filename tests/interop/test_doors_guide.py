@@ -30,7 +30,6 @@ FOLLOWED = (
     "Unix sockets",
     "Tenants behind mount points",
     "Behind HAProxy",
-    "One door closed",
 )
 NEEDED = ("mosquitto_sub", "mosquitto_pub", "npm", "certutil", "openssl", "curl", "chromium", "chromedriver", "haproxy")
 
@@ -69,10 +68,6 @@ def test_message_of_one_client_reaches_the_other(walk: Walk, part: str):
     walk.follow(blocks[last + 1 :])
 
 
-def test_closed_door_opens_again(walk: Walk):
-    walk.follow(PARTS["One door closed"])
-
-
 def test_alibabas_question_is_answered(walk: Walk):
     *before, question = PARTS["Alibaba's question"]
     walk.follow(before)
@@ -82,7 +77,7 @@ def test_alibabas_question_is_answered(walk: Walk):
 
 
 def test_browser_and_shell_chat_and_both_are_seen_on_line(walk: Walk, browser: Any):
-    *before, from_shell, from_web, online, table = PARTS["A chat in the browser"]
+    *before, from_shell, from_web, online, table, stop, down, start = PARTS["A chat in the browser"]
     walk.follow(before)
     waiting = WebDriverWait(browser, 20)
 
@@ -113,6 +108,9 @@ def test_browser_and_shell_chat_and_both_are_seen_on_line(walk: Walk, browser: A
     assert all(one["is_connected"] for one in clients)
     told = walk.do(table)
     assert all(one["client_id"] in told for one in clients)
+
+    walk.follow([stop, down, start])
+    waiting.until(lambda _: "chat/room  here again" in text_of("lines"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import time
@@ -211,6 +212,29 @@ async def test_connections_that_are_no_mqtt(config: Config):
         assert broken.clause == "MQTT-3.1.0-1"
         assert closed.connection == opened.connection
         assert len(elsewhere) == 0
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"max_connections": 1}, "max_connections"),
+        ({"connection_rate": 1}, "connection_rate"),
+        ({"connections_per_address": 1}, "connections_per_address"),
+    ],
+)
+async def test_connection_that_is_one_too_many(limit: dict[str, int], reason: str):
+    async with Broker(quiet_config(Listener(port=0, **limit))) as broker, contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(await Raw.open(broker))
+        await first.send(Connect("a", keep_alive_s=0))
+        await first.receive()
+        trace = broker.traces.start("address", "127.0.0.1")
+        for _ in range(10):  # one of them comes within the second, however slow we are
+            await stack.enter_async_context(await Raw.open(broker))
+        failed = await seen(trace, trace_entries.ConnectionFailed)
+        assert reason.partition("_per_")[0].replace("_", " ") in failed.reason.replace("_", " ")
+        assert failed.address.startswith("127.0.0.1:")
+        assert failed.listener == "default"
 
 
 @pytest.mark.usefixtures("driver")
@@ -461,3 +485,21 @@ async def test_who_waits_for_more_does_not_keep_the_broker_from_stopping():
         await broker.stop()
         assert time.monotonic() - began < 2
     assert waiting.result()["is_running"] is False
+
+
+async def test_many_connections_are_looked_at_little_by_little(config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mqttcore.tracing._SLICE", 2)
+    async with Broker(config) as broker:
+        clients = [await join(broker, f"c{number}") for number in range(5)]
+        trace = broker.traces.start("address", "127.0.0.1")
+        assert len(trace) == 2
+        await until(lambda: len(trace) == 5)
+        assert {entry.client_id for entry in trace.entries()} == {f"c{number}" for number in range(5)}
+        engine = broker._engine
+        assert len(engine.watched_connections()) == 5
+        broker.traces.delete(trace.name)
+        assert len(engine.watched_connections()) == 3
+        await until(lambda: engine.watched_connections() == [])
+        for client in clients:
+            await client.publish("t", qos=1)
+            await client.close()

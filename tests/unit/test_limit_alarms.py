@@ -32,6 +32,7 @@ def alarms(services: Services) -> LimitAlarms:
     ("counter", "alarm"),
     [
         ("accept_pauses", "descriptors"),
+        ("descriptors_exhausted", "descriptors"),
         ("connections_refused_full", "listeners_full"),
         ("handshakes_evicted", "handshakes_full"),
         ("addresses_overflowed", "addresses_full"),

@@ -421,6 +421,7 @@ cdef class Connection(Outlet):
         return 0
 
     cdef int failed_below(self, str reason) except -1:
+        self.address_known()          # of a proxy that said nothing useful, its own
         return self.core.tracer.failed(self, reason) if self.traced else 0
 
     cdef int set_deadline(self, int64_t ms) except -1:

@@ -133,9 +133,10 @@ cdef class Registrar(Dispatcher):
     # --- watching -----------------------------------------------------------------------------------------------------
 
     def add_watch(self, watch: Watch) -> None:
-        """Let a watch see what happens from now on; connections that are open already included.
+        """Let a watch see what happens from now on, to a client that is there already as well.
 
-        ValueError, QuotaExceeded: its Topic Filter is none, or has too many levels.
+        Of an address it sees connections that come from now on, and those of sessions given to `watch_sessions`: looking
+        at all of them takes its time. ValueError, QuotaExceeded: its Topic Filter is none, or has too many levels.
         """
         cdef Session session
         if watch.subject == WATCH_TOPIC:
@@ -146,10 +147,13 @@ cdef class Registrar(Dispatcher):
             session = self.clients.get(watch.value)
             if session is not None:
                 self.watch_session(session)
-        elif watch.subject == WATCH_ADDRESS:
-            for session in list(self.clients.values()):
-                if session.link is not None:
-                    self.watch_session(session)
+
+    def watch_sessions(self, sessions: list) -> None:
+        """Let watches on addresses see the connections that these sessions have."""
+        cdef Session session
+        for session in sessions:
+            if session.link is not None:
+                self.watch_session(session)
 
     cdef int watch_session(self, Session session) except -1:
         cdef bint is_watched = self.tracer.watches_of(session) is not None
@@ -161,19 +165,31 @@ cdef class Registrar(Dispatcher):
         return 0
 
     def remove_watch(self, watch: Watch) -> None:
-        """Let a watch see nothing more; without effect when it is off already."""
-        cdef Connection connection
+        """Let a watch see nothing more; without effect when it is off already.
+
+        Connections that it saw pay for it until `free_connections` was told of them.
+        """
         cdef Session session
-        for connection in self.tracer.remove(watch):
-            connection.traced = 0
-            if connection.session is not None:
-                connection.session.traced = 0
+        self.tracer.remove(watch)
         if watch.subject == WATCH_CLIENT:
             session = self.clients.get(watch.value)
             if session is not None and session.link is None and self.tracer.watches_of(session) is None:
                 session.traced = 0
         elif watch.subject == WATCH_TOPIC:
             self.topics.unsubscribe(watch.topic_filter, len(watch.topic_filter), watch)
+
+    def watched_connections(self) -> list:
+        """Return the connections that somebody watches, or has watched."""
+        return list(self.tracer.connections)
+
+    def free_connections(self, connections: list) -> None:
+        """See which of these nobody watches any more."""
+        cdef Connection connection
+        for connection in connections:
+            if self.tracer.is_free(connection):
+                connection.traced = 0
+                if connection.session is not None:
+                    connection.session.traced = 0
 
     @property
     def is_watched(self) -> bool:

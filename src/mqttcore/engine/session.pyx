@@ -617,9 +617,10 @@ cdef class Session(Subscriber):
                 self.core.events.dropped += 1
         if self.traced or (pub != NULL and pub.traced & TRACED_TOPIC):
             try:
-                self.core.tracer.dropped(
-                    self, reason, count, NULL if pub == NULL else pub.topic, 0 if pub == NULL else pub.topic_size
-                )
+                if pub == NULL:
+                    self.core.tracer.dropped(self, reason, count, NULL, 0)
+                else:
+                    self.core.tracer.dropped(self, reason, count, pub.topic, pub.topic_size)
             except MemoryError:
                 self.core.events.dropped += 1
 

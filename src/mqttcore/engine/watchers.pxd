@@ -26,8 +26,10 @@ cdef class Watchers:
 
     cdef int begin(self, const birth_t* birth) except -1
     cdef int add(self, Watch watch) except -1
-    # Returns the connections that nobody watches any more.
-    cdef list remove(self, Watch watch)
+    # Connections go on having it until they are asked about by is_free().
+    cdef int remove(self, Watch watch) except -1
+    # Whether nobody watches a connection any more.
+    cdef bint is_free(self, object connection) except -1
     # Looks whether a connection, or its client, is watched, and tells who did not know of it that it is open. client_id:
     # None before its CONNECT.
     cdef bint look_at(self, object connection, str client_id) except -1

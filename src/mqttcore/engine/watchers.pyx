@@ -43,10 +43,8 @@ cdef class Watchers:
             self.clients[watch.value] = [*self.clients.get(watch.value, ()), watch]
         return 0
 
-    cdef list remove(self, Watch watch):
+    cdef int remove(self, Watch watch) except -1:
         cdef Watch other
-        cdef Traced traced
-        cdef list free = []
         watch.is_over = True
         self.watches = [other for other in self.watches if other is not watch]
         self.subjects = 0
@@ -58,12 +56,18 @@ cdef class Watchers:
                 self.clients[watch.value] = left
             else:
                 self.clients.pop(watch.value, None)
-        for connection, traced in list(self.connections.items()):
-            traced.watches = [other for other in traced.watches if other is not watch]
-            if not traced.watches:
-                del self.connections[connection]
-                free.append(connection)
-        return free
+        return 0
+
+    cdef bint is_free(self, object connection) except -1:
+        cdef Watch other
+        cdef Traced traced = self.connections.get(connection)
+        if traced is None:
+            return True
+        traced.watches = [other for other in traced.watches if not other.is_over]
+        if traced.watches:
+            return False
+        del self.connections[connection]
+        return True
 
     cdef bint look_at(self, object connection, str client_id) except -1:
         cdef Traced traced = self.connections.get(connection)

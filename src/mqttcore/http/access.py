@@ -65,7 +65,8 @@ class Access:
             self._count(peer)
             raise Denied(401, "a good API key is needed", {hdrs.WWW_AUTHENTICATE: 'Bearer realm="mqttcore"'})
         if key.role < role:
-            raise Denied(403, f"the key {key.name} is one of a {key.role.name.lower()}; it takes {role.name.lower()}")
+            said = f"the key {key.name} has the role {key.role.name.lower()}; this takes {role.name.lower()}"
+            raise Denied(403, said)
         return key
 
     def _check_local(self, request: web.Request) -> None:

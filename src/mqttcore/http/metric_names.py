@@ -59,6 +59,7 @@ COUNTERS = {
     "queued_paged_in": Named("queued_paged_in", "Queued messages read back from the store."),
     "addresses_overflowed": Named("addresses_overflowed", "Connections not counted by address, the table being full."),
     "connections_lingering_cut": Named("lingering_connections_cut", "Closed connections cut off to make room."),
+    "descriptors_exhausted": Named("descriptors_exhausted", "Times, looked for every second, that none was left."),
     "accept_pauses": Named("accept_pauses", "Times that accepting paused, for want of descriptors."),
     "http_keys_refused": Named("http_keys_refused", "HTTP requests without a good API key."),
     "http_keys_throttled": Named("http_keys_throttled", "HTTP requests after too many of those."),

@@ -12,10 +12,10 @@ from mqttcore.config import Listener
 from mqttcore.http.app import make_app
 from mqttcore.http.connection import HttpConnection
 from mqttcore.http.entrance import Entrance
+from mqttcore.net.listeners import BoundListener, serve
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
-    from mqttcore.net.listeners import BoundListener
 
 __all__ = ["HttpServer"]
 
@@ -28,7 +28,7 @@ class HttpServer:
     def __init__(
         self,
         broker: "Broker",
-        listener: "BoundListener",
+        listener: BoundListener,
         settings: Listener,
         *,
         routes: Iterable[web.AbstractRouteDef] = (),
@@ -52,10 +52,7 @@ class HttpServer:
         if self._make_first is None:
             await self._make_ready()
         assert self._make_first is not None
-        loop = asyncio.get_running_loop()
-        listen = loop.create_unix_server if self._listener.path else loop.create_server
-        for sock in self._listener.sockets:
-            self._servers.append(await listen(self._make_first, sock=sock, backlog=self._listener.backlog))
+        await serve(self._listener, self._make_first, self._servers)
 
     async def _make_ready(self) -> None:
         await self._runner.setup()

@@ -37,6 +37,7 @@ cdef bint is_welcome(Connection connection, object listener) except -1:
         return True                   # its client is admitted once the header tells of it
     listener.proxy_rejected += 1
     log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, connection.peer)
+    connection.failed_below("not among proxy_trusted")
     return False
 
 
@@ -156,7 +157,6 @@ cdef class Gate:
 
     cdef bint fail(self, Connection connection, str reason) except -1:
         log.info("listener %s: %s: %s", self.listener.name, connection.peer, reason)
-        connection.address_known()        # of a proxy that said nothing useful, its own
         connection.failed_below(reason)
         return self.leave(connection)
 

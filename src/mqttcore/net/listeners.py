@@ -1,5 +1,6 @@
 """Listening sockets: bound here, accepted on by the poller or by asyncio servers."""
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -7,7 +8,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mqttcore.net.admission import Admission
 from mqttcore.net.proxy import ProxyTrust
 from mqttcore.net.tls import ServerTls
 
-__all__ = ["BoundListener", "bind", "bind_path", "listen_at", "listen_at_path", "listener_metrics"]
+__all__ = ["BoundListener", "bind", "bind_path", "listen_at", "listen_at_path", "listener_metrics", "serve"]
 
 log = logging.getLogger("mqttcore.net")
 
@@ -225,6 +226,19 @@ def listen_at(listener: BoundListener, host: str, port: int) -> None:
     except BaseException:
         listener.close()
         raise
+
+
+async def serve(
+    listener: BoundListener, make_protocol: Callable[[], asyncio.BaseProtocol], servers: list[asyncio.Server]
+) -> None:
+    """Have the event loop accept on the listener's sockets; *servers* gets one for each. Raises what they raise."""
+    loop = asyncio.get_running_loop()
+    listen = loop.create_unix_server if listener.path else loop.create_server
+    for sock in listener.sockets:
+        # asyncio's `backlog` is also how often it accepts in one turn; and when descriptors are out, how often it fails
+        # to, and says so, every second. So the kernel is told afterwards how many may wait.
+        servers.append(await listen(make_protocol, sock=sock, backlog=listener.accept_per_turn))
+        sock.listen(listener.backlog)
 
 
 def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:

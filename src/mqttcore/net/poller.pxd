@@ -81,5 +81,7 @@ cdef class Poller:
     # As enroll, for a socket object, which is detached.
     cdef bint enroll_socket(self, SocketConnection connection, object sock) except -1
     cdef bint greet(self, SocketConnection connection, object listener) except -1
+    # Closes an accepted socket that is one too many. address: struct sockaddr, of which accept() gave *size* bytes.
+    cdef int turn_away(self, int fd, const uint8_t* address, uint32_t size, object listener, str reason) except -1
     cdef void gather(self) noexcept
     cdef int run(self) except -1

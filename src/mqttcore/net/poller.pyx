@@ -12,6 +12,7 @@ from mqttcore.codec.codes cimport RC_UNSPECIFIED_ERROR
 from mqttcore.engine.connection cimport STATE_CLOSED, Connection
 from mqttcore.engine.engine cimport Engine
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
+from mqttcore.engine.watch cimport WATCH_ADDRESS
 from mqttcore.net.channel cimport TlsPipes
 from mqttcore.net.gate cimport GATE_HANDSHAKE, GATE_OPEN, Gate, is_welcome, new_gate
 from mqttcore.net.websocket cimport (
@@ -104,19 +105,23 @@ cdef inline int64_t monotonic_ms() noexcept:
     return monotonic_us() // 1000
 
 
+cdef object address_of(const uint8_t* raw, uint32_t size):
+    # (host, port) of a struct sockaddr; None for one without.
+    cdef int family = int.from_bytes(raw[:min(size, <uint32_t>2)], sys.byteorder)
+    if family == AF_INET and size >= 8:
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
+    if family == AF_INET6 and size >= 24:
+        return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
+    return None
+
+
 cdef class SocketConnection(Connection):
     """A connection on a non-blocking stream socket that the poller owns."""
 
     cdef object address(self):
         if self.given_peer is not None:
             return self.given_peer    # a PROXY header knew better
-        cdef bytes raw = self.address_bytes[:self.address_size]
-        cdef int family = int.from_bytes(raw[:2], sys.byteorder)
-        if family == AF_INET and self.address_size >= 8:
-            return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
-        if family == AF_INET6 and self.address_size >= 24:
-            return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
-        return None
+        return address_of(self.address_bytes, self.address_size)
 
     @property
     def tls(self) -> object:
@@ -573,6 +578,7 @@ cdef class Poller:
         if self.engine.now_ms - oldest.gate.heard_ms < PATIENCE_MS or recv(oldest.fd, &waiting, 1, MSG_PEEK) > 0:
             return False              # it, or we, are at work
         listener.handshakes_evicted += 1
+        oldest.failed_below("made room for a newer handshake")
         oldest.drop()
         return True
 
@@ -607,14 +613,20 @@ cdef class Poller:
                 return 0
             if limit and listener.connections >= limit:
                 listener.refused += 1
-                close(accepted)
+                self.turn_away(accepted, address, size, listener, "max_connections")
                 continue
             if is_rated and not listener.admission.take(self.engine.now_ms):
-                close(accepted)
+                self.turn_away(accepted, address, size, listener, "connection_rate")
                 continue
             connection = SocketConnection(self.engine, listener)
             if self.enroll(connection, accepted, address, size) and not self.greet(connection, listener):
                 connection.drop()
+        return 0
+
+    cdef int turn_away(self, int fd, const uint8_t* address, uint32_t size, object listener, str reason) except -1:
+        close(fd)
+        if self.engine.tracer.subjects & WATCH_ADDRESS:
+            self.engine.trace_failure(address_of(address, min(size, <uint32_t>28)), listener.name, reason)
         return 0
 
     def pause_accepting(self, fd: int, listener: object) -> None:

@@ -83,8 +83,10 @@ cdef class StreamConnection(Connection):
         cdef StreamConnection oldest
         if 0 < listener.max_connections < listener.connections:
             listener.refused += 1
+            self.failed_below("max_connections")
             return False
         if listener.admission is not None and not listener.admission.take(self.core.now_ms):
+            self.failed_below("connection_rate")
             return False
         if not is_welcome(self, listener):
             return False
@@ -95,8 +97,10 @@ cdef class StreamConnection(Connection):
             oldest = next(iter(listener.handshaking.values()))
             if self.core.now_ms - oldest.gate.heard_ms < PATIENCE_MS:
                 listener.refused += 1
+                self.failed_below("handshakes_maximum")
                 return False
             listener.handshakes_evicted += 1
+            oldest.failed_below("made room for a newer handshake")
             oldest.abort()
             oldest.gate.leave(oldest)
         self.gate = new_gate(self, listener, self.pipes)
