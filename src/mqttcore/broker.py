@@ -41,7 +41,7 @@ if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from socket import socket
     from types import TracebackType
 
@@ -60,6 +60,7 @@ __all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 log = logging.getLogger("mqttcore.broker")
 
 _FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events_queued_maximum", "log_format")
+_RETAINED_NODES = 2_000  # looked at in one slice
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
@@ -544,6 +545,18 @@ class Broker(Services):
     def retained(self, topic_filter: str = "#") -> list[Message]:
         """Return the retained messages that match; a leading wildcard does not match `$` topics."""
         return self._running().retained_messages(topic_filter.encode())
+
+    def retained_slices(self, topic_filter: str = "#") -> Iterator[list[Message]]:
+        """Yield the same in slices that take a few milliseconds each, so that others can be served between them.
+
+        A message that is there all the time comes once. Stop asking when the broker stops.
+        """
+        engine = self._running()
+        cursor = engine.retained_cursor(topic_filter.encode())
+        is_at_end = False
+        while not is_at_end:
+            found, is_at_end = engine.take_retained(cursor, _RETAINED_NODES)
+            yield found
 
     def clients(self) -> list[ClientInfo]:
         """Return all clients that have a session, connected or not."""

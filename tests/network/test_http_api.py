@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mqttcore import Broker, ConfigError, PropertyId, Secret, hookimpl
+from mqttcore import broker as broker_module
 from mqttcore.client import Client, open_client
 from mqttcore.codec import Connect
 from mqttcore.plugins import loading
@@ -349,3 +350,19 @@ async def test_null_is_a_word_in_queries():
         for prefix, count in (("null", 1), ("nil", 0)):
             found = await api.ask("GET", "/clients", params={"client_id_prefix": prefix})
             assert len(found["clients"]) == count
+
+
+async def test_listing_many_retained_messages_leaves_others_their_turns(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(broker_module, "_RETAINED_NODES", 50)
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        for number in range(1000):
+            broker.set_retained(f"t/{number}", b"x")
+        slices = list(broker.retained_slices("t/#"))
+        assert max(map(len, slices)) <= 50
+        assert sorted(one.topic for many in slices for one in many) == sorted(f"t/{n}" for n in range(1000))
+        shown, cursor = [], ""
+        while cursor is not None:
+            page = await api.ask("GET", "/retained", params={"limit": 300, "cursor": cursor, "topic_filter": "t/+"})
+            shown += [one["topic"] for one in page["messages"]]
+            cursor = page["next_cursor"]
+        assert shown == sorted(f"t/{n}" for n in range(1000))

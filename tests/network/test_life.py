@@ -312,6 +312,8 @@ def test_broker_survives_running_out_of_descriptors(driver: str, protocol: str):
                 async with asyncio.timeout(10):
                     while "descriptors" not in broker.alarms:
                         await asyncio.sleep(0.05)
+                if {driver == "epoll" and protocol == "mqtt"}:  # level-triggered, it would ask for ever
+                    assert broker.metrics()["accept_pauses"]
                 for sock in hoard:
                     sock.close()
                 async with asyncio.timeout(10):

@@ -292,20 +292,29 @@ cdef class Registrar(Dispatcher):
 
     def retained_messages(self, topic_filter: bytes) -> list:
         """Return the retained messages that *topic_filter* matches, as `Message`."""
-        cdef RetainedCursor cursor
-        cdef msg_t* m
-        cdef int budget = 0x7FFFFFFF
-        cdef list found = []
+        return self.take_retained(self.retained_cursor(topic_filter), 0x7FFFFFFF)[0]
+
+    def retained_cursor(self, topic_filter: bytes) -> RetainedCursor:
+        """Return a place in what `retained_messages` would give, for `take_retained`."""
         self.check_filter(topic_filter)
-        cursor = self.retained.match(topic_filter, len(topic_filter))
+        return self.retained.match(topic_filter, len(topic_filter))
+
+    def take_retained(self, cursor: RetainedCursor, nodes: int) -> tuple:
+        """Return what the next *nodes* nodes of the tree hold for a cursor, and whether that was all."""
+        cdef RetainedCursor place = cursor
+        cdef int budget = nodes
+        cdef list found = []
+        cdef msg_t* m
         while True:
-            m = cursor.next(&budget)
+            m = place.next(&budget)
             if m == NULL:
                 break
             if not m.expires_ms or m.expires_ms > self.now_ms:
                 found.append(Message.new(m))
-        cursor.close()
-        return found
+        is_at_end = budget > 0
+        if is_at_end:
+            place.close()
+        return found, is_at_end
 
 
 cdef subids_t* make_subids(uint32_t subid) except? NULL:

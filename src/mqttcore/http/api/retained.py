@@ -1,5 +1,6 @@
 """Retained messages."""
 
+import asyncio
 import heapq
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from mqttcore.http.keys import Role
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
+    from mqttcore.engine.message import Message
 
 __all__ = ["operations"]
 
@@ -40,8 +42,11 @@ def operations(broker: "Broker") -> list[Operation]:
     async def list_retained(call: Call) -> RetainedList:
         wanted: RetainedFilter = call.query
         after = decode_cursor(wanted.cursor)
-        messages = (one for one in broker.retained(wanted.topic_filter) if after is None or one.topic > after)
-        found = heapq.nsmallest(wanted.limit + 1, messages, key=lambda one: one.topic)
+        found: list[Message] = []
+        for messages in broker.retained_slices(wanted.topic_filter):
+            found += (one for one in messages if after is None or one.topic > after)
+            found = heapq.nsmallest(wanted.limit + 1, found, key=lambda one: one.topic)
+            await asyncio.sleep(0)  # others are served meanwhile
         is_last = len(found) <= wanted.limit
         found = found[: wanted.limit]
         return RetainedList([shown(one) for one in found], None if is_last else encode_cursor(found[-1].topic))
