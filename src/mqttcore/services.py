@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import secrets
 from abc import ABC, abstractmethod
@@ -220,10 +221,18 @@ class Services(ABC):
 
     # --- subscriptions ------------------------------------------------------------------------------------------------
 
-    def subscriptions(self, *, client_id: str | None = None, topic_filter: str | None = None) -> list[SubscriptionInfo]:
+    def subscriptions(
+        self,
+        *,
+        client_id: str | None = None,
+        topic_filter: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[SubscriptionInfo]:
         """Return the subscriptions of a client, or those to exactly this filter, or both: one or none.
 
-        Cost: of a client or of a filter, what there is; give at least one of them (ValueError).
+        after, limit: of those to a filter, at most so many, by client id, of clients behind this one. Cost: of a client
+        or of a filter, what there is (0.2 µs each beyond the limit); give at least one of them (ValueError).
         """
         engine = self._running()
         if client_id is not None:
@@ -232,9 +241,11 @@ class Services(ABC):
             return found if topic_filter is None else [one for one in found if one.topic_filter == topic_filter]
         if topic_filter is None:
             raise ValueError("subscriptions of which client, or to which filter?")
+        subscribers = engine.subscribers_of(topic_filter.encode())
+        if limit is not None:
+            subscribers = heapq.nsmallest(limit, (one for one in subscribers if after is None or one[0] > after))
         return [
-            SubscriptionInfo(of, topic_filter, options, subscription_id)
-            for of, options, subscription_id in engine.subscribers_of(topic_filter.encode())
+            SubscriptionInfo(of, topic_filter, options, subscription_id) for of, options, subscription_id in subscribers
         ]
 
     def subscribe_client(

@@ -256,7 +256,7 @@ async def test_trace_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
             "accepted anonymous, new session, expiry 0 s, 0 queued",
             "<-- CONNACK 0x00 success [receive_maximum, maximum_packet_size, topic_alias_maximum]",
             "--> PUBLISH id 1 't/1' qos 1 5 B b'hel'",
-            "published 't/1' qos 1 5 B to 0 subscriptions b'hel'",
+            "published 't/1' qos 1 5 B recipients 0 b'hel'",
             "<-- PUBACK id 1 0x10 no matching subscribers",
             "--> DISCONNECT 0x00 success",
             "connection closed: disconnected by client",
@@ -287,7 +287,7 @@ async def test_traces_are_listed_shown_downloaded_stopped_and_deleted(tmp_path: 
         assert begun["is_running"] is True
         await broker.publish("t", b"x")
         assert [one["entries"] for one in await ctl.json("trace", "list")] == [1]
-        assert "published 't' qos 0 1 B to 0 subscriptions" in (await ctl.run("trace", "show", "mine")).stdout
+        assert "published 't' qos 0 1 B recipients 0" in (await ctl.run("trace", "show", "mine")).stdout
         await ctl.run("trace", "download", "mine", str(tmp_path / "file"))
         assert json.loads((tmp_path / "file").read_bytes())["topic"] == "t"
         assert json.loads((await ctl.run("trace", "download", "mine")).stdout)["topic"] == "t"

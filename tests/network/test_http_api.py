@@ -56,6 +56,27 @@ async def test_clients_are_listed_page_by_page_and_by_what_they_are():
             await client.close()
 
 
+async def test_subscriptions_to_a_filter_are_listed_page_by_page():
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        names = ["a", "b", "ä", "\n", "z" * 100]
+        clients = [await connect(broker, name) for name in names]
+        for name in names:
+            broker.subscribe_client(name, "t/#")
+        broker.subscribe_client("a", "$share/g/t/#")
+        found, cursor = [], ""
+        while cursor is not None:
+            asked = {"topic_filter": "t/#", "limit": "2", "cursor": cursor}
+            page = await api.ask("GET", "/subscriptions", params=asked)
+            assert 0 < len(page["subscriptions"]) <= 2
+            found += [one["client_id"] for one in page["subscriptions"]]
+            cursor = page["next_cursor"]
+        assert found == sorted(names)
+        nowhere = {"topic_filter": "t/#", "cursor": "gA=="}
+        await api.ask("GET", "/subscriptions", params=nowhere, expect=404)
+        for client in clients:
+            await client.close()
+
+
 async def test_clients_are_kicked_and_sessions_ended():
     async with Broker(api_config()) as broker, Api(broker) as api:
         clients = {
@@ -90,7 +111,10 @@ async def test_subscriptions_are_made_and_removed_on_a_clients_behalf():
             "subscription_id": 0,
         }
         assert await api.ask("GET", "/clients/a/subscriptions") == {"subscriptions": [wanted]}
-        assert await api.ask("GET", "/subscriptions", params={"topic_filter": "t/+"}) == {"subscriptions": [wanted]}
+        assert await api.ask("GET", "/subscriptions", params={"topic_filter": "t/+"}) == {
+            "subscriptions": [wanted],
+            "next_cursor": None,
+        }
         await api.ask("DELETE", "/clients/a/subscriptions", params={"topic_filter": "t/+"}, expect=204)
         await api.ask("DELETE", "/clients/a/subscriptions", params={"topic_filter": "t/+"}, expect=404)
         await api.ask("POST", "/clients/nobody/subscriptions", json={"topic_filter": "t"}, expect=404)

@@ -129,7 +129,7 @@ _WORDS: dict[str, Callable[[_Entry], str]] = {
     "connect_refused": _refused,
     "protocol_broken": lambda e: f"breaks the standard: {e['text']} [{e['clause']}], {_code(e['reason_code'])}",
     "published": lambda e: (
-        f"published {_message(e)}{' retain' if e['retain'] else ''} to {e['recipients']} subscriptions{_payload(e)}"
+        f"published {_message(e)}{' retain' if e['retain'] else ''} recipients {e['recipients']}{_payload(e)}"
     ),
     "publish_refused": lambda e: f"PUBLISH refused: {_message(e)}: {_code(e['reason_code'])}",
     "publish_taken": lambda e: f"PUBLISH taken by a handler: {_message(e)}: {_code(e['reason_code'])}",

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from mqttcore.http.api.mqtt_types import Qos, TopicFilter
-from mqttcore.http.api.operation import ApiError, Call, Operation
+from mqttcore.http.api.operation import ApiError, Call, Operation, Page, decode_cursor, encode_cursor
 from mqttcore.http.keys import Role
 from mqttcore.services import SubscriptionInfo
 
@@ -34,6 +34,13 @@ class SubscriptionList(msgspec.Struct, frozen=True):
     subscriptions: list[SubscriptionShown]
 
 
+class SubscriptionPage(msgspec.Struct, frozen=True):
+    """A page of subscriptions, by client id. next_cursor: of the page after it; null: this is the last."""
+
+    subscriptions: list[SubscriptionShown]
+    next_cursor: str | None
+
+
 class Subscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A subscription to make."""
 
@@ -53,6 +60,12 @@ class Granted(msgspec.Struct, frozen=True):
 
 class OfFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which."""
+
+    topic_filter: TopicFilter
+
+
+class PageOfFilter(Page, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which, and what part of them."""
 
     topic_filter: TopicFilter
 
@@ -79,9 +92,14 @@ def operations(broker: "Broker") -> list[Operation]:
             raise ApiError(404, "there is no such client")
         return client_id
 
-    async def list_subscriptions(call: Call) -> SubscriptionList:
-        found = broker.subscriptions(topic_filter=call.query.topic_filter)
-        return SubscriptionList([_shown(one) for one in found])
+    async def list_subscriptions(call: Call) -> SubscriptionPage:
+        wanted: PageOfFilter = call.query
+        found = broker.subscriptions(
+            topic_filter=wanted.topic_filter, after=decode_cursor(wanted.cursor), limit=wanted.limit + 1
+        )
+        page = found[: wanted.limit]
+        is_last = len(found) <= wanted.limit
+        return SubscriptionPage([_shown(one) for one in page], None if is_last else encode_cursor(page[-1].client_id))
 
     async def list_subscriptions_of_client(call: Call) -> SubscriptionList:
         return SubscriptionList([_shown(one) for one in broker.subscriptions(client_id=existing(call))])
@@ -111,8 +129,9 @@ def operations(broker: "Broker") -> list[Operation]:
             role=Role.VIEWER,
             summary="List the subscriptions to exactly one filter",
             function=list_subscriptions,
-            query=OfFilter,
-            answer=SubscriptionList,
+            query=PageOfFilter,
+            answer=SubscriptionPage,
+            errors=(404,),
         ),
         Operation(
             method="GET",
