@@ -427,6 +427,7 @@ class BrokerWorld(World):
                 authorization=authorization,
                 sys_interval_s=0,
                 shutdown_timeout_s=1.0,
+                overload_lag_ms=0,  # a busy machine is no reason to refuse a client
             )
         )
         self._servers: list[asyncio.Server] = []

@@ -67,5 +67,6 @@ def quiet_config(
         listeners=list(listeners) or [Listener(port=0)],
         sys_interval_s=sys_interval_s,
         shutdown_timeout_s=shutdown_timeout_s,
+        overload_lag_ms=0,  # a busy machine is no reason to refuse a client
         limits=Limits(**limits),
     )
