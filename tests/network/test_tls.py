@@ -287,6 +287,25 @@ async def test_certificate_without_the_name_wanted_is_refused(authority: Authori
         assert (await client.connect()).reason_code == ReasonCode.NOT_AUTHORIZED
 
 
+async def test_certificate_that_expired_since_it_was_verified_is_refused(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+):
+    # A resumed session brings what was verified when it began. Nobody is let in as anonymous instead.
+    config = tls_config(
+        authority.server(),
+        client_ca_file=str(authority.file),
+        client_certificate="required",
+        identity_is_user_name=True,
+    )
+    context = client_context(authority, authority.issue("sensor-7"))
+    async with Broker(config) as broker:
+        async with await Client.open(broker, context) as client:
+            assert (await client.connect("c1")).reason_code == 0
+        monkeypatch.setattr("mqttcore.net.tls.ssl.cert_time_to_seconds", lambda text: 0)
+        async with await Client.open(broker, context) as client:
+            assert (await client.connect("c2")).reason_code == ReasonCode.NOT_AUTHORIZED
+
+
 def nobody(authority: Authority) -> Issued | None:
     return None
 
