@@ -25,6 +25,7 @@ TAKES_ALIASES = "resolves the broker's topic aliases"
 DISCONNECT_REASON = "sends a reason code with DISCONNECT"
 SERVER_REASON = "tells the reason code of the broker's DISCONNECT"
 CLOSED = "tells the end of a connection"
+ONE_CONNECTION = "does everything in one network connection"
 WILL_DISCARD = "disconnects without publishing its will"
 WILL_PROPERTIES = "sends the properties of its will"
 TLS_CLOSES = "closes its socket after DISCONNECT over TLS"
@@ -42,6 +43,7 @@ ALL = frozenset(
         DISCONNECT_REASON,
         SERVER_REASON,
         CLOSED,
+        ONE_CONNECTION,
         WILL_DISCARD,
         WILL_PROPERTIES,
     }
@@ -140,6 +142,7 @@ _CLIENTS = (
             PUBLISH_REASON,
             SUBSCRIPTION_ID,
             CLOSED,
+            ONE_CONNECTION,
             WILL_DISCARD,
             TAKES_ALIASES,
         },

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interop.clients import TLS_CLOSES, Client
+from interop.clients import ONE_CONNECTION, TLS_CLOSES, Client
 from interop.relay import Relay
 
 DEADLINE_S = 15  # longer than the drivers' own, whose errors say more
@@ -137,7 +137,7 @@ class Connection:
         self.driver = driver
         self.name = name
         self.is_tls = tls is not None
-        self.relay = Relay(address)
+        self.relay = Relay(address, takes_one=ONE_CONNECTION in driver.client.can)
         try:
             self.connack = driver.call("connect", name, host="127.0.0.1", port=self.relay.port, tls=tls, **command)
         except BaseException:

@@ -10,14 +10,20 @@ CLOSE_DEADLINE_S = 5
 
 
 class Relay:
-    """Forwards each connection to its own port to `target`, until cut() or close()."""
+    """Forwards each connection to its own port to `target`, until cut().
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    With takes_one, the first alone: a library that connects once more by itself, and so would take its session back
+    from whom a test gave it to, is refused, and cut() fails.
+    """
+
+    def __init__(self, target: tuple[str, int], takes_one: bool) -> None:
         self.target = target
+        self.takes_one = takes_one
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.lock = threading.Lock()
         self.is_open = True
+        self.has_returned = False
         self.sockets: list[socket.socket] = []
         self.threads = [threading.Thread(target=self._accept)]
         self.threads[0].start()
@@ -28,6 +34,10 @@ class Relay:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            if self.takes_one and self.sockets:
+                self.has_returned = True
+                client.close()
+                continue
             server = socket.create_connection(self.target)
             with self.lock:
                 self.sockets += [client, server]
@@ -71,3 +81,4 @@ class Relay:
             thread.join()
         for end in self.sockets:
             end.close()
+        assert not self.has_returned, "the library connected once more by itself"

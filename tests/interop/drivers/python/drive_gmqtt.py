@@ -12,6 +12,7 @@ import gmqtt
 from lines import Fields, Refused, emit, serve_async
 
 DEADLINE_S = 10
+NEVER = -2  # gmqtt: -1 is without end, and 0 is one attempt
 NAMES = {
     "session_expiry_s": "session_expiry_interval",
     "receive_maximum": "receive_maximum",
@@ -73,7 +74,7 @@ class Connection:
             will_message=message,
             **to_gmqtt(command["properties"]),
         )
-        self.client.set_config({"reconnect_retries": 0, "reconnect_delay": 0})
+        self.client.set_config({"reconnect_retries": NEVER})
         self.client.on_connect = self.on_connect
         self.client.on_message = self.on_message
         self.client.on_disconnect = self.on_disconnect
@@ -98,7 +99,8 @@ class Connection:
         opening, ending = asyncio.ensure_future(connecting), asyncio.ensure_future(self.closed.wait())
         try:
             await asyncio.wait({opening, ending}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
+            # the end that follows a refusal at once may be told before the refusal
+            if not opening.done() and not self.client._connack_received.is_set():
                 raise Refused("no CONNACK")
             await opening
         except gmqtt.mqtt.handler.MQTTConnectError as error:
@@ -128,7 +130,6 @@ class Connection:
         return 0
 
     def on_disconnect(self, client: Any, packet: bytes | None, error: Exception | None = None) -> None:
-        self.client.stop_reconnect()
         if not self.closed.is_set():
             self.closed.set()
             emit(event="closed", name=self.name, reason_code=packet[0] if packet else None)
