@@ -189,6 +189,8 @@ cdef class Session(Subscriber):
     # pub: the message, where it is one and known.
     cdef void count_drop(self, int reason, int64_t count=*, pub_t* pub=*) noexcept
     cdef void count_drop_of(self, int reason, msg_t* message) noexcept
-    # It subscribed to the message, which is not for it all the same: `no_local` or `away`.
+    # It may not have the message. Another of its shared group may: then that is no drop, yet.
+    cdef int refuse(self, pub_t* pub, bint is_shared) except -1
+    # It subscribed to the message, which is not for it all the same: `no_local`, `away`, `mount_point`, `not_authorized`.
     cdef int pass_by(self, pub_t* pub, str reason) except -1
     cdef void queue_bytes(self, int64_t before_bytes, int64_t before_count) noexcept

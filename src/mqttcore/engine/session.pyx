@@ -14,6 +14,7 @@ from mqttcore.engine.core cimport (
     DROP_SLOW_READER,
     DROP_TOO_LARGE,
     DROP_TOTAL_FULL,
+    GIVEN_AWAY,
 )
 from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.journal cimport Journal
@@ -28,7 +29,7 @@ from mqttcore.engine.queue cimport (
     queue_t,
 )
 from mqttcore.engine.share cimport ShareGroup
-from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport AWAY, HEARD, KIND_SESSION, UNHEARD, subids_ref, subids_unref
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -157,7 +158,8 @@ cdef class Session(Subscriber):
         cdef Outlet link = self.link
         if self.guards & (GUARD_HOOK | GUARD_MOUNT):
             if self.guards & GUARD_MOUNT and not is_within(self.mount, pub.topic, pub.topic_size):
-                return self.pass_by(pub, "mount_point")
+                self.pass_by(pub, "mount_point")
+                return UNHEARD
             if self.guards & GUARD_HOOK and link is not None:
                 return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
@@ -173,8 +175,8 @@ cdef class Session(Subscriber):
             readable = self.readable_qos(pub.topic, pub.topic_size)
             if readable < qos:
                 if readable < 0:
-                    self.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
-                    return 0
+                    self.refuse(pub, target.group != NULL)
+                    return UNHEARD
                 qos = readable
         if qos == 0:
             if link is not None:
@@ -183,7 +185,8 @@ cdef class Session(Subscriber):
                         self.count_drop(DROP_TOO_LARGE, 1, pub)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
-                return self.pass_by(pub, "away")      # QoS 0 is not kept for who is away (MQTT 5 §4.1)
+                self.pass_by(pub, "away")     # QoS 0 is not kept for who is away (MQTT 5 §4.1)
+                return AWAY if pub.qos else HEARD
         elif (
             link is not None
             and self.queue.count == 0
@@ -199,23 +202,22 @@ cdef class Session(Subscriber):
     cdef int deliver_asked(self, pub_t* pub, target_t* target) except -1:
         # The hook may do anything, to subscriptions, too: what the target refers to is held meanwhile.
         cdef target_t held = target[0]
-        cdef bint is_allowed
+        cdef int outcome = UNHEARD
         Py_XINCREF(held.group)
         subids_ref(held.subids)
         subids_ref(held.own_subids)
         try:
-            is_allowed = self.core.authorize_deliver(self, pub)
-            if is_allowed and not self.has_ended:
+            if self.core.authorize_deliver(self, pub, held.group != NULL) and not self.has_ended:
                 self.guards &= <uint8_t>~GUARD_HOOK       # it has been asked
                 try:
-                    self.deliver(pub, &held)
+                    outcome = self.deliver(pub, &held)
                 finally:
                     self.guards |= GUARD_HOOK
         finally:
             subids_unref(held.subids)
             subids_unref(held.own_subids)
             Py_XDECREF(held.group)
-        return 0
+        return outcome
 
     cdef int send_new(self, pub_t* pub, uint8_t qos, uint8_t retain, subids_t* ids, void* group,
                       int64_t since_ms) except -1:
@@ -444,6 +446,7 @@ cdef class Session(Subscriber):
         cdef msg_t* m
         cdef pub_t pub
         cdef bint is_allowed
+        cdef object group
         cdef int64_t before_bytes, before_count
         while self.link is link and queue.count and link.out.pending < self.core.limits.output_high_water_bytes:
             entry = queue_head(queue)
@@ -453,9 +456,10 @@ cdef class Session(Subscriber):
             if entry.message == NULL or entry.qos and not self.has_window():
                 break
             m = msg_ref(entry.message)
+            group = None
             try:
                 msg_view(m, &pub)
-                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub)
+                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub, entry.group != NULL)
                 if self.link is not link or not queue.count or queue_head(queue).message != m:
                     continue
                 entry = queue_head(queue)
@@ -466,6 +470,7 @@ cdef class Session(Subscriber):
                     self.count_drop(DROP_EXPIRED, 1, &pub)        # [MQTT-3.3.2-5]
                 elif not is_allowed:
                     self.forget(entry.key, entry.stored)
+                    group = <object>entry.group if entry.group != NULL else None
                 else:
                     if entry.qos:
                         if self.send_new(&pub, entry.qos, entry.retain, entry.subids, entry.group, entry.since_ms):
@@ -476,6 +481,8 @@ cdef class Session(Subscriber):
                         self.count_drop(DROP_TOO_LARGE, 1, &pub)
                 queue_pop(queue)
                 self.queue_bytes(before_bytes, before_count)
+                if group is not None and not self.core.redistribute(m, group, self):
+                    self.count_drop_of(DROP_NOT_AUTHORIZED, m)
             finally:
                 msg_unref(m)
         if self.link is link:
@@ -599,8 +606,16 @@ cdef class Session(Subscriber):
             self.core.tracer.passed_by(self, pub, reason)
         return 0
 
+    cdef int refuse(self, pub_t* pub, bint is_shared) except -1:
+        if is_shared:
+            return self.pass_by(pub, "not_authorized")
+        self.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
+        return 0
+
     cdef void count_drop_of(self, int reason, msg_t* message) noexcept:
         cdef pub_t pub
+        if reason == GIVEN_AWAY:
+            return
         if message == NULL:           # in the store alone
             self.count_drop(reason)
         else:
@@ -672,11 +687,12 @@ cdef class Session(Subscriber):
             elif m != NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
                 # Rights are asked now, not on taking the identity: they may have come only after CONNECT.
                 group = <object>entry.group if entry.group != NULL else None
-                self.doom_newest(entry, DROP_NOT_AUTHORIZED)
+                self.doom_newest(entry, DROP_NOT_AUTHORIZED if group is None else GIVEN_AWAY)
                 if group is not None:
                     msg_ref(m)                # the queue may be another one when it was given away
                     try:
-                        self.core.redistribute(m, group, self)
+                        if not self.core.redistribute(m, group, self):
+                            self.count_drop_of(DROP_NOT_AUTHORIZED, m)
                     finally:
                         msg_unref(m)
             else:
@@ -925,14 +941,15 @@ cdef class Session(Subscriber):
                 entry.doom = 1 + DROP_LOST
             elif entry.message == NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
                 # Rights were taken away while it was out of sight. Another member may have what was shared.
-                entry.doom = 1 + DROP_NOT_AUTHORIZED
                 group = <object>entry.group if entry.group != NULL else None
+                entry.doom = 1 + (DROP_NOT_AUTHORIZED if group is None else GIVEN_AWAY)
             self.core.counters.paged_in += m != NULL and entry.message == NULL
             queue_page_in(&self.queue, m)
             if group is not None:
                 msg_ref(m)                    # the queue may be another one when it was given away
                 try:
-                    self.core.redistribute(m, group, self)
+                    if not self.core.redistribute(m, group, self):
+                        self.count_drop_of(DROP_NOT_AUTHORIZED, m)
                 finally:
                     msg_unref(m)
         return True
@@ -942,16 +959,20 @@ cdef class Session(Subscriber):
         cdef Outlet link = self.link
         cdef uint16_t packet_id = slot.packet_id
         cdef msg_t* m = msg_ref(slot.message)
+        # QoS 2 stays with this client whatever becomes of it [MQTT-4.8.2-4] [MQTT-4.8.2-5].
+        cdef object group = <object>slot.group if slot.group != NULL and slot.state == AWAIT_PUBACK else None
         cdef pub_t pub
         cdef bint is_allowed
         try:
             msg_view(m, &pub)
-            is_allowed = self.core.authorize_deliver(self, &pub)
+            is_allowed = self.core.authorize_deliver(self, &pub, group is not None)
             slot = window_find(&self.sent, packet_id)
             if self.link is not link or slot == NULL or slot.message != m:
                 return NULL
             if not is_allowed:
                 self.finish_slot(slot)
+                if group is not None and not self.core.redistribute(m, group, self):
+                    self.count_drop_of(DROP_NOT_AUTHORIZED, m)
                 return NULL
         finally:
             msg_unref(m)
@@ -1084,7 +1105,8 @@ cdef class Session(Subscriber):
                     m = msg_ref(slot.message)
                     group = <object>slot.group
                     try:
-                        self.core.redistribute(m, group, self)
+                        if not self.core.redistribute(m, group, self):
+                            self.count_drop_of(DROP_SESSION_ENDED, m)
                     finally:
                         msg_unref(m)
                 else:
@@ -1097,9 +1119,11 @@ cdef class Session(Subscriber):
                 self.core.bury_queue(&self.queue)         # counted there
             while self.queue.count:
                 entry = queue_head(&self.queue)
-                if entry.group != NULL and entry.message != NULL:
-                    self.core.redistribute(entry.message, <object>entry.group, self)
-                else:
+                if entry.doom:
+                    self.count_drop_of(entry.doom - 1, entry.message)
+                elif entry.group == NULL or entry.message == NULL or not self.core.redistribute(
+                    entry.message, <object>entry.group, self
+                ):
                     self.count_drop_of(DROP_SESSION_ENDED, entry.message)
                 self.forget(entry.key, entry.stored)
                 self.core.counters.queued -= 1
