@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Lobby"]
 
 _PATIENCE_S = 1.0  # who has waited for less does not have to make room for another
-_MAXIMUM = 4096  # at 10 to 20 KiB each, without TLS
+_MAXIMUM = 4096  # at some 6 KiB each while half open, without TLS
 _PART_OF_DESCRIPTORS = 4
 _PART_OF_ADDRESS = 4
 
