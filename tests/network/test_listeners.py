@@ -77,9 +77,12 @@ async def test_plugins_permitted_must_be_enabled(driver: str):
 
 async def test_connections_over_the_rate_are_closed():
     async with Broker(quiet_config(Listener(port=0, connection_rate=3))) as broker:
-        answers = [await connack_of(broker) for _ in range(5)]
-        assert [answer is not None for answer in answers] == [True] * 3 + [False] * 2
-        assert broker.metrics()["connections_refused_rate"] == 2
+        began_s = time.monotonic()
+        taken = 0
+        while await connack_of(broker) is not None:
+            taken += 1
+        assert 3 <= taken <= 3 + 3 * (time.monotonic() - began_s)
+        assert broker.metrics()["connections_refused_rate"] == 1
 
 
 async def test_connections_of_an_address_are_counted_and_let_go():
@@ -131,7 +134,7 @@ async def test_kernel_gives_up_on_what_is_not_acknowledged_with_the_keep_alive()
 async def test_lagging_loop_refuses_new_clients_first_and_recovers():
     config = Config(listeners=[Listener(port=0)], sys_interval_s=0, overload_lag_ms=50)
     async with Broker(config) as broker, await join(broker, "old", keep_alive_s=0) as old:
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 60
         while not broker.metrics()["overloaded"] and time.monotonic() < deadline_s:
             time.sleep(0.2)  # noqa: ASYNC251  the point
             await asyncio.sleep(0)
