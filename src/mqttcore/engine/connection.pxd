@@ -101,6 +101,8 @@ cdef class Connection(Outlet):
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1
     cdef int keep_rest(self, const uint8_t* data, Py_ssize_t size) except -1
+    # Parses what was kept, and keeps what is no whole packet.
+    cdef int parse_rest(self) except -1
     cdef int dispatch(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_first(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
     cdef int on_publish(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1
@@ -133,7 +135,6 @@ cdef class Connection(Outlet):
     cdef int on_disconnect(self, object packet) except -1
     # reason: our words for it when it was not us who closed; detail: more of them.
     cdef int end(self, bint publish_will, str reason=*, str detail=*) except -1
-    cdef int drop_rest(self, Py_ssize_t used) except -1
     cdef int note_refusal(self, uint8_t reason_code, str reason) except -1
     cdef int refuse_connect(self, object error) except -1
     # CONNACK with an error; the reason only when the client takes packets of that size.

@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 from mqttcore.codec.codes cimport (
     PROP_REASON_STRING,
@@ -98,8 +98,9 @@ cdef class Connection(Outlet):
     its own. peer: the client's address in whatever form the driver has.
     """
 
-    def __cinit__(self, Core core, object listener=None, object peer=None, **others):
+    def __cinit__(self, Core core not None, object listener=None, object peer=None, **others):
         # others: what the __init__ of a driver's subclass takes.
+        self.state = STATE_CLOSED     # until it is counted, it is not to be counted off
         self.core = core
         self.listener = listener
         self.given_peer = peer
@@ -112,6 +113,7 @@ cdef class Connection(Outlet):
         self.timer.fire = on_timer
         timeout_ms = getattr(listener, "connect_timeout_ms", 0) or core.limits.connect_timeout_ms
         timer_arm(&core.wheel, &self.timer, core.now_ms + <int64_t>timeout_ms)
+        self.state = STATE_NEW
         core.counters.connections += 1
         if core.counters.connections > core.counters.connections_peak:
             core.counters.connections_peak = core.counters.connections
@@ -140,14 +142,15 @@ cdef class Connection(Outlet):
 
     def take_output(self) -> bytes:
         """Return what is to be written and forget it; for drivers without C access, and tests."""
+        cdef Session session = self.session   # held: a hook may end it while it is pumped
         cdef bytes taken
         if self.cork:
             return b""
         taken = out_take(&self.out)
-        if self.session is not None and self.session.has_backlog():
-            self.session.pump()           # there is room again
-            while not self.out.pending and self.session is not None and self.session.has_paused():
-                self.session.pump()
+        if session is not None and session.has_backlog():
+            session.pump()                # there is room again
+            while not self.out.pending and self.session is session and session.has_paused():
+                session.pump()
         return taken
 
     def connection_lost(self) -> None:
@@ -256,19 +259,30 @@ cdef class Connection(Outlet):
         self.rest_size += <uint32_t>size
         return 0
 
-    cdef int drop_rest(self, Py_ssize_t used) except -1:
-        self.rest_size -= <uint32_t>used
-        if self.rest_size:
-            memmove(self.rest, self.rest + used, self.rest_size)
-        else:
-            free(self.rest)
-            self.rest = NULL
-            self.rest_cap = 0
+    cdef int parse_rest(self) except -1:
+        # Taken off first: who is called meanwhile may end a pause, or pause and have more kept.
+        cdef uint8_t* rest = self.rest
+        cdef uint32_t size = self.rest_size
+        cdef uint32_t cap = self.rest_cap
+        cdef Py_ssize_t used
+        self.rest = NULL
+        self.rest_size = self.rest_cap = 0
+        try:
+            used = self.parse(rest, size)
+            if used == 0 and self.rest == NULL and self.state != STATE_CLOSED:
+                self.rest = rest
+                self.rest_size = size
+                self.rest_cap = cap
+                rest = NULL
+            elif used < size and self.state != STATE_CLOSED:
+                self.keep_rest(rest + used, size - used)
+        finally:
+            free(rest)
         return 0
 
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1:
         # Adds to the torn packet just what completes it, so that all that follows is parsed where it lies.
-        cdef Py_ssize_t take, used
+        cdef Py_ssize_t take
         cdef uint32_t remaining = 0
         cdef int n
         while size[0] and self.rest_size and self.state != STATE_CLOSED and not self.is_paused:
@@ -280,9 +294,7 @@ cdef class Connection(Outlet):
                 self.keep_rest(data[0], take)
                 data[0] += take
                 size[0] -= take
-            used = self.parse(self.rest, self.rest_size)
-            if self.state != STATE_CLOSED and used:
-                self.drop_rest(used)
+            self.parse_rest()
         return 0
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
@@ -433,24 +445,11 @@ cdef class Connection(Outlet):
         return 0
 
     cdef int set_paused(self, bint paused) except -1:
-        cdef uint8_t* rest
-        cdef uint32_t size
-        cdef Py_ssize_t used
         if self.is_paused == paused or self.state == STATE_CLOSED:
             return 0
         self.is_paused = paused
         if not paused and self.rest_size:
-            # Taken off first: handling it may pause again and keep more.
-            rest = self.rest
-            size = self.rest_size
-            self.rest = NULL
-            self.rest_size = self.rest_cap = 0
-            try:
-                used = self.parse(rest, size)
-                if used < size and self.state != STATE_CLOSED:
-                    self.keep_rest(rest + used, size - used)
-            finally:
-                free(rest)
+            self.parse_rest()
             self.mark_dirty()
         self.paused_changed()
         return 0
@@ -758,10 +757,13 @@ cdef class Connection(Outlet):
         cdef alias_t* place
         cdef uint8_t* copy
         cdef int status
-        if view.topic_alias > self.core.limits.topic_alias_maximum:
+        cdef uint16_t maximum = self.core.limits.topic_alias_maximum
+        # What this connection was told, should the limits have changed.
+        if self.received_aliases != NULL:
+            maximum = self.received_alias_count
+        if view.topic_alias > maximum:
             self.fail_with(ProtocolError(
-                RC_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9",
-                f"Topic Alias {view.topic_alias}, maximum is {self.core.limits.topic_alias_maximum}",
+                RC_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9", f"Topic Alias {view.topic_alias}, maximum is {maximum}"
             ))
             return 0
         if self.received_aliases == NULL:
@@ -847,6 +849,7 @@ cdef class Connection(Outlet):
     cdef int release(self) except -1:
         # Sends what waited for batches that are safe now.
         cdef uint64_t safe = self.core.journal.safe
+        cdef Session session = self.session   # held: a hook may end it while it is pumped
         cdef held_t held
         cdef bytes packet
         if self.cork and self.cork <= safe:
@@ -859,11 +862,11 @@ cdef class Connection(Outlet):
                 Py_DECREF(packet)         # ours; the variable holds another
                 self.send_bytes(packet)
             elif held.first >> 4 == PT_PUBLISH:
-                self.session.send_held(held.packet_id)
+                session.send_held(held.packet_id)
             else:
                 self.send_ack(held.first, held.packet_id, held.reason_code)
-        if self.session is not None and self.session.has_acked:
-            self.session.pump()
+        if session is not None and session.has_acked:
+            session.pump()
         return 0
 
     cdef int refuse_held(self, uint8_t reason_code) except -1:
@@ -1028,18 +1031,20 @@ cdef class Connection(Outlet):
 
     cdef int drain(self) except -1:
         cdef int rounds = 0
+        cdef Session session          # held: a hook may end it while it is pumped
         while self.write_out():
             if self.state == STATE_CLOSED:
                 return self.finish()
-            if self.session is None or not self.session.has_backlog():
+            session = self.session
+            if session is None or not session.has_backlog():
                 return 0
             if rounds == PUMP_ROUNDS:
                 self.mark_dirty()     # goes on next turn: others wait too
                 return 0
             rounds += 1
-            self.session.pump()
+            session.pump()
             if not self.out.pending:
-                if self.session is not None and self.session.has_paused():
+                if self.session is session and session.has_paused():
                     self.mark_dirty()
                 return 0              # the window is full: acknowledgements go on from here
         return 0

@@ -18,7 +18,7 @@ from mqttcore.engine.connection cimport PAUSE_CONGESTED, STATE_CONNECTED, Connec
 from mqttcore.engine.core cimport DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_SESSION_ENDED, DROP_TOTAL_FULL
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.message cimport (
-    TRACED_PUBLISHER, TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
+    TRACED_PUBLISHER, TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_settle, pub_t, stored_ref, stored_t,
 )
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, recipients_find, recipients_stand
@@ -103,7 +103,7 @@ cdef class Dispatcher(Authorizer):
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
-        m = pub_keep(pub)
+        m = pub_settle(pub)           # the log below is Python
         try:
             if self.is_memory_full and pub.origin != NULL and self.retained.would_grow(m):
                 raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "memory is full")

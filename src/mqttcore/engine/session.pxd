@@ -142,6 +142,8 @@ cdef class Session(Subscriber):
     # Drops the oldest message of the queues.
     cdef int drop_head(self, int reason) except -1
     cdef int drop_head_of(self, queue_t* queue, int reason) except -1
+    # Takes the head off one of its queues and out of the store, as counted; it is not told of as dropped.
+    cdef int pop_head(self, queue_t* queue) except -1
     cdef int64_t oldest_ms(self) noexcept
     # Of the queues for QoS 1 and 2, the one whose head came first; NULL: both are empty.
     cdef queue_t* oldest_queue(self) noexcept

@@ -29,6 +29,7 @@ from mqttcore.engine.queue cimport (
 )
 from mqttcore.engine.share cimport ShareGroup
 from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
+from mqttcore.engine.timers cimport timer_disarm
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -78,6 +79,8 @@ cdef class Session(Subscriber):
         return self
 
     def __dealloc__(self):
+        if self.timer.next != NULL and self.core is not None:     # without it, the collector has taken the engine's wheel
+            timer_disarm(&self.core.wheel, &self.timer)
         window_clear(&self.sent)
         window_clear(&self.received)
         queue_clear(&self.queue)
@@ -312,16 +315,21 @@ cdef class Session(Subscriber):
             size += self.kept_back.bytes
         return count >= <int64_t>self.queued_messages_maximum() or size > self.queued_bytes_maximum()
 
-    cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
+    cdef int pop_head(self, queue_t* queue) except -1:
         cdef int64_t before_bytes = queue.bytes
         cdef entry_t* entry = queue_head(queue)
-        cdef msg_t* m = entry.message if entry.message == NULL else msg_ref(entry.message)
         self.forget(entry.key, entry.stored)
         queue_pop(queue)
         self.core.counters.queued -= 1
         self.core.counters.queued_bytes += queue.bytes - before_bytes
         if queue == self.kept_back:
             self.core.counters.kept_back -= 1
+        return 0
+
+    cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
+        cdef entry_t* entry = queue_head(queue)
+        cdef msg_t* m = entry.message if entry.message == NULL else msg_ref(entry.message)
+        self.pop_head(queue)
         self.count_drop_of(reason, m)
         if m != NULL:
             msg_unref(m)
@@ -1096,16 +1104,18 @@ cdef class Session(Subscriber):
             if self.queue.count > CLEAR_AT_ONCE:
                 self.core.bury_queue(&self.queue)         # counted there
             while self.queue.count:
+                # Off the queue first: who gets the message may need its room, and makes that by dropping what is oldest.
                 entry = queue_head(&self.queue)
-                if entry.group != NULL and entry.message != NULL:
-                    self.core.redistribute(entry.message, <object>entry.group, self)
-                else:
-                    self.count_drop_of(DROP_SESSION_ENDED, entry.message)
-                self.forget(entry.key, entry.stored)
-                self.core.counters.queued -= 1
-                self.core.counters.queued_bytes -= self.queue.bytes
-                queue_pop(&self.queue)
-                self.core.counters.queued_bytes += self.queue.bytes
+                if entry.group == NULL or entry.message == NULL:
+                    self.drop_head_of(&self.queue, DROP_SESSION_ENDED)
+                    continue
+                m = msg_ref(entry.message)
+                group = <object>entry.group
+                try:
+                    self.pop_head(&self.queue)
+                    self.core.redistribute(m, group, self)
+                finally:
+                    msg_unref(m)
             if self.received.count:
                 for i in range(self.received.mask + 1):
                     self.forget(self.received.slots[i].key, NULL)
