@@ -191,6 +191,8 @@ cdef class Acceptor(Registrar):
             conn.refuse(error.reason_code, error.text)
             return 0
         self.take_identity(session, identity, rights)
+        if conn.state != STATE_CONNECTED:
+            return 0                  # a hook was asked who else may have its messages
         self.bind_identity(session)
         if conn.state != STATE_CONNECTED:
             return 0

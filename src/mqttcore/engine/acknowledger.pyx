@@ -12,6 +12,7 @@ from mqttcore.engine.inlet cimport PAUSE_STORE
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.network_connection cimport STATE_CLOSED, STATE_CONNECTED
 from mqttcore.engine.outbuf cimport out_clear
+from mqttcore.engine.session cimport Session
 
 
 cdef class Acknowledger(Inlet):
@@ -64,6 +65,7 @@ cdef class Acknowledger(Inlet):
     cdef int release(self) except -1:
         # Sends what waited for batches that are safe now.
         cdef uint64_t safe = self.core.journal.safe
+        cdef Session session = self.session   # held: a hook may end it while it is pumped
         cdef held_t held
         cdef bytes packet
         if self.cork and self.cork <= safe:
@@ -76,11 +78,11 @@ cdef class Acknowledger(Inlet):
                 Py_DECREF(packet)         # ours; the variable holds another
                 self.send_bytes(packet)
             elif held.first >> 4 == PT_PUBLISH:
-                self.session.send_held(held.packet_id)
+                session.send_held(held.packet_id)
             else:
                 self.send_ack(held.first, held.packet_id, held.reason_code)
-        if self.session is not None and self.session.has_acked:
-            self.session.pump()
+        if session is not None and session.has_acked:
+            session.pump()
         return 0
 
     cdef int refuse_held(self, uint8_t reason_code) except -1:

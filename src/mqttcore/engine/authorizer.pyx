@@ -2,8 +2,8 @@
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
-from libc.string cimport memcmp
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
 
 from mqttcore.codec.codes cimport (
     PT_PUBACK,
@@ -24,7 +24,7 @@ from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
 from mqttcore.engine.inlet cimport PAUSE_SUBSCRIBE
 from mqttcore.engine.message cimport (
-    TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref,
+    TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_settle, stored_unref,
 )
 from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, check_mount, refusal_of_filter, refusal_of_topic, whole_topic
 from mqttcore.engine.network_connection cimport STATE_CONNECTED
@@ -206,6 +206,8 @@ cdef class Authorizer(Core):
         cdef Connection conn = <Connection>connection
         cdef object answer
         try:
+            if pub.props_size and pub.props == self.scratch_data:
+                pub_settle(pub)       # another connection may be read meanwhile, and needs the scratch
             answer = self.hooks.authorize_publish(
                 ClientView.of(conn), PyUnicode_DecodeUTF8(<const char*>pub.topic, pub.topic_size, NULL), pub.qos,
                 pub.retain != 0,
@@ -284,7 +286,8 @@ cdef class Authorizer(Core):
         cdef object link = session.link
         cdef object answer
         try:
-            answer = self.hooks.authorize_deliver(ClientView.of(<Connection>link), Message.new(pub_keep(pub)))
+            # Settled: the hook may end the publisher's connection, whose memory the message may still lie in.
+            answer = self.hooks.authorize_deliver(ClientView.of(<Connection>link), Message.new(pub_settle(pub)))
             if answer is not None and answer is not True and answer is not False:
                 raise TypeError(f"authorize_deliver answered {answer!r}, which is neither a bool nor None")
         except Exception as error:
@@ -449,23 +452,20 @@ cdef class Authorizer(Core):
         return 0
 
     cdef int withdraw_messages(self, Session session) except -1:
-        cdef uint16_t* ids
-        cdef uint16_t* unsent = NULL
-        cdef uint32_t i, count = 0
+        cdef uint16_t* ids            # a copy: others are asked meanwhile, and may end the connection or the session
+        cdef uint32_t i, count
         cdef slot_t* slot
         cdef msg_t* m
         cdef object group
         if session.link is None:
-            ids = unsent = window_in_order(&session.sent)
             count = session.sent.count
+            ids = window_in_order(&session.sent)
         else:
-            ids = NULL
-            if session.resend != NULL:            # what was sent on this connection already stays
-                unsent = session.resend + session.resend_at
-                count = session.resend_count - session.resend_at
+            count = session.resend_count - session.resend_at      # what was sent on this connection already stays
+            ids = copied_ids(session.resend + session.resend_at, count) if count else NULL
         try:
             for i in range(count):
-                slot = window_find(&session.sent, unsent[i])
+                slot = window_find(&session.sent, ids[i])
                 if slot == NULL or slot.message == NULL or slot.retain & IS_DIRECT or may_read(session, slot.message):
                     continue
                 m = msg_ref(slot.message)
@@ -510,6 +510,14 @@ cdef class Authorizer(Core):
         finally:
             msg_unref(m)
         return 0
+
+
+cdef uint16_t* copied_ids(const uint16_t* ids, uint32_t count) except NULL:
+    cdef uint16_t* copy = <uint16_t*>malloc(count * sizeof(uint16_t))
+    if copy == NULL:
+        raise MemoryError
+    memcpy(copy, ids, count * sizeof(uint16_t))
+    return copy
 
 
 cdef inline bint may_read(Session session, msg_t* m) noexcept:

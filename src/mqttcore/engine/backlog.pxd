@@ -40,6 +40,8 @@ cdef class Backlog(SessionRecord):
     # Drops the oldest message of the queues.
     cdef int drop_head(self, int reason) except -1
     cdef int drop_head_of(self, queue_t* queue, int reason) except -1
+    # Takes the head off one of its queues and out of the store, as counted; it is not told of as dropped.
+    cdef int pop_head(self, queue_t* queue) except -1
     cdef int keep_entry(self, entry_t* entry) except -1
     cdef int page_ahead(self, queue_t* queue) except -1
     # Packed keys of messages that are to be paged in next, b"" for none; page_in() ends it.

@@ -166,16 +166,21 @@ cdef class Backlog(SessionRecord):
             return self.drop_head_of(oldest, reason)
         return self.drop_head_of(&self.queue_qos0, reason)
 
-    cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
+    cdef int pop_head(self, queue_t* queue) except -1:
         cdef int64_t before_bytes = queue.bytes
         cdef entry_t* entry = queue_head(queue)
-        cdef msg_t* m = entry.message if entry.message == NULL else msg_ref(entry.message)
         self.forget(entry.key, entry.stored)
         queue_pop(queue)
         self.core.counters.queued -= 1
         self.core.counters.queued_bytes += queue.bytes - before_bytes
         if queue == self.kept_back:
             self.core.counters.kept_back -= 1
+        return 0
+
+    cdef int drop_head_of(self, queue_t* queue, int reason) except -1:
+        cdef entry_t* entry = queue_head(queue)
+        cdef msg_t* m = entry.message if entry.message == NULL else msg_ref(entry.message)
+        self.pop_head(queue)
         self.count_drop_of(reason, m)
         if m != NULL:
             msg_unref(m)

@@ -48,14 +48,15 @@ cdef class Connection(Incoming):
 
     def take_output(self) -> bytes:
         """Return what is to be written and forget it; for drivers without C access, and tests."""
+        cdef Session session = self.session   # held: a hook may end it while it is pumped
         cdef bytes taken
         if self.cork:
             return b""
         taken = out_take(&self.out)
-        if self.session is not None and self.session.has_backlog():
-            self.session.pump()           # there is room again
-            while not self.out.pending and self.session is not None and self.session.has_paused():
-                self.session.pump()
+        if session is not None and session.has_backlog():
+            session.pump()                # there is room again
+            while not self.out.pending and self.session is session and session.has_paused():
+                session.pump()
         return taken
 
     cdef int dispatch(self, uint8_t first, const uint8_t* body, Py_ssize_t size) except -1:

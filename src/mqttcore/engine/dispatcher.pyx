@@ -21,7 +21,7 @@ from mqttcore.engine.core cimport (
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.inlet cimport PAUSE_CONGESTED
 from mqttcore.engine.message cimport (
-    TRACED_PUBLISHER, TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
+    TRACED_PUBLISHER, TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_settle, pub_t, stored_ref, stored_t,
 )
 from mqttcore.engine.network_connection cimport STATE_CONNECTED
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
@@ -112,7 +112,7 @@ cdef class Dispatcher(Authorizer):
         if pub.payload_size == 0:
             self.retained.remove(pub.topic, pub.topic_size)       # [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             return True
-        m = pub_keep(pub)
+        m = pub_settle(pub)           # the log below is Python
         try:
             if self.is_memory_full and pub.origin != NULL and self.retained.would_grow(m):
                 raise QuotaExceeded(RC_QUOTA_EXCEEDED, "§3.3.1.3", "memory is full")

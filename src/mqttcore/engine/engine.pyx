@@ -259,6 +259,8 @@ cdef class Engine(Acceptor):
 
     cdef int arm_session(self, Session session) except -1:
         cdef int64_t due = session.expires_ms
+        if session.has_ended:
+            return 0                  # by whoever heard of its will or its connection: nothing is due any more
         if session.will_due_ms and (due == 0 or session.will_due_ms < due):
             due = session.will_due_ms
         if due:

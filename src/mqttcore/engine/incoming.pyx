@@ -306,10 +306,13 @@ cdef class Incoming(Acknowledger):
         cdef alias_t* place
         cdef uint8_t* copy
         cdef int status
-        if view.topic_alias > self.core.limits.topic_alias_maximum:
+        cdef uint16_t maximum = self.core.limits.topic_alias_maximum
+        # What this connection was told, should the limits have changed.
+        if self.received_aliases != NULL:
+            maximum = self.received_alias_count
+        if view.topic_alias > maximum:
             self.fail_with(ProtocolError(
-                RC_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9",
-                f"Topic Alias {view.topic_alias}, maximum is {self.core.limits.topic_alias_maximum}",
+                RC_TOPIC_ALIAS_INVALID, "MQTT-3.3.2-9", f"Topic Alias {view.topic_alias}, maximum is {maximum}"
             ))
             return 0
         if self.received_aliases == NULL:

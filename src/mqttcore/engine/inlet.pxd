@@ -27,7 +27,8 @@ cdef class Inlet(NetworkConnection):
     # Takes what the network gave; parses in place. Peer faults close the connection and do not raise.
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int keep_rest(self, const uint8_t* data, Py_ssize_t size) except -1
-    cdef int drop_rest(self, Py_ssize_t used) except -1
+    # Parses what was kept, and keeps what is no whole packet.
+    cdef int parse_rest(self) except -1
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     # Connection implements: one whole packet, and what came first on the connection.

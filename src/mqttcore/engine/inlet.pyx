@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy
 
 from mqttcore.codec.codes cimport PT_CONNECT, RC_MESSAGE_RATE_TOO_HIGH, RC_PACKET_TOO_LARGE
 from mqttcore.codec.wire cimport read_varint
@@ -87,19 +87,30 @@ cdef class Inlet(NetworkConnection):
         self.rest_size += <uint32_t>size
         return 0
 
-    cdef int drop_rest(self, Py_ssize_t used) except -1:
-        self.rest_size -= <uint32_t>used
-        if self.rest_size:
-            memmove(self.rest, self.rest + used, self.rest_size)
-        else:
-            free(self.rest)
-            self.rest = NULL
-            self.rest_cap = 0
+    cdef int parse_rest(self) except -1:
+        # Taken off first: who is called meanwhile may end a pause, or pause and have more kept.
+        cdef uint8_t* rest = self.rest
+        cdef uint32_t size = self.rest_size
+        cdef uint32_t cap = self.rest_cap
+        cdef Py_ssize_t used
+        self.rest = NULL
+        self.rest_size = self.rest_cap = 0
+        try:
+            used = self.parse(rest, size)
+            if used == 0 and self.rest == NULL and self.state != STATE_CLOSED:
+                self.rest = rest
+                self.rest_size = size
+                self.rest_cap = cap
+                rest = NULL
+            elif used < size and self.state != STATE_CLOSED:
+                self.keep_rest(rest + used, size - used)
+        finally:
+            free(rest)
         return 0
 
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1:
         # Adds to the torn packet just what completes it, so that all that follows is parsed where it lies.
-        cdef Py_ssize_t take, used
+        cdef Py_ssize_t take
         cdef uint32_t remaining = 0
         cdef int n
         while size[0] and self.rest_size and self.state != STATE_CLOSED and not self.is_paused:
@@ -111,9 +122,7 @@ cdef class Inlet(NetworkConnection):
                 self.keep_rest(data[0], take)
                 data[0] += take
                 size[0] -= take
-            used = self.parse(self.rest, self.rest_size)
-            if self.state != STATE_CLOSED and used:
-                self.drop_rest(used)
+            self.parse_rest()
         return 0
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
@@ -178,24 +187,11 @@ cdef class Inlet(NetworkConnection):
         return self.set_paused(self.pauses != 0)
 
     cdef int set_paused(self, bint paused) except -1:
-        cdef uint8_t* rest
-        cdef uint32_t size
-        cdef Py_ssize_t used
         if self.is_paused == paused or self.state == STATE_CLOSED:
             return 0
         self.is_paused = paused
         if not paused and self.rest_size:
-            # Taken off first: handling it may pause again and keep more.
-            rest = self.rest
-            size = self.rest_size
-            self.rest = NULL
-            self.rest_size = self.rest_cap = 0
-            try:
-                used = self.parse(rest, size)
-                if used < size and self.state != STATE_CLOSED:
-                    self.keep_rest(rest + used, size - used)
-            finally:
-                free(rest)
+            self.parse_rest()
             self.mark_dirty()
         self.paused_changed()
         return 0

@@ -414,7 +414,7 @@ cdef msg_t* message_of(const uint8_t* record, Py_ssize_t size, int64_t wall_offs
         else:
             pub.props_size = load_u32(text)
             pub.expiry_at = load_u32(p + 32)
-            if end - text - 4 >= pub.props_size and (
+            if p[36] <= 2 and end - text - 4 >= pub.props_size and (
                 pub.expiry_at == 0 or pub.expiry_at + <int64_t>3 <= pub.props_size
             ):
                 pub.expires_ms = engine_time(load_u64(p), wall_offset_ms)

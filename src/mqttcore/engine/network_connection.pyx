@@ -10,6 +10,7 @@ from mqttcore.engine.events cimport EVENT_CONNECTION_CLOSED
 from mqttcore.engine.holds cimport holds_clear
 from mqttcore.engine.message cimport TRACED_PUBLISHER
 from mqttcore.engine.outbuf cimport out_clear
+from mqttcore.engine.session cimport Session
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.watch cimport WATCH_ADDRESS
 
@@ -39,8 +40,9 @@ cdef int refusal_code(uint8_t packet_type, object reason_code) except -1:
 cdef class NetworkConnection(Outlet):
     """Base of Connection: what it is without the packets that come."""
 
-    def __cinit__(self, Core core, object listener=None, object peer=None, **others):
+    def __cinit__(self, Core core not None, object listener=None, object peer=None, **others):
         # others: what the __init__ of a driver's subclass takes.
+        self.state = STATE_CLOSED     # until it is counted, it is not to be counted off
         self.core = core
         self.listener = listener
         self.given_peer = peer
@@ -53,6 +55,7 @@ cdef class NetworkConnection(Outlet):
         self.timer.fire = on_timer
         timeout_ms = getattr(listener, "connect_timeout_ms", 0) or core.limits.connect_timeout_ms
         timer_arm(&core.wheel, &self.timer, core.now_ms + <int64_t>timeout_ms)
+        self.state = STATE_NEW
         core.counters.connections += 1
         if core.counters.connections > core.counters.connections_peak:
             core.counters.connections_peak = core.counters.connections
@@ -146,18 +149,20 @@ cdef class NetworkConnection(Outlet):
 
     cdef int drain(self) except -1:
         cdef int rounds = 0
+        cdef Session session          # held: a hook may end it while it is pumped
         while self.write_out():
             if self.state == STATE_CLOSED:
                 return self.finish()
-            if self.session is None or not self.session.has_backlog():
+            session = self.session
+            if session is None or not session.has_backlog():
                 return 0
             if rounds == PUMP_ROUNDS:
                 self.mark_dirty()     # goes on next turn: others wait too
                 return 0
             rounds += 1
-            self.session.pump()
+            session.pump()
             if not self.out.pending:
-                if self.session is not None and self.session.has_paused():
+                if self.session is session and session.has_paused():
                     self.mark_dirty()
                 return 0              # the window is full: acknowledgements go on from here
         return 0

@@ -5,7 +5,7 @@
 #
 # Blocks come from a pool and go back when everything is written, so an idle connection holds none.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from mqttcore.engine.message cimport msg_t
 
@@ -22,9 +22,9 @@ cdef struct outbuf_t:
     uint32_t start
     uint32_t end
     uint32_t cap
-    uint16_t ref_start        # first ref that is not wholly written
-    uint16_t ref_count
-    uint16_t ref_cap
+    uint32_t ref_start        # first ref that is not wholly written
+    uint32_t ref_count
+    uint32_t ref_cap
     uint32_t pending          # bytes not yet written, payloads included
 
 
@@ -39,7 +39,9 @@ cdef struct iov_t:            # laid out as POSIX struct iovec
 
 
 cdef int out_grow(outbuf_t* out, Py_ssize_t need) except -1
-cdef int out_add_payload(outbuf_t* out, msg_t* m) except -1
+# Has a payload go behind the next *header* bytes, which are reserved and counted as written afterwards: on an exception
+# there is neither.
+cdef int out_add_payload(outbuf_t* out, msg_t* m, uint32_t header) except -1
 # Fills *iov* with what is to be written next; returns the number of entries.
 cdef int out_gather(outbuf_t* out, iov_t* iov, int limit) noexcept
 # Takes *n* written bytes off; gives memory back when nothing is left.

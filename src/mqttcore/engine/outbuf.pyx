@@ -70,7 +70,7 @@ cdef int out_grow(outbuf_t* out, Py_ssize_t need) except -1:
     cdef uint32_t used = out.end - out.start
     cdef uint32_t cap = 0
     cdef uint8_t* data
-    cdef uint16_t i
+    cdef uint32_t i
     if out.data == NULL:
         out.data = take_block(need, &out.cap)
         out.start = out.end = 0
@@ -92,7 +92,7 @@ cdef int out_grow(outbuf_t* out, Py_ssize_t need) except -1:
     return 0
 
 
-cdef int out_add_payload(outbuf_t* out, msg_t* m) except -1:
+cdef int out_add_payload(outbuf_t* out, msg_t* m, uint32_t header) except -1:
     cdef payload_ref_t* refs
     cdef uint32_t cap
     if out.ref_count == out.ref_cap:
@@ -101,16 +101,14 @@ cdef int out_add_payload(outbuf_t* out, msg_t* m) except -1:
             out.ref_count -= out.ref_start
             out.ref_start = 0
         else:
-            cap = <uint32_t>out.ref_cap * 2 if out.ref_cap else 4
-            if cap > 0xFFFF:
-                raise MemoryError("too many payloads in the output of one connection")
+            cap = out.ref_cap * 2 if out.ref_cap else 4
             refs = <payload_ref_t*>realloc(out.refs, sizeof(payload_ref_t) * cap)
             if refs == NULL:
                 raise MemoryError
             out.refs = refs
-            out.ref_cap = <uint16_t>cap
+            out.ref_cap = cap
     out.refs[out.ref_count].message = msg_ref(m)
-    out.refs[out.ref_count].at = out.end
+    out.refs[out.ref_count].at = out.end + header
     out.refs[out.ref_count].done = 0
     out.ref_count += 1
     out.pending += m.payload_size
@@ -120,7 +118,7 @@ cdef int out_add_payload(outbuf_t* out, msg_t* m) except -1:
 cdef int out_gather(outbuf_t* out, iov_t* iov, int limit) noexcept:
     cdef int n = 0
     cdef uint32_t at = out.start
-    cdef uint16_t i
+    cdef uint32_t i
     cdef payload_ref_t* ref
     for i in range(out.ref_start, out.ref_count):
         ref = &out.refs[i]
@@ -167,7 +165,7 @@ cdef void out_consume(outbuf_t* out, size_t n) noexcept:
 
 
 cdef void out_clear(outbuf_t* out) noexcept:
-    cdef uint16_t i
+    cdef uint32_t i
     for i in range(out.ref_start, out.ref_count):
         msg_unref(out.refs[i].message)
     if out.refs != NULL:

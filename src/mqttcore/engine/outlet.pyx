@@ -164,8 +164,8 @@ cdef class Outlet:
                 memcpy(p, ids.data, ids.size)
                 p += ids.size
         if by_reference:
+            out_add_payload(&self.out, kept, copied)
             out_wrote(&self.out, copied)
-            out_add_payload(&self.out, kept)
         else:
             memcpy(p, pub.payload, pub.payload_size)
             out_wrote(&self.out, copied)

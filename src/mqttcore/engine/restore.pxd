@@ -44,5 +44,6 @@ cdef class Restorer:
     cdef int take_retained(self, uint64_t key, const uint8_t* p, const uint8_t* end) except -1
     cdef int retain(self, row_t* row) except -1
     cdef int settle(self) except -1
+    cdef void let_go(self) noexcept
     cdef int finish_session(self, Session session) except -1
     cdef int drop_orphan(self, Session session) except -1

@@ -85,12 +85,17 @@ cdef class Restorer:
         self.counts = dict.fromkeys(("sessions", "subscriptions", "messages", "entries", "retained", "orphans"), 0)
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
-        for i in range(self.count):
-            if self.rows[i].message != NULL:
-                msg_unref(self.rows[i].message)
-            stored_unref(self.rows[i].stored)
+        self.let_go()
         free(self.rows)
+
+    cdef void let_go(self) noexcept:
+        # Its own references, once.
+        while self.count:
+            self.count -= 1
+            if self.rows[self.count].message != NULL:
+                msg_unref(self.rows[self.count].message)
+            stored_unref(self.rows[self.count].stored)
+        self.settled = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -165,14 +170,16 @@ cdef class Restorer:
 
     cdef int take_message(self, uint64_t key, const uint8_t* record, Py_ssize_t size) except -1:
         cdef row_t* grown
+        cdef Py_ssize_t wanted
         cdef stored_t* stored
         cdef msg_t* m
         if self.count == self.capacity:
-            self.capacity = max(self.capacity * 2, <Py_ssize_t>FIRST_ROWS)
-            grown = <row_t*>realloc(self.rows, self.capacity * sizeof(row_t))
+            wanted = max(self.capacity * 2, <Py_ssize_t>FIRST_ROWS)
+            grown = <row_t*>realloc(self.rows, wanted * sizeof(row_t))
             if grown == NULL:
                 raise MemoryError
             self.rows = grown
+            self.capacity = wanted
         m = message_of(record, size, self.keeper.journal.wall_offset_ms, self.publishers)
         stored = <stored_t*>malloc(sizeof(stored_t))
         if stored == NULL:
@@ -292,6 +299,8 @@ cdef class Restorer:
             row = self.find(message)
         if state > AWAIT_PUBCOMP or (state == 0) != (packet_id == 0) or (state == AWAIT_PUBCOMP) != (message == 0):
             raise StoreError("corrupt", f"entry {key} has state {state} and packet id {packet_id}")
+        if fixed[27] > 2:
+            raise StoreError("corrupt", f"entry {key} has QoS {fixed[27]}")
         if message and row == NULL or packet_id and window_find(&session.sent, packet_id) != NULL:
             self.counts["orphans"] += 1
             self.keeper.journal.delete(key)
@@ -437,13 +446,10 @@ cdef class Restorer:
             if self.rows[i].stored.refs == 1:
                 self.keeper.journal.delete(self.rows[i].stored.key)
                 self.counts["orphans"] += 1
-            if self.rows[i].message != NULL:
-                msg_unref(self.rows[i].message)
-            stored_unref(self.rows[i].stored)
+        self.let_go()
         for session in self.connected:
             if not session.has_ended:
                 session.keep(False)           # or its expiry would begin anew at each start
-        self.count = self.settled = 0
         self.sessions = {}
         self.connected = []
         return self.counts

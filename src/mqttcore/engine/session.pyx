@@ -17,6 +17,7 @@ from mqttcore.engine.message cimport msg_ref, msg_t, msg_unref, msg_view
 from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.queue cimport IS_DIRECT, IS_RETAINED, entry_t, queue_clear, queue_head, queue_pop
 from mqttcore.engine.subscriber cimport AWAY, HEARD, KIND_SESSION, UNHEARD, subids_ref, subids_unref
+from mqttcore.engine.timers cimport timer_disarm
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -37,6 +38,10 @@ cdef class Session(Exchanges):
 
     def __init__(self):
         raise TypeError("Session is made by the engine")
+
+    def __dealloc__(self):
+        if self.timer.next != NULL and self.core is not None:     # without it, the collector has taken the engine's wheel
+            timer_disarm(&self.core.wheel, &self.timer)
 
     @staticmethod
     cdef Session new(Core core, str client_id):
@@ -321,18 +326,19 @@ cdef class Session(Exchanges):
             if self.queue.count > CLEAR_AT_ONCE:
                 self.core.bury_queue(&self.queue)         # counted there
             while self.queue.count:
+                # Off the queue first: who gets the message may need its room, and makes that by dropping what is oldest.
                 entry = queue_head(&self.queue)
-                if entry.doom:
-                    self.count_drop_of(entry.doom - 1, entry.message)
-                elif entry.group == NULL or entry.message == NULL or not self.core.redistribute(
-                    entry.message, <object>entry.group, self
-                ):
-                    self.count_drop_of(DROP_SESSION_ENDED, entry.message)
-                self.forget(entry.key, entry.stored)
-                self.core.counters.queued -= 1
-                self.core.counters.queued_bytes -= self.queue.bytes
-                queue_pop(&self.queue)
-                self.core.counters.queued_bytes += self.queue.bytes
+                if entry.doom or entry.group == NULL or entry.message == NULL:
+                    self.drop_head_of(&self.queue, entry.doom - 1 if entry.doom else DROP_SESSION_ENDED)
+                    continue
+                m = msg_ref(entry.message)
+                group = <object>entry.group
+                try:
+                    self.pop_head(&self.queue)
+                    if not self.core.redistribute(m, group, self):
+                        self.count_drop_of(DROP_SESSION_ENDED, m)
+                finally:
+                    msg_unref(m)
             if self.received.count:
                 for i in range(self.received.mask + 1):
                     self.forget(self.received.slots[i].key, NULL)

@@ -3,7 +3,7 @@
 from cpython.ref cimport PyObject
 
 from mqttcore.engine.core cimport DROP_TAP_FULL, Core
-from mqttcore.engine.message cimport Message, msg_bytes, msg_t, pub_keep, pub_t
+from mqttcore.engine.message cimport Message, msg_bytes, msg_t, pub_settle, pub_t
 from mqttcore.engine.subscriber cimport KIND_TAP
 from mqttcore.engine.topics cimport Subscriber, target_t
 
@@ -34,7 +34,7 @@ cdef class Tap(Subscriber):
         self.is_online = True
 
     cdef int deliver(self, pub_t* pub, target_t* target) except -1:
-        cdef msg_t* m = pub_keep(pub)
+        cdef msg_t* m = pub_settle(pub)       # on_message may end the publisher's connection
         cdef Py_ssize_t size = msg_bytes(m)
         cdef Py_ssize_t count = len(self.waiting)
         cdef bint can_wait = self.pauses and pub.qos != 0 and pub.origin != NULL
