@@ -240,6 +240,18 @@ def test_mounted_pair_gets_what_a_plain_pair_gets(played: list[tuple[Any, ...]])
         assert held[0] == held[1]
 
 
+def test_a_group_gives_no_turn_to_what_is_outside():
+    pair = Pair()
+    for client_id in CLIENTS:
+        pair.connect(client_id, 4, False, None)
+        pair.subscribe(client_id, [("$share/g/#", 1)])
+    for topic in NOISE:
+        pair.noise(topic, 1, False)
+        pair.publish("left", "a", 1, False, 0, False)
+    assert pair.heard
+    assert pair.sides[1].engine.metrics()["messages_dropped_not_authorized"] == 0
+
+
 def test_the_pair_hears_something():
     # The comparison is worth what passes through it.
     pair = Pair()

@@ -42,8 +42,8 @@ cdef class Dispatcher(Authorizer):
     # Tells who watches the publisher or the topic, and marks the message.
     cdef int trace_publish(self, pub_t* pub, route_t* route) except -1
     cdef bint keep_retained(self, pub_t* pub) except -1
-    # A member of a shared group does not hear the message (outcome: UNHEARD or AWAY): the next one that does gets it. HEARD:
-    # there was one; UNHEARD: none, and some may not hear it; AWAY: none. leaving: somebody else who is not asked; NULL:
-    # nobody. Asks every member at worst.
+    # A member of a shared group does not hear the message (outcome: UNHEARD or PASSED_BY): the next one that does gets it.
+    # HEARD: there was one; UNHEARD: none, and some may not hear it; PASSED_BY: none. leaving: somebody else who is not
+    # asked; NULL: nobody. Asks every member at worst.
     cdef int pass_on(self, pub_t* pub, ShareGroup group, PyObject* picked, PyObject* leaving, int outcome) except -1
     cdef int release_publishers(self) except -1

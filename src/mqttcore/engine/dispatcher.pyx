@@ -537,6 +537,7 @@ cdef class Dispatcher(Authorizer):
                     return HEARD
                 if found == UNHEARD:
                     outcome = UNHEARD
+        group.pass_turn_back(first)
         return outcome
 
     cdef int pause_publisher(self, object connection) except -1:

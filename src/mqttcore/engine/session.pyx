@@ -16,7 +16,7 @@ from mqttcore.engine.kept_back cimport take_back
 from mqttcore.engine.message cimport msg_ref, msg_t, msg_unref, msg_view
 from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.queue cimport IS_DIRECT, IS_RETAINED, entry_t, queue_clear, queue_head, queue_pop
-from mqttcore.engine.subscriber cimport AWAY, HEARD, KIND_SESSION, UNHEARD, subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport HEARD, KIND_SESSION, PASSED_BY, UNHEARD, subids_ref, subids_unref
 from mqttcore.engine.timers cimport timer_disarm
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
@@ -64,7 +64,7 @@ cdef class Session(Exchanges):
         if self.guards & (GUARD_HOOK | GUARD_MOUNT):
             if self.guards & GUARD_MOUNT and not is_within(self.mount, pub.topic, pub.topic_size):
                 self.pass_by(pub, "mount_point")
-                return UNHEARD
+                return PASSED_BY
             if self.guards & GUARD_HOOK and link is not None:
                 return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
@@ -91,7 +91,7 @@ cdef class Session(Exchanges):
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
                 self.pass_by(pub, "away")     # QoS 0 is not kept for who is away (MQTT 5 §4.1)
-                return AWAY if pub.qos else HEARD
+                return PASSED_BY if pub.qos else HEARD
         elif (
             link is not None
             and self.queue.count == 0

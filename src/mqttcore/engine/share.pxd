@@ -55,6 +55,8 @@ cdef class ShareGroup:
     cdef target_t* pick(self, uint64_t topic_hash) noexcept
     # The next turn follows this member: it took what the one picked may not have.
     cdef void took(self, Py_ssize_t index) noexcept
+    # The turn is still this member's: nobody had the message.
+    cdef void pass_turn_back(self, Py_ssize_t index) noexcept
     cdef int join(self, entry_t* entry) except -1
     # Takes over changed options of a member.
     cdef int update(self, entry_t* entry) except -1

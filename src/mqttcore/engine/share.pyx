@@ -53,6 +53,10 @@ cdef class ShareGroup:
         elif self.strategy == SHARE_STICKY:
             self.turn = index
 
+    cdef void pass_turn_back(self, Py_ssize_t index) noexcept:
+        if self.strategy == SHARE_ROUND_ROBIN and index < self.count:
+            self.turn = index
+
     cdef bytes whole_filter(self):
         cdef node_t* node
         cdef Py_ssize_t size

@@ -22,8 +22,8 @@ cdef enum:
 
 cdef enum:                          # what deliver() answers
     HEARD = 0                       # it was for this subscriber, who has it, or had no room for it
-    UNHEARD = 1                     # it may not have it: mount point or permissions. Of a shared group, another may
-    AWAY = 2                        # QoS 0 is not kept for it; a member with a higher QoS would have it kept
+    UNHEARD = 1                     # it may not have it, by permissions. Of a shared group, another may
+    PASSED_BY = 2                   # no drop: outside its mount point, or QoS 0 for who is away. Another member may have it
 
 
 # Encoded Subscription Identifier properties (0x0B varint …), counted references.
@@ -87,7 +87,7 @@ cdef class Subscriber:
     cdef readonly bint is_online    # shared groups prefer members that are
     cdef readonly uint8_t kind      # KIND_*
     cdef uint32_t place             # where a match in progress put its target; verified there, so never stale
-    # Takes one message; HEARD, UNHEARD or AWAY. Never blocks, never raises for reasons of the peer; a raised error is the
+    # Takes one message; HEARD, UNHEARD or PASSED_BY. Never blocks, never raises for reasons of the peer; a raised error is the
     # broker's own fault. Of a shared message (target.group) that is UNHEARD, nothing is counted yet.
     cdef int deliver(self, pub_t* pub, target_t* target) except -1
 
