@@ -336,7 +336,7 @@ class Services(ABC):
     def clear_alarm(self, name: str, text: str = "") -> None:
         """Say that it ended; without effect when the alarm is not raised."""
         if self._alarms.pop(name, None) is not None:
-            log.info("alarm %s ended: %s", name, text)
+            log.info("alarm %s ended%s", name, f": {text}" if text else "")
             self.emit(AlarmChanged(time_ms=self._running().wall_clock_ms, name=name, is_raised=False, text=text))
 
     # --- the plugin's own ---------------------------------------------------------------------------------------------
