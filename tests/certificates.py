@@ -115,11 +115,11 @@ class Authority:
         names = names or ("localhost",)
         return self.issue(names[0], dns=names, addresses=("127.0.0.1",), file=file, ends=ends)
 
-    def revoke(self, *revoked: Issued) -> None:
-        """Write the revocation list anew, with these on it."""
+    def revoke(self, *revoked: Issued, ends: float = 1) -> None:
+        """Write the revocation list anew, with these on it. ends: in days from now."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.subject)
-        builder = builder.last_update(now - DAY).next_update(now + DAY)
+        builder = builder.last_update(now - 3 * DAY).next_update(now + ends * DAY)
         for one in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(one.serial).revocation_date(now - DAY).build()
             builder = builder.add_revoked_certificate(entry)

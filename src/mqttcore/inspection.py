@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ __all__ = [
     "QueuedMessage",
     "awaiting_release",
     "in_flight_messages",
+    "listing_place",
     "queued_messages",
     "topic_filters",
 ]
@@ -27,6 +29,7 @@ __all__ = [
 _FILTERS_END = 2**32
 _NODES_AT_ONCE = 10_000  # of the subscription trie: others wait meanwhile
 _SUBSCRIPTIONS_AT_ONCE = 100_000
+_PLACE_CHARACTERS = 1000
 _KEPT_BACK = 0  # a part of what `queued_from` gives
 
 
@@ -77,6 +80,16 @@ class InFlightMessage:
     retain: bool
     size_bytes: int
     expires_in_s: float | None
+
+
+def listing_place(name: str) -> str:
+    """Return what a client id or topic is listed by: itself, or what stands for it when it is long.
+
+    Names have up to 65,535 bytes, and the place where a page ends has to fit into a request line.
+    """
+    if len(name) <= _PLACE_CHARACTERS:
+        return name
+    return f"{name[:_PLACE_CHARACTERS]}\0{hashlib.sha256(name.encode()).hexdigest()}"  # no name has NUL
 
 
 def topic_filters(

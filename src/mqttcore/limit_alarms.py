@@ -30,7 +30,10 @@ _CASES = {
 # Alarm -> the gauge that is not 0 while it lasts.
 _STATES = {
     "overload": ("overloaded", "the event loop lags: new clients are refused"),
-    "tls_files": ("tls_alarms", "new certificate files cannot be used: the old ones stay in force"),
+    "tls_files": (
+        "tls_alarms",
+        "certificate files cannot be used, and the old ones stay; or one has expired: see the log",
+    ),
 }
 
 

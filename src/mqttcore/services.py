@@ -231,19 +231,18 @@ class Services(ABC):
     ) -> list[SubscriptionInfo]:
         """Return the subscriptions of a client, or those to exactly this filter, or both: one or none.
 
-        after, limit: of those to a filter, at most so many, by client id, of clients behind this one. Cost: of a client
-        or of a filter, what there is (0.2 µs each beyond the limit); give at least one of them (ValueError).
+        limit: at most so many, by filter or by client id. after: `listing_place` of the last filter or client id before
+        them. Cost: of a client or of a filter, what there is (0.2 µs each beyond the limit); give at least one of them
+        (ValueError).
         """
         engine = self._running()
         if client_id is not None:
-            rows = engine.subscriptions_of(client_id)
+            rows = _page(engine.subscriptions_of(client_id), after, limit)
             found = [SubscriptionInfo(client_id, *row) for row in rows]
             return found if topic_filter is None else [one for one in found if one.topic_filter == topic_filter]
         if topic_filter is None:
             raise ValueError("subscriptions of which client, or to which filter?")
-        subscribers = engine.subscribers_of(topic_filter.encode())
-        if limit is not None:
-            subscribers = heapq.nsmallest(limit, (one for one in subscribers if after is None or one[0] > after))
+        subscribers = _page(engine.subscribers_of(topic_filter.encode()), after, limit)
         return [
             SubscriptionInfo(of, topic_filter, options, subscription_id) for of, options, subscription_id in subscribers
         ]
@@ -337,7 +336,7 @@ class Services(ABC):
     def clear_alarm(self, name: str, text: str = "") -> None:
         """Say that it ended; without effect when the alarm is not raised."""
         if self._alarms.pop(name, None) is not None:
-            log.info("alarm %s ended: %s", name, text)
+            log.info("alarm %s ended%s", name, f": {text}" if text else "")
             self.emit(AlarmChanged(time_ms=self._running().wall_clock_ms, name=name, is_raised=False, text=text))
 
     # --- the plugin's own ---------------------------------------------------------------------------------------------
@@ -383,3 +382,11 @@ class Services(ABC):
         self._scan_id = secrets.token_hex(4)
         self._keeps_backlogs = False  # the engine that asked is gone
         self._alarms.clear()
+
+
+def _page(rows: list[tuple[str, int, int]], after: str | None, limit: int | None) -> list[tuple[str, int, int]]:
+    """Return those that a page begins with, by their names; without limit all, as they are."""
+    if limit is None:
+        return rows
+    behind = (row for row in rows if after is None or inspection.listing_place(row[0]) > after)
+    return heapq.nsmallest(limit, behind, key=lambda row: inspection.listing_place(row[0]))

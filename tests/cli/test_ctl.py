@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from certificates import Authority
-from mqttcore import Broker, Config, Listener
+from mqttcore import Broker, Config, Listener, PropertyId, ReasonCode
 from mqttcore.cli import main
 from mqttcore.client import open_client
 from mqttcore.codec import Connect, Subscription
-from mqttcore.config import HttpApi, Tls
+from mqttcore.config import HttpApi, Limits, Tls
 
 
 class Ctl:
@@ -50,11 +50,21 @@ async def test_clients_are_shown_subscribed_kicked_and_banned():
         assert lines[0].split()[:2] == ["client_id", "is_connected"]
         assert lines[1].split()[:2] == ["a/b", "yes"]
         assert (await ctl.json("client", "a/b"))["protocol_version"] == 5
-        assert await ctl.json("subscribe", "a/b", "t", "--qos", "1") == {"reason_code": 1}
-        assert [one["topic_filter"] for one in await ctl.json("subscriptions", "a/b")] == ["t"]
+        given = ("--qos", "1", "--no-local", "--retain-handling", "2", "--subscription-id", "7")
+        assert await ctl.json("subscribe", "a/b", "t", *given) == {"reason_code": 1}
+        (one,) = await ctl.json("subscriptions", "a/b")
+        assert (one["topic_filter"], one["no_local"], one["retain_handling"], one["subscription_id"]) == (
+            "t",
+            True,
+            2,
+            7,
+        )
+        assert await ctl.json("subscribers", "t") == [one]
+        assert await ctl.json("subscribers", "u") == []
         assert await ctl.json("publish", "t", "hello") == {"reached": 1}
         await ctl.run("unsubscribe", "a/b", "t")
-        assert await ctl.json("kick", "a/b", "nobody", "--reason", "go") == {"count": 1}
+        result = await ctl.run("--json", "kick", "a/b", "nobody", "--reason", "go", exit_code=1)
+        assert json.loads(result.stdout) == {"count": 1, "missing": ["nobody"]}
         await client.close()
         assert (await ctl.json("bans", "add", "address", "192.0.2.1", "--for", "60"))["value"] == "192.0.2.1/32"
         assert [one["kind"] for one in await ctl.json("bans", "list")] == ["address"]
@@ -77,6 +87,68 @@ async def test_retained_messages_and_state():
         assert await ctl.json("alarms") == await ctl.json("plugins", "list") == []
         assert json.loads((await ctl.run("config")).stdout)["limits"]["maximum_qos"] == 2
         assert [*await ctl.json("log-level")] == ["level"]
+
+
+async def test_subscription_that_is_refused_fails():
+    limited = msgspec.structs.replace(config(), limits=Limits(shared_subscription_available=False))
+    async with Broker(limited) as broker:
+        ctl = Ctl(broker)
+        async with await open_client(Connect("a"), host=broker.addresses[1][1], port=broker.addresses[1][2]):
+            result = await ctl.run("subscribe", "a", "$share/g/t", exit_code=1)
+            assert str(int(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)) in result.stdout
+
+
+async def test_messages_have_all_that_the_api_takes():
+    async with Broker(config()) as broker, broker.subscribe("#") as stream:
+        ctl = Ctl(broker)
+        properties = (
+            "--content-type",
+            "text/x",
+            "--expiry",
+            "60",
+            "--user-property",
+            "a",
+            "b",
+            "--response-topic",
+            "r",
+        )
+        await ctl.run("publish", "a", "AP8=", "--base64", "--qos", "1", *properties, "--correlation-data", "AQI=")
+        message = await anext(stream)
+        assert (message.payload, message.qos) == (b"\x00\xff", 1)
+        assert message.properties[PropertyId.CONTENT_TYPE] == "text/x"
+        assert message.properties[PropertyId.USER_PROPERTY] == [("a", "b")]
+        assert message.properties[PropertyId.CORRELATION_DATA] == b"\x01\x02"
+        await ctl.run("retained", "set", "b", "AP8=", "--base64", *properties)
+        assert (await ctl.json("retained", "show", "b"))["payload_base64"] == "AP8="
+        assert "there is no retained message" in (await ctl.run("retained", "show", "c", exit_code=1)).stderr
+
+
+async def test_many_messages_are_published_from_a_file(tmp_path: Path):
+    path = tmp_path / "messages"
+    async with Broker(config()) as broker, broker.subscribe("many") as stream:
+        ctl = Ctl(broker)
+        lines = [{"topic": "many", "payload": str(number)} for number in range(1500)]
+        path.write_text("\n\n".join(map(json.dumps, lines)))
+        found = await ctl.json("publish-many", str(path))
+        assert [one["line"] for one in found] == list(range(1, 3000, 2))
+        assert {one["reached"] for one in found} == {1}
+        assert [(await anext(stream)).payload for _ in lines] == [str(number).encode() for number in range(1500)]
+        both = {"topic": "many", "payload": "x", "payload_base64": "AA=="}
+        path.write_text(f"{json.dumps(both)}\n{json.dumps(lines[7])}\n")
+        result = await ctl.run("publish-many", str(path), exit_code=1)
+        assert "cannot both be given" in result.stdout
+        assert (await anext(stream)).payload == b"7"
+        for text, said in (("{", "line 1: "), ("[]", "line 1: no JSON object"), ('{"topic": "+"}', "a Topic Name")):
+            path.write_text(text)
+            assert said in (await ctl.run("publish-many", str(path), exit_code=1)).stderr
+
+
+async def test_broker_and_one_listener_are_shown():
+    async with Broker(config()) as broker:
+        ctl = Ctl(broker)
+        assert (await ctl.json("broker"))["is_ready"] is True
+        assert (await ctl.json("listeners", "show", "tcp"))["protocol"] == "mqtt"
+        assert "there is no such listener" in (await ctl.run("listeners", "show", "x", exit_code=1)).stderr
 
 
 async def test_listeners_are_stopped_and_started():

@@ -87,7 +87,8 @@ async def test_clients_are_kicked_and_sessions_ended():
         assert not broker.client("a").is_connected
         await api.ask("POST", "/clients/a/kick", json={}, expect=404)
         await api.ask("POST", "/clients/b%2Fc/kick", json={}, expect=204)
-        assert await api.ask("POST", "/kick", json={"client_ids": ["d", "nobody"]}) == {"count": 1}
+        asked = {"client_ids": ["d", "nobody", "d"]}
+        assert await api.ask("POST", "/kick", json=asked) == {"count": 1, "missing": ["nobody"]}
         assert [one["client_id"] for one in (await api.ask("GET", "/sessions"))["clients"]] == ["a", "b/c", "d"]
         await api.ask("DELETE", "/sessions/d", expect=204)
         await api.ask("DELETE", "/sessions/d", expect=404)
@@ -110,7 +111,7 @@ async def test_subscriptions_are_made_and_removed_on_a_clients_behalf():
             "retain_handling": 0,
             "subscription_id": 0,
         }
-        assert await api.ask("GET", "/clients/a/subscriptions") == {"subscriptions": [wanted]}
+        assert await api.ask("GET", "/clients/a/subscriptions") == {"subscriptions": [wanted], "next_cursor": None}
         assert await api.ask("GET", "/subscriptions", params={"topic_filter": "t/+"}) == {
             "subscriptions": [wanted],
             "next_cursor": None,

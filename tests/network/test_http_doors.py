@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,19 @@ async def test_header_of_somebody_not_trusted_is_not_believed():
             await client.send(V1 + GET)
         assert await said_nothing_more(client)
         assert broker.metrics()["proxy_headers_rejected"] == 1
+
+
+async def test_check_of_a_proxy_that_is_gone_at_once_is_nobody_who_is_not_trusted(caplog: pytest.LogCaptureFixture):
+    """HAProxy resets the connections of its checks: there is no address any more when we ask for it."""
+    async with Broker(http_config(**TRUSTED)) as broker:
+        with socket.create_connection(address_of(broker)) as check:
+            check.sendall(V1)
+            check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with await RawWebSocket.connect(*address_of(broker)) as client:
+            await client.send(V1 + GET)
+            assert (await client.answer()).status == 200
+        assert broker.metrics()["proxy_headers_rejected"] == 0
+        assert "not among" not in caplog.text
 
 
 async def test_header_that_does_not_come_is_waited_for_until_its_deadline():

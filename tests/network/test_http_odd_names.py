@@ -84,3 +84,59 @@ async def test_what_cannot_be_is_refused_in_words(method: str, path: str, given:
         asked = {"params": given} if method == "GET" else {"json": given}
         answer = await api.ask(method, path, expect=400, **asked)
         assert said in answer["detail"]
+
+
+async def pages_of(api: Api, path: str, name: str, key: str, limit: int, **params: str) -> list[str]:
+    found, cursor = [], ""
+    while cursor is not None:
+        asked = {"limit": str(limit), "cursor": cursor, **params}
+        page = await api.ask("GET", path, params=asked)
+        assert len(page[name]) <= limit
+        found += [one[key] for one in page[name]]
+        cursor = page["next_cursor"]
+    return found
+
+
+LONG = ["a", *("x" * 16_000 + end for end in ("a", "b", "c")), "日" * 5000, "z"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_long_names_do_not_end_a_list(limit: int):
+    """The place where a page ends goes into the next request's line, which is shorter than names may be."""
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        clients = [await open_client(Connect(name), **address(broker)) for name in LONG]
+        for name in LONG:
+            broker.subscribe_client(name, "t")
+            broker.subscribe_client("a", name)
+            broker.set_retained(name, b"x")
+        of_filter = await pages_of(api, "/subscriptions", "subscriptions", "client_id", limit, topic_filter="t")
+        of_client = await pages_of(api, "/clients/a/subscriptions", "subscriptions", "topic_filter", limit)
+        for found, wanted in (
+            (await pages_of(api, "/clients", "clients", "client_id", limit), LONG),
+            (await pages_of(api, "/retained", "messages", "topic", limit), LONG),
+            (of_filter, LONG),
+            (of_client, [*LONG, "t"]),
+        ):
+            assert sorted(found) == sorted(wanted)
+        for client in clients:
+            await client.close()
+
+
+async def test_a_page_ends_when_it_is_large():
+    """Whoever asks for 1000 messages or names does not make the broker answer with gigabytes."""
+    async with Broker(api_config()) as broker, Api(broker) as api:
+        client = await open_client(Connect("c"), **address(broker))
+        topics = [f"{number:02}" for number in range(12)]
+        filters = [f"{number:02}".ljust(60_000, "x") for number in range(40)]
+        for topic in topics:
+            broker.set_retained(topic, bytes(300_000))
+        for topic_filter in filters:
+            broker.subscribe_client("c", topic_filter)
+        answer = await api.ask("GET", "/retained", params={"limit": "1000"})
+        assert 1 <= len(answer["messages"]) < len(topics)
+        assert await pages_of(api, "/retained", "messages", "topic", 1000) == topics
+        answer = await api.ask("GET", "/clients/c/subscriptions", params={"limit": "1000"})
+        assert 1 <= len(answer["subscriptions"]) < len(filters)
+        path = "/clients/c/subscriptions"
+        assert sorted(await pages_of(api, path, "subscriptions", "topic_filter", 1000)) == filters
+        await client.close()

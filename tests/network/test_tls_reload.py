@@ -90,8 +90,22 @@ def without_its_crl(server: Issued, authority: Authority) -> None:
     authority.crl_file.unlink()
 
 
+def with_a_crl_out_of_date(server: Issued, authority: Authority) -> None:
+    authority.revoke(ends=-1)
+
+
 @pytest.mark.parametrize(
-    "spoil", [empty, torn, gone, with_another_key, out_of_date, with_a_crl_that_is_none, without_its_crl]
+    "spoil",
+    [
+        empty,
+        torn,
+        gone,
+        with_another_key,
+        out_of_date,
+        with_a_crl_that_is_none,
+        with_a_crl_out_of_date,
+        without_its_crl,
+    ],
 )
 async def test_bad_successor_leaves_the_former_in_force(authority: Authority, spoil, caplog: pytest.LogCaptureFixture):
     server = authority.server()
@@ -110,6 +124,28 @@ async def test_bad_successor_leaves_the_former_in_force(authority: Authority, sp
         assert "the former certificates stay in force" in caplog.text
         assert await serial_shown(broker, authority) == serial
         replace(server, authority.server(file="fresh"))
+        authority.revoke()
+        await broker.reload(config)
+        assert broker.metrics()["tls_alarms"] == 0
+
+
+async def test_expired_revocation_list_is_an_alarm_until_it_is_renewed(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+):
+    """Every client certificate is refused then; it must not keep the server's own from being renewed."""
+    server = authority.server()
+    authority.revoke(ends=-1)
+    config = tls_config(
+        server, client_ca_file=str(authority.file), client_certificate="optional", crl_file=str(authority.crl_file)
+    )
+    async with Broker(config) as broker:
+        assert broker.metrics()["tls_alarms"] == 1
+        assert caplog.text.count("crl_file has expired; every client certificate is refused") == 1
+        fresh = authority.server(file="fresh")
+        replace(server, fresh)
+        await broker.reload(config)
+        assert await serial_shown(broker, authority) == fresh.serial
+        assert broker.metrics()["tls_alarms"] == 1
         authority.revoke()
         await broker.reload(config)
         assert broker.metrics()["tls_alarms"] == 0

@@ -11,6 +11,7 @@ import orjson
 
 from mqttcore.cli.api_client import ApiClient, ApiFailed
 from mqttcore.cli.ctl_looks import in_flight, listeners, plugins, queue, topics
+from mqttcore.cli.ctl_messages import publish, publish_many, retained
 from mqttcore.cli.printing import show, show_one
 from mqttcore.cli.tls_options import client_context
 from mqttcore.cli.trace import trace
@@ -24,6 +25,16 @@ _KEYS_FILE = click.option(
 )
 _KIND = click.Choice(["client_id", "user_name", "address"])
 _PAGE = 1000
+_REFUSED = 0x80  # reason codes from here on
+_SUBSCRIPTION = (
+    "client_id",
+    "topic_filter",
+    "qos",
+    "no_local",
+    "retain_as_published",
+    "retain_handling",
+    "subscription_id",
+)
 
 
 class _Group(click.Group):
@@ -76,7 +87,7 @@ def ctl(
     ctx.meta["as_json"] = as_json
 
 
-for command in (in_flight, listeners, plugins, queue, topics, trace):
+for command in (in_flight, listeners, plugins, publish, publish_many, queue, retained, topics, trace):
     ctl.add_command(command)
 
 
@@ -108,8 +119,11 @@ def client(api: ApiClient, client_id: str) -> None:
 @click.option("--reason")
 @click.pass_obj
 def kick(api: ApiClient, client_ids: tuple[str, ...], reason: str | None) -> None:
-    """Close the connections of clients."""
-    show_one(api.ask("POST", "/kick", body={"client_ids": client_ids, "reason": reason}))
+    """Close the connections of clients; the exit code is 1 when one had none."""
+    found = api.ask("POST", "/kick", body={"client_ids": client_ids, "reason": reason})
+    show_one(found)
+    if found["missing"]:
+        sys.exit(1)
 
 
 @ctl.command()
@@ -125,18 +139,35 @@ def discard(api: ApiClient, client_id: str) -> None:
 @click.pass_obj
 def subscriptions(api: ApiClient, client_id: str) -> None:
     """List the subscriptions of a client."""
-    show(api.ask("GET", "/clients/{}/subscriptions", client_id)["subscriptions"])
+    query = {"limit": str(_PAGE)}
+    found = list(api.pages("/clients/{}/subscriptions", client_id, name="subscriptions", query=query))
+    show(found, _SUBSCRIPTION)
+
+
+@ctl.command()
+@click.argument("topic_filter")
+@click.pass_obj
+def subscribers(api: ApiClient, topic_filter: str) -> None:
+    """List who subscribes to exactly this filter."""
+    query = {"topic_filter": topic_filter, "limit": str(_PAGE)}
+    show(list(api.pages("/subscriptions", name="subscriptions", query=query)), _SUBSCRIPTION)
 
 
 @ctl.command()
 @click.argument("client_id")
 @click.argument("topic_filter")
 @click.option("--qos", type=click.IntRange(0, 2), default=2, show_default=True)
+@click.option("--no-local", is_flag=True)
+@click.option("--retain-as-published", is_flag=True)
+@click.option("--retain-handling", type=click.IntRange(0, 2), default=0, show_default=True)
+@click.option("--subscription-id", type=click.IntRange(0, 268_435_455), default=0, help="0: none.")
 @click.pass_obj
-def subscribe(api: ApiClient, client_id: str, topic_filter: str, qos: int) -> None:
-    """Subscribe on a client's behalf."""
-    body = {"topic_filter": topic_filter, "qos": qos}
-    show_one(api.ask("POST", "/clients/{}/subscriptions", client_id, body=body))
+def subscribe(api: ApiClient, /, client_id: str, **given: Any) -> None:
+    """Subscribe on a client's behalf; the exit code is 1 when that is refused."""
+    found = api.ask("POST", "/clients/{}/subscriptions", client_id, body=given)
+    show_one(found)
+    if found["reason_code"] >= _REFUSED:
+        sys.exit(1)
 
 
 @ctl.command()
@@ -146,50 +177,6 @@ def subscribe(api: ApiClient, client_id: str, topic_filter: str, qos: int) -> No
 def unsubscribe(api: ApiClient, client_id: str, topic_filter: str) -> None:
     """Unsubscribe on a client's behalf."""
     api.ask("DELETE", "/clients/{}/subscriptions", client_id, query={"topic_filter": topic_filter})
-
-
-@ctl.command()
-@click.argument("topic")
-@click.argument("payload", default="")
-@click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True)
-@click.option("--retain", is_flag=True)
-@click.pass_obj
-def publish(api: ApiClient, /, **given: Any) -> None:
-    """Publish a message; to how many subscribers it went."""
-    found = api.ask("POST", "/publish", body=given)
-    show_one({"reached": found["reached"]})
-
-
-@ctl.group()
-def retained() -> None:
-    """Look at retained messages, set and remove them."""
-
-
-@retained.command("list")
-@click.argument("topic_filter", default="#")
-@click.pass_obj
-def list_retained(api: ApiClient, topic_filter: str) -> None:
-    """List retained messages."""
-    query = {"topic_filter": topic_filter, "limit": str(_PAGE)}
-    show(list(api.pages("/retained", name="messages", query=query)), ("topic", "qos", "payload"))
-
-
-@retained.command("set")
-@click.argument("topic")
-@click.argument("payload")
-@click.option("--qos", type=click.IntRange(0, 2), default=0, show_default=True)
-@click.pass_obj
-def set_retained(api: ApiClient, topic: str, payload: str, qos: int) -> None:
-    """Keep a message without publishing it."""
-    api.ask("PUT", "/retained/message", query={"topic": topic}, body={"payload": payload, "qos": qos})
-
-
-@retained.command("delete")
-@click.argument("topic")
-@click.pass_obj
-def delete_retained(api: ApiClient, topic: str) -> None:
-    """Remove the message of a topic."""
-    api.ask("DELETE", "/retained/message", query={"topic": topic})
 
 
 @ctl.group()
@@ -223,6 +210,13 @@ def add_ban(api: ApiClient, /, **given: Any) -> None:
 def remove_ban(api: ApiClient, kind: str, value: str) -> None:
     """Lift a ban."""
     api.ask("DELETE", "/bans", query={"kind": kind, "value": value})
+
+
+@ctl.command()
+@click.pass_obj
+def broker(api: ApiClient) -> None:
+    """Show version and readiness of the broker."""
+    show_one(api.ask("GET", "/broker"))
 
 
 @ctl.command()

@@ -31,6 +31,14 @@ def list_listeners(api: ApiClient) -> None:
     show(api.ask("GET", "/listeners")["listeners"])
 
 
+@listeners.command("show")
+@click.argument("name")
+@click.pass_obj
+def show_listener(api: ApiClient, name: str) -> None:
+    """Show a listener."""
+    show_one(api.ask("GET", "/listeners/{}", name))
+
+
 @listeners.command("stop")
 @click.argument("name")
 @click.option("--close-connections", is_flag=True, help="Disconnect its clients, too; else they stay.")

@@ -88,6 +88,8 @@ class Entrance(asyncio.Protocol):
         listener = self._listener
         if not self._place.take():
             return False
+        if self._peer is None:  # gone before we looked, as the checks of proxies are: there is nobody to be judged
+            return False
         if listener.proxy_trust is not None:
             if not listener.proxy_trust.covers(self._peer):
                 listener.proxy_rejected += 1

@@ -121,7 +121,7 @@ GAUGES = {
     "http_connections": Named("http_connections", "Connections that speak HTTP, WebSocket clients apart."),
     "http_key_addresses": Named("http_key_addresses", "Addresses that wrong API keys are counted for."),
     "handshakes_under_way": Named("handshakes_under_way", "PROXY headers and TLS handshakes under way."),
-    "tls_alarms": Named("tls_alarms", "Listeners whose new certificate files cannot be used."),
+    "tls_alarms": Named("tls_alarms", "Listeners whose certificate files cannot be used, or have expired."),
     "observers": Named("observers", "Observers of events."),
     "events_queued": Named("events_queued", "Events that wait for observers."),
     "batch_taps": Named("batch_taps", "Functions that are given messages in batches."),

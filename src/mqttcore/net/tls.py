@@ -16,6 +16,7 @@ from typing import Any
 
 from mqttcore.config import KeyPair, Tls
 from mqttcore.errors import ConfigError
+from mqttcore.net.crl import crl_expires_s
 
 __all__ = ["ServerTls", "TlsInfo", "build_context", "describe", "distinguished_name", "identity_of"]
 
@@ -64,7 +65,8 @@ class ServerTls:
     """The TLS of one listener: settings, the context in force, and whether its files are as they were when read.
 
     context: for new connections. is_stale: the files on disk could not be used, and the former context serves on.
-    expires_s: seconds since the epoch when the first of the certificates ends.
+    expires_s: seconds since the epoch when the first of the certificates ends. crl_expires_s: when the first revocation
+    list does; from then on every client certificate is refused.
     """
 
     def __init__(self, settings: Tls, name: str, *, alpn: Iterable[str] = ("mqtt",)) -> None:
@@ -76,16 +78,18 @@ class ServerTls:
         self._alpn = tuple(alpn)
         self._seen = _signature(settings)
         self.context, self.expires_s = build_context(settings, name, alpn=self._alpn)
-        if self.expires_s <= time.time():
-            log.error("listener %s: its certificate has expired; clients that look will refuse it", name)
+        self.crl_expires_s = _crl_expires_s(settings)
+        self._has_complained = False
+        self._complain()
 
     @property
     def is_alarming(self) -> bool:
-        """Whether somebody should look: a bad file was refused, or the certificate has expired."""
-        return self.is_stale or self.expires_s <= time.time()
+        """Whether somebody should look: a bad file was refused, or a certificate or revocation list has expired."""
+        return self.is_stale or min(self.expires_s, self.crl_expires_s) <= time.time()
 
     def look(self) -> bool:
         """Read the files again if they are no longer what they were; return whether a new context serves."""
+        self._complain()
         seen = _signature(self.settings)
         return seen != self._seen and self._replace(self.settings, seen)
 
@@ -98,17 +102,34 @@ class ServerTls:
         self._seen = seen  # a file that stays bad is complained about once
         try:
             context, expires_s = build_context(settings, self.name, alpn=self._alpn)
-            if expires_s <= time.time():
+            crl_expires_s = _crl_expires_s(settings)
+            now_s = time.time()
+            if expires_s <= now_s:
                 raise ConfigError(f"listeners.{self.name}.tls.certificate_file", "has expired")
+            if crl_expires_s <= now_s < self.crl_expires_s:
+                reason = f"has expired on {_date(crl_expires_s)} UTC: every client certificate would be refused"
+                raise ConfigError(f"listeners.{self.name}.tls.crl_file", reason)
         except ConfigError as error:
             self.is_stale = True
             log.error("listener %s: the former certificates stay in force: %s", self.name, error)
             return False
-        self.settings, self.context, self.expires_s = settings, context, expires_s
-        self.is_stale = False
+        self.settings, self.context = settings, context
+        self.expires_s, self.crl_expires_s = expires_s, crl_expires_s
+        self.is_stale = self._has_complained = False
         self.reloads += 1
         log.info("listener %s: certificates reread, good until %s UTC", self.name, _date(expires_s))
+        self._complain()
         return True
+
+    def _complain(self) -> None:
+        now_s = time.time()
+        if self._has_complained or min(self.expires_s, self.crl_expires_s) > now_s:
+            return
+        self._has_complained = True
+        if self.expires_s <= now_s:
+            log.error("listener %s: its certificate has expired; clients that look will refuse it", self.name)
+        if self.crl_expires_s <= now_s:
+            log.error("listener %s: crl_file has expired; every client certificate is refused", self.name)
 
 
 def build_context(settings: Tls, name: str, *, alpn: Iterable[str] = ("mqtt",)) -> tuple[ssl.SSLContext, float]:
@@ -190,6 +211,15 @@ def _read(file: str, path: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise ConfigError(path, f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def _crl_expires_s(settings: Tls) -> float:
+    if not settings.crl_file:
+        return float("inf")
+    try:
+        return crl_expires_s(Path(settings.crl_file).read_bytes())
+    except OSError:  # gone since it was read a moment ago: the next look will say so
+        return float("inf")
 
 
 def _look_at_permissions(key_file: str, name: str) -> None:

@@ -9,8 +9,17 @@ from msgspec import Meta
 
 from mqttcore.constants import ReasonCode
 from mqttcore.http.api.mqtt_types import Text
-from mqttcore.http.api.operation import ApiError, Call, Done, Operation, Page, decode_cursor, encode_cursor
+from mqttcore.http.api.operation import (
+    PAGE_BYTES,
+    ApiError,
+    Call,
+    Operation,
+    Page,
+    decode_cursor,
+    encode_cursor,
+)
 from mqttcore.http.keys import Role
+from mqttcore.inspection import listing_place
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker, ClientInfo
@@ -70,6 +79,13 @@ class KickMany(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Text | None = None
 
 
+class Kicked(msgspec.Struct, frozen=True):
+    """How many connections were closed, and which clients had none."""
+
+    count: int
+    missing: list[str]
+
+
 def _shown(info: "ClientInfo") -> ClientShown:
     address: str | None
     match info.address:
@@ -113,18 +129,20 @@ def page_of_clients(broker: "Broker", wanted: ClientFilter) -> ClientList:
     candidates = (
         client_id
         for client_id in broker.client_ids()
-        if (after is None or client_id > after) and client_id.startswith(prefix)
+        if client_id.startswith(prefix) and (after is None or listing_place(client_id) > after)
     )
     is_plain = wanted.user_name is None and wanted.host is None and wanted.is_connected is None
-    looked_at = heapq.nsmallest((wanted.limit if is_plain else _LOOKED_AT_MAXIMUM) + 1, candidates)
+    looked_at = heapq.nsmallest((wanted.limit if is_plain else _LOOKED_AT_MAXIMUM) + 1, candidates, key=listing_place)
     found: list[ClientShown] = []
-    for number, client_id in enumerate(looked_at[:-1] if len(looked_at) > _LOOKED_AT_MAXIMUM else looked_at):
+    room = PAGE_BYTES
+    for number, client_id in enumerate(looked_at):
+        if number == _LOOKED_AT_MAXIMUM or len(found) == wanted.limit or room <= 0:
+            return ClientList(found, encode_cursor(listing_place(looked_at[number - 1])))
         info = broker.client(client_id)
-        if len(found) == wanted.limit:
-            return ClientList(found, encode_cursor(looked_at[number - 1]))
         if info is not None and _matches(info, wanted):
             found.append(_shown(info))
-    return ClientList(found, encode_cursor(looked_at[-2]) if len(looked_at) > _LOOKED_AT_MAXIMUM else None)
+            room -= len(info.client_id) + len(info.user_name or "")
+    return ClientList(found, None)
 
 
 def operations(broker: "Broker") -> list[Operation]:
@@ -144,9 +162,11 @@ def operations(broker: "Broker") -> list[Operation]:
         if not broker.disconnect(call.path["client_id"], code, call.body.reason):
             raise ApiError(404, "there is no such client, or it is not connected")
 
-    async def kick_clients(call: Call) -> Done:
+    async def kick_clients(call: Call) -> Kicked:
         code = ReasonCode.ADMINISTRATIVE_ACTION
-        return Done(sum(broker.disconnect(one, code, call.body.reason) for one in call.body.client_ids))
+        wanted = list(dict.fromkeys(call.body.client_ids))
+        missing = [one for one in wanted if not broker.disconnect(one, code, call.body.reason)]
+        return Kicked(len(wanted) - len(missing), missing)
 
     one = "/clients/{client_id}"
     return [
@@ -182,9 +202,9 @@ def operations(broker: "Broker") -> list[Operation]:
             method="POST",
             path="/kick",
             role=Role.OPERATOR,
-            summary="Close the connections of many clients; how many had one",
+            summary="Close the connections of many clients; which had none",
             function=kick_clients,
             body=KickMany,
-            answer=Done,
+            answer=Kicked,
         ),
     ]

@@ -5,8 +5,9 @@ Requests are checked against the types, and the OpenAPI document is made of them
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -16,17 +17,19 @@ from mqttcore.http.keys import Role
 
 __all__ = [
     "CURSOR_PATTERN",
+    "PAGE_BYTES",
     "ApiError",
     "Call",
     "Cursor",
-    "Done",
     "Limit",
     "Operation",
     "Page",
     "decode_cursor",
     "encode_cursor",
+    "fitting",
 ]
 
+PAGE_BYTES = 1_048_576  # of names and payloads, which may be long
 CURSOR_PATTERN = r"^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?$"
 
 Limit = Annotated[int, Meta(ge=1, le=1000, description="Most items of an answer.")]
@@ -47,10 +50,16 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     cursor: Cursor = ""
 
 
-class Done(msgspec.Struct, frozen=True):
-    """How many things were changed."""
-
-    count: int
+def fitting(sizes: Iterable[int], limit: int) -> int:
+    """Return how many items a page has, *limit* at most: their bytes end it after a MiB, one is always in it."""
+    room = PAGE_BYTES
+    count = 0
+    for size in islice(sizes, limit):
+        if room <= 0:
+            break
+        room -= size
+        count += 1
+    return count
 
 
 class ApiError(Exception):

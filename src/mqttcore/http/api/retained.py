@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mqttcore.http.api.mqtt_types import MessageGiven, MessageShown, TopicFilter, TopicName, properties_of, shown
-from mqttcore.http.api.operation import ApiError, Call, Operation, Page, decode_cursor, encode_cursor
+from mqttcore.http.api.operation import ApiError, Call, Operation, Page, decode_cursor, encode_cursor, fitting
 from mqttcore.http.keys import Role
+from mqttcore.inspection import listing_place
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
@@ -24,7 +25,7 @@ class RetainedFilter(Page, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class RetainedList(msgspec.Struct, frozen=True):
-    """A page of retained messages, by topic."""
+    """A page of retained messages, by topic; it ends early when there is a MiB of them."""
 
     messages: list[MessageShown]
     next_cursor: str | None
@@ -44,12 +45,12 @@ def operations(broker: "Broker") -> list[Operation]:
         after = decode_cursor(wanted.cursor)
         found: list[Message] = []
         for messages in broker.retained_slices(wanted.topic_filter):
-            found += (one for one in messages if after is None or one.topic > after)
-            found = heapq.nsmallest(wanted.limit + 1, found, key=lambda one: one.topic)
+            found += (one for one in messages if after is None or listing_place(one.topic) > after)
+            found = heapq.nsmallest(wanted.limit + 1, found, key=lambda one: listing_place(one.topic))
             await asyncio.sleep(0)  # others are served meanwhile
-        is_last = len(found) <= wanted.limit
-        found = found[: wanted.limit]
-        return RetainedList([shown(one) for one in found], None if is_last else encode_cursor(found[-1].topic))
+        page = found[: fitting((len(one.topic) + len(one.payload) for one in found), wanted.limit)]
+        following = None if len(page) == len(found) else encode_cursor(listing_place(page[-1].topic))
+        return RetainedList([shown(one) for one in page], following)
 
     async def get_retained(call: Call) -> MessageShown:
         message = broker.retained_message(call.query.topic)

@@ -1,13 +1,15 @@
 """Subscriptions of a client or to a filter, and making and removing them on a client's behalf."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
 from mqttcore.http.api.mqtt_types import Qos, TopicFilter
-from mqttcore.http.api.operation import ApiError, Call, Operation, Page, decode_cursor, encode_cursor
+from mqttcore.http.api.operation import ApiError, Call, Operation, Page, decode_cursor, encode_cursor, fitting
 from mqttcore.http.keys import Role
+from mqttcore.inspection import listing_place
 from mqttcore.services import SubscriptionInfo
 
 if TYPE_CHECKING:
@@ -28,14 +30,11 @@ class SubscriptionShown(msgspec.Struct, frozen=True):
     subscription_id: int
 
 
-class SubscriptionList(msgspec.Struct, frozen=True):
-    """Subscriptions."""
-
-    subscriptions: list[SubscriptionShown]
-
-
 class SubscriptionPage(msgspec.Struct, frozen=True):
-    """A page of subscriptions, by client id. next_cursor: of the page after it; null: this is the last."""
+    """A page of subscriptions, by client id or filter; it ends early when there is a MiB of them.
+
+    next_cursor: of the page after it; null: this is the last.
+    """
 
     subscriptions: list[SubscriptionShown]
     next_cursor: str | None
@@ -86,6 +85,12 @@ def _shown(one: SubscriptionInfo) -> SubscriptionShown:
 def operations(broker: "Broker") -> list[Operation]:
     """Return the operations on subscriptions."""
 
+    def page_of(wanted: Page, name: Callable[[SubscriptionInfo], str], **of: str) -> SubscriptionPage:
+        found = broker.subscriptions(**of, after=decode_cursor(wanted.cursor), limit=wanted.limit + 1)
+        page = found[: fitting((len(one.client_id) + len(one.topic_filter) for one in found), wanted.limit)]
+        following = None if len(page) == len(found) else encode_cursor(listing_place(name(page[-1])))
+        return SubscriptionPage([_shown(one) for one in page], following)
+
     def existing(call: Call) -> str:
         client_id = call.path["client_id"]
         if broker.client(client_id) is None:
@@ -93,16 +98,10 @@ def operations(broker: "Broker") -> list[Operation]:
         return client_id
 
     async def list_subscriptions(call: Call) -> SubscriptionPage:
-        wanted: PageOfFilter = call.query
-        found = broker.subscriptions(
-            topic_filter=wanted.topic_filter, after=decode_cursor(wanted.cursor), limit=wanted.limit + 1
-        )
-        page = found[: wanted.limit]
-        is_last = len(found) <= wanted.limit
-        return SubscriptionPage([_shown(one) for one in page], None if is_last else encode_cursor(page[-1].client_id))
+        return page_of(call.query, lambda one: one.client_id, topic_filter=call.query.topic_filter)
 
-    async def list_subscriptions_of_client(call: Call) -> SubscriptionList:
-        return SubscriptionList([_shown(one) for one in broker.subscriptions(client_id=existing(call))])
+    async def list_subscriptions_of_client(call: Call) -> SubscriptionPage:
+        return page_of(call.query, lambda one: one.topic_filter, client_id=existing(call))
 
     async def subscribe_client(call: Call) -> Granted:
         given: Subscribe = call.body
@@ -139,7 +138,8 @@ def operations(broker: "Broker") -> list[Operation]:
             role=Role.VIEWER,
             summary="List the subscriptions of a client",
             function=list_subscriptions_of_client,
-            answer=SubscriptionList,
+            query=Page,
+            answer=SubscriptionPage,
             errors=(404,),
         ),
         Operation(
