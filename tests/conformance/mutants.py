@@ -50,6 +50,7 @@ DISPATCHER = "src/mqttcore/engine/dispatcher.pyx"
 ENGINE = "src/mqttcore/engine/engine.pyx"
 REGISTRAR = "src/mqttcore/engine/registrar.pyx"
 OUTLET = "src/mqttcore/engine/outlet.pyx"
+EXCHANGES = "src/mqttcore/engine/exchanges.pyx"
 SESSION = "src/mqttcore/engine/session.pyx"
 TOPICS = "src/mqttcore/engine/topics.pyx"
 
@@ -322,32 +323,32 @@ MUTATIONS = [
         "and self.resend == NULL\n",
     ),
     Mutation(
+        "shared: QoS 2 in flight moves to another member",
+        ("mqtt5:4.8.2-5",),
+        SESSION,
+        "if slot.group != NULL and slot.state == AWAIT_PUBACK and slot.message != NULL:",
+        "if slot.group != NULL and slot.message != NULL:",
+    ),
+    Mutation(
         "QoS 2: PUBREL is not repeated",
         ("mqtt5:4.3.3-5", "mqtt5:4.4.0-1"),
-        SESSION,
+        EXCHANGES,
         "return self.link.send_ack(0x62, slot.packet_id, 0)",
         "return 0",
     ),
     Mutation(
         "QoS 1 and 2: repeated without DUP",
         ("mqtt5:4.4.0-1", "mqtt3:3.3.1-1"),
-        SESSION,
+        EXCHANGES,
         "&pub, 0x38 | (2 if",
         "&pub, 0x30 | (2 if",
     ),
     Mutation(
         "QoS 2: the exchange begins anew after a refusing PUBREC",
         ("mqtt5:4.3.3-4",),
-        SESSION,
+        EXCHANGES,
         "if reason_code >= 0x80:",
         "if reason_code > 0xFE:",
-    ),
-    Mutation(
-        "shared: QoS 2 in flight moves to another member",
-        ("mqtt5:4.8.2-5",),
-        SESSION,
-        "if slot.group != NULL and slot.state == AWAIT_PUBACK and slot.message != NULL:",
-        "if slot.group != NULL and slot.message != NULL:",
     ),
 ]
 
