@@ -132,7 +132,7 @@ class Peer:
             yield self.place
             return
         with tempfile.TemporaryDirectory(prefix="mqttcore-compare-") as folder:
-            port = _free_port()
+            port, other = _free_ports(2)
             config = Path(folder, f"{self.name}.conf")
             program = self.name if self.name == OURS else Path(shlex.split(self.command)[0]).name
             command, text = self.command, CONFIGS.get(program, "")
@@ -149,7 +149,7 @@ class Peer:
                 tls = TLS_LINES[program].format(folder=certificates)
                 if self.name == OURS:
                     command = command.replace("--port 0", "--config {config}")
-            config.write_text(text.format(port=port, other=_free_port(), tls=tls))
+            config.write_text(text.format(port=port, other=other, tls=tls))
             words = shlex.split(command.format(port=port, config=shlex.quote(str(config))))
             words[0] = _find(words[0]) or words[0]
             is_told = "{port}" in command or "{config}" in command
@@ -202,13 +202,17 @@ def _pinned(core: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _free_port() -> int:
+def _free_ports(count: int) -> list[int]:
     # Below those that the system gives to outgoing connections: one of these would be taken again before long.
-    while True:
-        port = random.randrange(15_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            port = random.randrange(15_000, 30_000)
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def _announced(log: Path) -> int:

@@ -297,7 +297,7 @@ async def test_what_the_server_does_not_take_is_not_sent(server, connack, publis
 
 
 async def test_silence_is_broken_by_pings_and_a_dead_server_is_noticed(server):
-    client, peer = await connected(server, connack={PropertyId.SERVER_KEEP_ALIVE: 1}, keep_alive_s=600)
+    client, peer = await connected(server, connack={PropertyId.SERVER_KEEP_ALIVE: 2}, keep_alive_s=600)
     await peer.expect(PingReq)
     await peer.send(PingResp())
     await peer.expect(PingReq)

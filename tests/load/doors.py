@@ -54,7 +54,7 @@ class Door:
         while True:
             try:
                 self._enter(broker, port, context)
-            except (ConnectionResetError, ssl.SSLEOFError):
+            except (ConnectionError, ssl.SSLEOFError):
                 assert time.monotonic() < began_s + TIMEOUT_S, "turned away again and again"
             else:
                 return time.monotonic() - began_s
@@ -98,6 +98,8 @@ def _until(sock: socket.socket, end: bytes) -> bytes:
     found = b""
     while end not in found:
         data = sock.recv(4096)
+        if not data and not found:
+            raise ConnectionAbortedError("closed before a word")
         assert data, f"closed after {found!r}"
         found += data
     return found

@@ -1,4 +1,8 @@
-"""Slowloris: a crowd that begins at one door and does not go on costs others little, and is sent away in time."""
+"""Slowloris: a crowd that begins at one door and does not go on costs others little, and is sent away in time.
+
+What others wait is told, and has a wide bound: it depends on what else the machine does. What the broker works for each
+of them does not.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import resource
 import select
 import socket
 import ssl
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,13 +24,30 @@ from load.doors import DOORS, Door
 
 PINGREQ = b"\xc0\x00"
 CONNACK_BYTES = 4
-PINGS = 300
-ROUNDS = 7  # of PINGS; the median of their p99 counts, as other work on the machine comes in bursts
+PINGS = 2000
 ENTRANTS = 15
-# What twice almost nothing may be: 99 of 100 answers come within 0.1 ms, and with other work on the machine the next
-# one comes a time slice of the kernel's scheduler later, 3 to 4 ms, crowd or not.
-PING_FLOOR_S = 0.005
-ENTER_FLOOR_S = 0.02
+WAIT_FLOOR_S = 0.5  # some time slices of the kernel's scheduler
+# What twice almost nothing may be, of CPU time: a ping takes some 10 µs, an entrant 50 to 900.
+PING_FLOOR_S = 50e-6
+ENTER_FLOOR_S = 2e-3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one of many that did the same. cpu_s: the broker's CPU time, on average; wait_s: of 99 in 100, at most."""
+
+    cpu_s: float
+    wait_s: float
+
+    def is_little_more_than(self, other: Cost, floor_s: float) -> bool:
+        return self.cpu_s < max(2 * other.cpu_s, floor_s) and self.wait_s < max(2 * other.wait_s, WAIT_FLOOR_S)
+
+
+def cost(broker: BrokerProcess, count: int, one_s: Callable[[], float]) -> Cost:
+    """Have *one_s* done *count* times; each returns the seconds that it waited."""
+    began = broker.cpu_s()
+    waits = sorted(one_s() for _ in range(count))
+    return Cost((broker.cpu_s() - began) / count, waits[count * 99 // 100])
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class Crowd:
     deadline_s: int
 
 
-SMALL = Crowd(1000, 6)
+SMALL = Crowd(1000, 10)
 LARGE = Crowd(10_000, 40)
 
 
@@ -77,18 +97,18 @@ class Connected:
         self.socket.sendall(wire.connect(client_id, clean_session=True))
         assert self.socket.recv(CONNACK_BYTES, socket.MSG_WAITALL) == b"\x20\x02\x00\x00"
 
-    def p99_s(self) -> float:
-        """Return the median of some rounds' 99th percentiles of the times that PINGREQs wait for their answer."""
-        return statistics.median(self._round_s() for _ in range(ROUNDS))
+    def __enter__(self) -> Connected:
+        return self
 
-    def _round_s(self) -> float:
-        times = []
-        for _ in range(PINGS):
-            started = time.monotonic()
-            self.socket.sendall(PINGREQ)
-            assert self.socket.recv(2, socket.MSG_WAITALL) == b"\xd0\x00"
-            times.append(time.monotonic() - started)
-        return sorted(times)[PINGS * 99 // 100]
+    def __exit__(self, *exc: object) -> None:
+        self.socket.close()
+
+    def ping_s(self) -> float:
+        """Return how long a PINGREQ waits for its answer."""
+        started = time.monotonic()
+        self.socket.sendall(PINGREQ)
+        assert self.socket.recv(2, socket.MSG_WAITALL) == b"\xd0\x00"
+        return time.monotonic() - started
 
 
 def descriptors(broker: BrokerProcess) -> int:
@@ -97,7 +117,7 @@ def descriptors(broker: BrokerProcess) -> int:
 
 def wait_for(broker: BrokerProcess, least: float, most: float) -> None:
     """Wait until the broker has so many descriptors: accepted all of a crowd, or let it go."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not least <= descriptors(broker) <= most:
         assert time.monotonic() < until, f"{descriptors(broker)} descriptors, not {least} to {most}"
         time.sleep(0.01)  # another process: there is nothing to be notified by
@@ -146,30 +166,34 @@ def test_crowd_at_a_door(
     with running_broker(tmp_path, config_of(door, crowd, tmp_path), kind="mqttcore") as broker:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt")) if door.has_tls else None
 
-        def entered_s() -> float:
-            return statistics.median(door.enter_s(broker, broker.ports[1], context) for _ in range(ENTRANTS))
+        def pings() -> Cost:
+            return cost(broker, PINGS, client.ping_s)
 
-        client = Connected(broker, "before")
-        client.p99_s()
-        entered_s()
-        quiet_s, quiet_entered_s, before = client.p99_s(), entered_s(), broker.rss_bytes()
-        with half_open(broker, crowd, door.begun) as sockets:
-            wait_for(broker, crowd.count, crowd.count + 100)
-            held_s = client.p99_s()
-            held_entered_s = entered_s()
-            Connected(broker, "meanwhile").socket.close()
-            each = (broker.rss_bytes() - before) / crowd.count / 1024
-            assert wait_for_ends(sockets, crowd.deadline_s + 10) == crowd.count
-            after_s = client.p99_s()
-            wait_for(broker, 0, 100)
+        def entrants() -> Cost:
+            return cost(broker, ENTRANTS, lambda: door.enter_s(broker, broker.ports[1], context))
+
+        with Connected(broker, "before") as client:
+            pings()
+            entrants()
+            quiet, quiet_entrants, before = pings(), entrants(), broker.rss_bytes()
+            with half_open(broker, crowd, door.begun) as sockets:
+                wait_for(broker, crowd.count, crowd.count + 100)
+                # Who comes now may have to wait until the crowd has been silent for a second.
+                door.enter_s(broker, broker.ports[1], context)
+                held, held_entrants = pings(), entrants()
+                Connected(broker, "meanwhile").socket.close()
+                each = (broker.rss_bytes() - before) / crowd.count / 1024
+                assert wait_for_ends(sockets, crowd.deadline_s + 60) == crowd.count
+                after = pings()
+                wait_for(broker, 0, 100)
         record_testsuite_property(
             f"half open: {name}, {crowd.count}",
-            f"{name}, {crowd.count} half-open: p99 {quiet_s * 1e3:.2f} ms without, {held_s * 1e3:.2f} ms with, "
-            f"{after_s * 1e3:.2f} ms after; a new client through that door in {quiet_entered_s * 1e3:.2f} ms without, "
-            f"{held_entered_s * 1e3:.2f} ms with; {each:.1f} KiB each",
+            f"{name}, {crowd.count} half-open: a ping takes {quiet.cpu_s * 1e6:.0f} µs of CPU without, "
+            f"{held.cpu_s * 1e6:.0f} with, {after.cpu_s * 1e6:.0f} after, and waits, p99, {quiet.wait_s * 1e3:.2f} ms, "
+            f"{held.wait_s * 1e3:.2f}, {after.wait_s * 1e3:.2f}; a new client through that door takes "
+            f"{quiet_entrants.cpu_s * 1e6:.0f} µs without, {held_entrants.cpu_s * 1e6:.0f} with; {each:.1f} KiB each",
         )
-        assert held_s < max(2 * quiet_s, PING_FLOOR_S)
-        assert held_entered_s < max(2 * quiet_entered_s, ENTER_FLOOR_S)
+        assert held.is_little_more_than(quiet, PING_FLOOR_S)
+        assert held_entrants.is_little_more_than(quiet_entrants, ENTER_FLOOR_S)
         assert each < door.kib
         Connected(broker, "afterwards").socket.close()
-        client.socket.close()

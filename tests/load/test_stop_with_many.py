@@ -15,6 +15,7 @@ from broker_process import running_broker
 from mqttcore.codec import Connect, Decoder, Disconnect, Publish, Subscribe, Subscription
 
 SHUTDOWN_TIMEOUT_S = 4
+BUSY_S = 40  # what a busy machine may add
 SHUTTING_DOWN = 0x8B
 DEAF = 20  # clients with much to read that read nothing
 CONFIG = f"""\
@@ -36,7 +37,7 @@ def all_descriptors() -> Iterator[None]:
 
 def connected(host: str, port: int, client_id: str, *, receive_buffer_bytes: int = 0) -> socket.socket:
     sock = socket.socket()
-    sock.settimeout(30)
+    sock.settimeout(60)
     if receive_buffer_bytes:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     sock.connect((host, port))
@@ -71,8 +72,9 @@ def test_sigterm_tells_everybody_and_waits_for_nobody(tmp_path: Path, count: int
         began_s = time.monotonic()
         broker.process.send_signal(signal.SIGTERM)
         codes = [None if words is None else words.reason_code for words in map(last_words, (*readers, flood))]
-        assert broker.process.wait(SHUTDOWN_TIMEOUT_S + 10) == 0
-        assert time.monotonic() - began_s < SHUTDOWN_TIMEOUT_S + 3
+        assert broker.process.wait(SHUTDOWN_TIMEOUT_S + BUSY_S) == 0
+        # one after another, the deaf ones would take 80 s
+        assert time.monotonic() - began_s < SHUTDOWN_TIMEOUT_S + BUSY_S
         assert codes == [SHUTTING_DOWN] * (count + 1)
         for sock in (*readers, *deaf, flood):
             sock.close()

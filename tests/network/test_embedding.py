@@ -90,7 +90,7 @@ async def test_iteration_ends_when_the_broker_stops(config: Config):
     await asyncio.sleep(0)
     await broker.publish("a", b"last")
     await broker.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await reading
     assert taken == [b"last"]
 
@@ -249,16 +249,16 @@ async def test_transport_of_another_server_is_served(config: Config):
         await server.wait_closed()
 
 
-async def test_transport_whose_peer_is_gone_holds_nothing_up(config: Config):
+async def test_transport_whose_peer_is_gone_holds_nothing_up():
     loop = asyncio.get_running_loop()
-    broker = Broker(config)
+    broker = Broker(quiet_config(shutdown_timeout_s=200))
     await broker.start()
     ours, theirs = socket.socketpair()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
     transport.abort()
     await asyncio.sleep(0.01)
     await broker.attach(transport, allow_anonymous=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await broker.stop()
     theirs.close()
 

@@ -98,7 +98,8 @@ async def test_honest_crowd_beyond_the_bound_gets_through(authority: Authority, 
 
 
 async def test_a_thousand_silent_handshakes_do_not_disturb_who_is_connected(authority: Authority):
-    config = tls_config(authority.server(), listener={"handshake_timeout_s": 100})
+    listener = {"handshake_timeout_s": 100, "handshakes_maximum": 2000}
+    config = tls_config(authority.server(), listener=listener)
     loop = asyncio.get_running_loop()
     async with Broker(config) as broker, await Client.open(broker, client_context(authority)) as client:
 

@@ -63,7 +63,7 @@ class Peer:
 
     async def receive(self) -> Any:
         while not self.arrived:
-            data = await asyncio.wait_for(self.reader.read(65536), 10)
+            data = await asyncio.wait_for(self.reader.read(65536), 60)
             if not data:
                 return None
             self.arrived += self.decoder.feed(data)

@@ -27,7 +27,7 @@ def run(*command: object, cwd: Path) -> str:
         env={**os.environ, "PYTHONPATH": paths, "PASSWORD": "x"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

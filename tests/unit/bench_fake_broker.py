@@ -41,22 +41,23 @@ class FakeBroker:
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         try:
-            server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), loop).result(5)
+            starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), loop)
+            server = starting.result(100)
             self.port = server.sockets[0].getsockname()[1]
             try:
                 yield self
             finally:
-                asyncio.run_coroutine_threadsafe(self._stop(server), loop).result(5)
+                asyncio.run_coroutine_threadsafe(self._stop(server), loop).result(100)
         finally:
             loop.call_soon_threadsafe(loop.stop)
-            thread.join(5)
+            thread.join(100)
             loop.close()
 
     async def _stop(self, server: asyncio.Server) -> None:
         server.close()
         serving = asyncio.all_tasks() - {asyncio.current_task()}
         if serving:  # each ends when it has read everything its client sent
-            _, late = await asyncio.wait(serving, timeout=3)
+            _, late = await asyncio.wait(serving, timeout=60)
             assert not late
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

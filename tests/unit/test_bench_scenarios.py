@@ -58,7 +58,8 @@ def test_scenario_runs_and_nothing_is_lost(
         port,
         clients=3 if SCENARIOS[name].counts else None,
         count=600 if is_counted else None,
-        duration_s=0.2,
+        duration_s=1.0 if kind == "latency" else 0.2,
+        stall_s=60.0,
         warm_up_s=0.0,
         rate=500.0,
     )
@@ -80,7 +81,9 @@ def test_scenario_runs_and_nothing_is_lost(
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("version", [4, 5])
 def test_version_qos_and_payload_can_be_chosen(version: int, qos: int, broker: tuple[int, int]) -> None:
-    options = Options("127.0.0.1", broker[1], version=version, qos=qos, payload=5000, clients=2, count=100)
+    options = Options(
+        "127.0.0.1", broker[1], version=version, qos=qos, payload=5000, clients=2, count=100, stall_s=60.0
+    )
     report = run_scenario("pairs", options)
     assert report.is_correct, report
     assert (report.version, report.qos, report.payload, report.messages) == (version, qos, 5000, 100)
@@ -88,7 +91,7 @@ def test_version_qos_and_payload_can_be_chosen(version: int, qos: int, broker: t
 
 @pytest.mark.parametrize("payload", [24, 100, 70_000])
 def test_every_length_of_websocket_frames(payload: int, websocket_broker: tuple[int, int]) -> None:
-    options = Options("127.0.0.1", websocket_broker[1], qos=1, payload=payload, clients=2, count=200)
+    options = Options("127.0.0.1", websocket_broker[1], qos=1, payload=payload, clients=2, count=200, stall_s=60.0)
     report = run_scenario("pairs_ws", options)
     assert report.is_correct, report
     assert report.messages == 200

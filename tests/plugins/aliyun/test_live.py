@@ -77,7 +77,7 @@ async def test_deadlines_come_in_order_of_time():
     deadlines.add(1_010, "1", "soon", "RW", b"x")
     deadlines.add(900, "0", "past")
     clock.now = 1_030
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await done.wait()
     assert called == [("0", "past", "", b""), ("1", "soon", "RW", b"x"), ("3", "late", "", b"")]
     assert len(deadlines) == 0

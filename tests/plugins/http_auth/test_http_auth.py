@@ -138,7 +138,7 @@ async def test_anything_but_a_proper_answer_refuses(service: Service, ask, wrong
 
 
 async def test_service_that_hangs_is_given_up_and_then_left_alone(service: Service, ask):
-    answer = await ask(timeout_s=0.1, breaker_failures=2, breaker_s=60)
+    answer = await ask(timeout_s=1, breaker_failures=2, breaker_s=60)
     service.goes_on.clear()
     for _ in range(2):
         assert (await answer()).reason_code == ReasonCode.SERVER_UNAVAILABLE
