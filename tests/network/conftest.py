@@ -1,20 +1,28 @@
-"""Every test here runs on both event loops; those that take `driver` run over epoll and over asyncio transports too."""
+"""Every test here runs on the event loops of asyncio and, where pyproject.toml requires it, of uvloop.
+
+Those that take `driver` run over epoll and over asyncio transports too.
+"""
 
 import asyncio
 import gc
+import importlib.util
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import uvloop
 
 from mqttcore import Broker, Config, Limits, Listener
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    factories = {"asyncio": asyncio.new_event_loop}
+    if importlib.util.find_spec("uvloop"):
+        import uvloop
+
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 @pytest.fixture(params=["epoll", "transports"])
