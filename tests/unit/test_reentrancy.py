@@ -232,6 +232,26 @@ def test_hook_that_ends_a_pause_of_the_connection_whose_packet_it_is(size: int):
     assert not publisher.connection.is_paused
 
 
+# --- identities -------------------------------------------------------------------------------------------------------
+
+
+def test_hook_that_gives_the_publisher_another_identity():
+    hook = Once()
+    engine = Engine(Limits(), HookTable(authorize_publish=hook), now_ms=NOW_MS)
+    tap = Tap(engine, list, messages_maximum=10, bytes_maximum=10_000)
+    engine.add_tap(b"#", tap)
+    with_will: dict[int, object] = {PropertyId.SESSION_EXPIRY_INTERVAL: 1}
+    publisher = Client(engine, "p", Connect("p", will=Will("will", b""), properties=with_will))
+    for end in (lambda: publisher.say(Publish("t", b"")), publisher.leave):
+        engine.set_identity("p", Identity("before"))
+        hook.action = lambda: engine.set_identity("p", Identity("after"))
+        end()
+    assert [(message.topic, message.client_id, message.identity_name) for message in tap.take()] == [
+        ("t", "p", "before"),
+        ("will", "p", "before"),
+    ]
+
+
 # --- rights that are taken away ---------------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ from mqttcore.engine.events cimport EVENT_CLIENT_DISCONNECTED, EVENT_CONNECT_REF
 from mqttcore.engine.holds cimport held_t, holds_clear, holds_head, holds_pop, holds_push, holds_t
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HOOK_TRANSFORM_PUBLISH
 from mqttcore.engine.journal cimport Journal
-from mqttcore.engine.message cimport TRACED_PUBLISHER, pub_done, pub_t
+from mqttcore.engine.message cimport TRACED_PUBLISHER, Publisher, pub_done, pub_t
 from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, mounted, mounted_filter, mounted_subscribe, refusal_of_topic
 from mqttcore.engine.outbuf cimport out_clear, out_reserve, out_take, out_wrote
 from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
@@ -490,6 +490,7 @@ cdef class Connection(Outlet):
         cdef uint32_t cut
         cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
         cdef bytes whole                      # of what a mounted client said; view.topic points into it
+        cdef Publisher publisher              # held: with another identity, which a hook may give it, the session has another
         cdef uint8_t refused = 0
         cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
@@ -561,7 +562,10 @@ cdef class Connection(Outlet):
         pub.expiry_at = view.expiry_at
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
-        pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        if session.publisher is None:
+            session.as_publisher()
+        publisher = session.publisher
+        pub.publisher = <PyObject*>publisher
         pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
