@@ -38,7 +38,7 @@ def extensions() -> list[Extension]:
             continue
         macros = [("CYTHON_TRACE_NOGIL", "1")] if DEBUG else []
         if ASAN:
-            macros.append(("CYTHON_USE_FREELISTS", "0"))  # they would give memory out again that was given back too early
+            macros.append(("CYTHON_USE_FREELISTS", "0"))  # they give freed memory out again, where no fault is seen
         found.append(
             Extension(
                 name, [str(path)], extra_compile_args=compile_args, extra_link_args=link_args, define_macros=macros

@@ -33,6 +33,7 @@ from mqttcore.handlers import Consumed, PublishChange, Recipients
 from mqttcore.identity import Quotas
 from unit.durable_world import WALL_MS, Disk
 
+ACTS = 19
 DEPTH = 3  # of hooks asked while a hook meddles
 HEARD = ("a", "a/b", "#", "+/b", "a/#", "b//c")  # by handlers and taps
 TRIED = (ProtocolError, StoreError, ValueError)
@@ -48,6 +49,7 @@ class MeddlingRound(Round):
         self.batches: list[Any] = []
         self.pending: list[Any] = []
         self.taps: list[tuple[bytes, Tap]] = []
+        self.seen: list[Any] = []  # clients that hooks were shown
         super().__init__(rng)
 
     def make_engine(self, limits: Limits) -> Engine:
@@ -73,6 +75,8 @@ class MeddlingRound(Round):
         if rng.random() < 0.5:
             self.disk = Disk()
             self.keeper = Keeper(engine, wall_ms=WALL_MS, bytes_maximum=rng.choice((5_000, 1 << 20)))
+        if rng.random() < 0.3:
+            engine.keep_backlogs(self.backlog)
         for topic_filter in rng.sample(HEARD, 2):
             engine.add_handler(topic_filter.encode(), self.handle, is_authorized_by_itself=rng.random() < 0.3)
         for topic_filter in rng.sample(HEARD, 2):
@@ -83,7 +87,8 @@ class MeddlingRound(Round):
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
-    def silent(self, *_: object) -> None:
+    def silent(self, client: Any, *_: object) -> None:
+        self.seen = [*self.seen[-9:], client]
         self.meddle()
 
     def authenticate(self, client: Any, _: object) -> object:
@@ -121,6 +126,10 @@ class MeddlingRound(Round):
             )
         return None
 
+    def backlog(self, *_: object) -> int | None:
+        self.meddle()
+        return self.rng.choice((None, 0, 2))
+
     def identity(self) -> Identity:
         rng = self.rng
         permissions = None
@@ -148,7 +157,7 @@ class MeddlingRound(Round):
             return
         self.depth += 1
         try:
-            self.act(self.rng.randrange(14))
+            self.act(self.rng.randrange(ACTS))
         except TRIED:
             pass
         finally:
@@ -180,7 +189,17 @@ class MeddlingRound(Round):
             case 11:
                 if self.open:
                     rng.choice(self.open)[0].connection_lost()
-            case 12:
+            case 12 | 13:
+                if self.seen:
+                    engine.refuse(rng.choice(self.seen), 0x87, "fuzz")
+            case 14:
+                if self.seen:
+                    engine.answer(rng.choice(self.seen), self.identity())
+            case 15:
+                engine.release_backlog(self.someone(), rng.choice((None, 0, 1)), rng.random() < 0.5)
+            case 16:
+                engine.set_memory(is_short=rng.random() < 0.2, is_full=rng.random() < 0.2)
+            case 17:
                 engine.set_retained(rng.choice(TOPICS[:5]).encode(), b"retained")
             case _:
                 gc.collect(0)
@@ -193,7 +212,7 @@ class MeddlingRound(Round):
     def step(self) -> None:
         if self.rng.random() < 0.2:
             with contextlib.suppress(*TRIED):
-                self.act(self.rng.randrange(14))
+                self.act(self.rng.randrange(ACTS))
         if self.disk is not None and self.rng.random() < 0.3:
             self.write()
         with contextlib.suppress(StoreError):  # what the broker itself publishes has to be kept, too

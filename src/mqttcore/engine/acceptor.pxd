@@ -23,6 +23,8 @@ cdef class Acceptor(Registrar):
     cdef object on_backlog                # asked when a session is resumed that has something queued, or None
 
     # Asks on_backlog what goes at once of what is kept back, and lets it go.
+    # Whether a session that was made or found is still this connection's to open; if not, what was begun is undone.
+    cdef bint goes_on_opening(self, Connection conn, Session session, bint present) except -1
     cdef int offer_backlog(self, Connection conn, Session session, int keep_alive_s) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1
     # CONNACK with Success; assigned: the Assigned Client Identifier, expiry_s: when other than asked for, else None.
