@@ -37,6 +37,8 @@ def extensions() -> list[Extension]:
         if name.startswith(LINUX_ONLY) and not sys.platform.startswith("linux"):
             continue
         macros = [("CYTHON_TRACE_NOGIL", "1")] if DEBUG else []
+        if ASAN:
+            macros.append(("CYTHON_USE_FREELISTS", "0"))  # they give freed memory out again, where no fault is seen
         found.append(
             Extension(
                 name, [str(path)], extra_compile_args=compile_args, extra_link_args=link_args, define_macros=macros

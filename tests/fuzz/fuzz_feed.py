@@ -244,13 +244,17 @@ class Round:
             queue_drop=self.rng.choice(("newest", "oldest")),
             queue_qos0_offline=self.rng.random() < 0.5,
         )
-        self.engine = Engine(limits, now_ms=self.now_ms)
+        self.engine = self.make_engine(limits)
         self.listeners = [
             types.SimpleNamespace(name="fuzz", allow_anonymous=True, mount_point=mount_point)
             for mount_point in MOUNT_POINTS
         ]
         # connection, version it speaks, decoder of what the broker tells it
         self.open: list[tuple[Connection, int, Decoder]] = []
+
+    def make_engine(self, limits: Limits) -> Engine:
+        """Return the broker that is played with."""
+        return Engine(limits, now_ms=self.now_ms)
 
     def run(self) -> None:
         """Play; raises Finding."""
@@ -260,6 +264,7 @@ class Round:
             self.step()
         for connection, *_ in self.open:
             connection.connection_lost()
+        self.end()
         self.pass_time(100_000)
         metrics = self.engine.metrics()
         left = {name: metrics[name] for name in GAUGES if metrics[name]}
@@ -269,6 +274,9 @@ class Round:
         if negative:
             raise Finding(f"negative: {negative}")
         self.engine.close()
+
+    def end(self) -> None:
+        """Take off what does not go with the connections."""
 
     def is_over(self) -> bool:
         """Whether the round ends before all its steps are played."""

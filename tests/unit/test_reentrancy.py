@@ -232,6 +232,26 @@ def test_hook_that_ends_a_pause_of_the_connection_whose_packet_it_is(size: int):
     assert not publisher.connection.is_paused
 
 
+# --- identities -------------------------------------------------------------------------------------------------------
+
+
+def test_hook_that_gives_the_publisher_another_identity():
+    hook = Once()
+    engine = Engine(Limits(), HookTable(authorize_publish=hook), now_ms=NOW_MS)
+    tap = Tap(engine, list, messages_maximum=10, bytes_maximum=10_000)
+    engine.add_tap(b"#", tap)
+    with_will: dict[int, object] = {PropertyId.SESSION_EXPIRY_INTERVAL: 1}
+    publisher = Client(engine, "p", Connect("p", will=Will("will", b""), properties=with_will))
+    for end in (lambda: publisher.say(Publish("t", b"")), publisher.leave):
+        engine.set_identity("p", Identity("before"))
+        hook.action = lambda: engine.set_identity("p", Identity("after"))
+        end()
+    assert [(message.topic, message.client_id, message.identity_name) for message in tap.take()] == [
+        ("t", "p", "before"),
+        ("will", "p", "before"),
+    ]
+
+
 # --- rights that are taken away ---------------------------------------------------------------------------------------
 
 
@@ -289,6 +309,48 @@ def test_hook_that_disconnects_who_authenticates_anew():
     client.say(Auth(0x19, method))
     assert client.connection.is_closed
     assert engine.metrics()["sessions_connected"] == 1
+
+
+# --- clients that are let in ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clean_start", [False, True])
+@pytest.mark.parametrize("what", ["refuse", "discard"])
+@pytest.mark.parametrize("when", ["will", "shared"])
+def test_hook_that_changes_its_mind_about_who_is_being_let_in(when: str, what: str, clean_start: bool):
+    hook = Once()
+    clients: list[Any] = []
+    named = [Identity("a"), Identity("a", permissions=())]
+    engine = Engine(
+        Limits(),
+        HookTable(
+            authenticate=lambda client, _: clients.append(client) or named[len(clients) > 2],
+            authorize_deliver=hook if when == "shared" else None,
+            authorize_publish=hook if when == "will" else None,
+        ),
+        now_ms=NOW_MS,
+    )
+    Client(engine, "b").subscribe("$share/g/t")
+    first = Client(engine, "a", Connect("a", clean_start=True, will=Will("w", b""), properties=DURABLE))
+    first.subscribe("$share/g/t")
+    for n in range(6):
+        engine.publish_bytes(b"t", bytes([n]), 1)
+    if when == "shared":
+        first.leave()
+    hook.action = lambda: engine.refuse(clients[2], 0x87) if what == "refuse" else engine.discard_session("a")
+    second = Connection(engine, Door(), ("peer", 1))
+    second.receive(Connect("a", clean_start=clean_start, properties=DURABLE).encode(5))
+    assert hook.action is None
+    assert second.is_closed == (what == "refuse" or (when == "shared" and not clean_start))
+    second.connection_lost()
+    engine.disconnect("b", 0x98)
+    engine.flush()
+    engine.advance(NOW_MS + 3_000_000)
+    engine.flush()
+    gc.collect()
+    metrics = engine.metrics()
+    gauges = ("connections", "sessions", "sessions_connected", "subscriptions", "queued", "in_flight")
+    assert [metrics[name] for name in gauges] == [0] * len(gauges)
 
 
 # --- connections that never came to be --------------------------------------------------------------------------------

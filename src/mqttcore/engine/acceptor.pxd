@@ -22,6 +22,8 @@ cdef class Acceptor(Registrar):
     cdef bytes connack_resumed
     cdef object on_backlog                # asked when a session is resumed that has something queued, or None
 
+    # Whether a session that was made or found is still this connection's to open; if not, what was begun is undone.
+    cdef bint goes_on_opening(self, Connection conn, Session session, bint present) except -1
     # Asks on_backlog what goes at once of what is kept back, and lets it go.
     cdef int offer_backlog(self, Connection conn, Session session, int keep_alive_s) except -1
     cdef int accept_session(self, object connection, object packet, object identity) except -1

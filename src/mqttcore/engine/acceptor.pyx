@@ -23,7 +23,7 @@ from mqttcore.engine.kept_back cimport keep_back, let_go, take_back
 from mqttcore.engine.mount cimport check_mount, find_mount, whole_topic
 from mqttcore.engine.network_connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED
 from mqttcore.engine.permissions cimport Rights
-from mqttcore.engine.timers cimport timer_disarm
+from mqttcore.engine.timers cimport timer_arm, timer_disarm
 
 import logging
 import secrets
@@ -380,6 +380,10 @@ cdef class Acceptor(Registrar):
             old.close_with(RC_SESSION_TAKEN_OVER, True, "another connection took the session over")  # [MQTT-3.1.4-3]
         if session is not None and not present:
             self.end_session(session)                             # [MQTT-3.1.4-4]; maybe it ended with its connection
+        if conn.state != STATE_ADMITTING:
+            return 0                  # who was asked about the wills of the one before has refused this one
+        if self.clients.get(client_id) is not (session if present else None) or present and session.link is not None:
+            return self.accept_session(conn, packet, identity)    # or ended the session, or let in another one: once more
         if not present:
             session = self.make_session(client_id)
             session.set_mount(conn.mount)
@@ -395,6 +399,8 @@ cdef class Acceptor(Registrar):
         if self.on_backlog is not None and session.queue.count:
             keep_back(session)                                    # also from being withdrawn before rights are final
         self.take_identity(session, identity, rights)             # before any of its messages is sent
+        if not self.goes_on_opening(conn, session, present):
+            return 0
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
         session.is_clean = session.session_expiry_s == 0
@@ -427,6 +433,22 @@ cdef class Acceptor(Registrar):
             self.offer_backlog(conn, session, keep_alive_s)
         session.pump()
         return conn.resume(PAUSE_ADMITTING)
+
+    cdef bint goes_on_opening(self, Connection conn, Session session, bint present) except -1:
+        # Others were given what it may not have any more, and hooks asked about it.
+        if session.has_ended or session.link is not None:
+            conn.refuse(RC_UNSPECIFIED_ERROR, "its session was ended or taken over meanwhile")
+            return False
+        if conn.state == STATE_ADMITTING:
+            return True
+        if not present:
+            self.end_session(session)
+        else:
+            take_back(session)
+            if session.session_expiry_s != NEVER_S:
+                session.expires_ms = self.now_ms + <int64_t>session.session_expiry_s * 1000
+                timer_arm(&self.wheel, &session.timer, session.expires_ms)
+        return False
 
     cdef int offer_backlog(self, Connection conn, Session session, int keep_alive_s) except -1:
         cdef object count

@@ -28,7 +28,7 @@ from mqttcore.codec.views cimport decode_publish
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, DROP_QUOTA, Core
 from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_PUBLISH, HOOK_TRANSFORM_PUBLISH
-from mqttcore.engine.message cimport pub_done
+from mqttcore.engine.message cimport Publisher, pub_done
 from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, mounted, refusal_of_topic
 from mqttcore.engine.network_connection cimport STATE_CONNECTED, refusal_code
 from mqttcore.engine.permissions cimport MAY_PUBLISH, Rights, verdict_permits
@@ -66,6 +66,7 @@ cdef class Incoming(Acknowledger):
         cdef uint32_t cut
         cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
         cdef bytes whole                      # of what a mounted client said; view.topic points into it
+        cdef Publisher publisher              # held: with another identity, which a hook may give it, the session has another
         cdef uint8_t refused = 0
         cdef bint is_taken = False            # by a topic handler, or refused
         cdef bint is_for_handlers_only = False
@@ -137,7 +138,10 @@ cdef class Incoming(Acknowledger):
         pub.expiry_at = view.expiry_at
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
-        pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        if session.publisher is None:
+            session.as_publisher()
+        publisher = session.publisher
+        pub.publisher = <PyObject*>publisher
         pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
