@@ -343,6 +343,10 @@ cdef class Engine(Acceptor):
         """Return all sessions, connected or not, as they are now."""
         return list(self.clients.values())
 
+    def client_ids(self) -> list:
+        """Return the client ids of all sessions, as they are now."""
+        return list(self.clients)
+
     def disconnect(self, client_id: str, reason_code: int, reason: str | None = None) -> bool:
         """Close a client's connection with DISCONNECT; False when it has none. Its will is published."""
         session = self.clients.get(client_id)
