@@ -173,6 +173,14 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http_body_bytes_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="HTTP: largest body of a request; 413 beyond.")
     ] = 1_048_576
+    http_requests_bytes_maximum: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=_BYTES_MAXIMUM,
+            description="HTTP: bytes of all requests over 16 KiB that are under way; beyond, the one that got so large first is cut.",
+        ),
+    ] = 67_108_864
     mount_point: Annotated[
         str,
         Meta(

@@ -22,7 +22,7 @@ _CASES = {
     "lingering_full": (("connections_lingering_cut",), "closed connections are cut before their peers have read all"),
     "http_full": (
         ("http_connections_evicted", "connections_refused_http"),
-        "connections that speak HTTP are cut or refused: more than http_connections_maximum, or one address's part",
+        "connections that speak HTTP are cut or refused: too many of them, of one address, or too large requests",
     ),
     "http_keys": (("http_keys_throttled",), "an address is refused for too many wrong API keys"),
     "http_rate": (("http_requests_throttled",), "an API key asks more often than requests_per_s_per_key"),

@@ -119,6 +119,7 @@ GAUGES = {
     "taps": Named("taps", "Streams of messages into the process."),
     "addresses_counted": Named("addresses_counted", "Client addresses that limits keep count of."),
     "http_connections": Named("http_connections", "Connections that speak HTTP, WebSocket clients apart."),
+    "http_request_bytes": Named("http_request_bytes", "Bytes of large HTTP requests that are under way."),
     "http_key_addresses": Named("http_key_addresses", "Addresses that wrong API keys are counted for."),
     "handshakes_under_way": Named("handshakes_under_way", "PROXY headers and TLS handshakes under way."),
     "tls_alarms": Named("tls_alarms", "Listeners whose new certificate files cannot be used."),
