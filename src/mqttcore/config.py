@@ -178,7 +178,7 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(
             ge=65_536,
             le=_BYTES_MAXIMUM,
-            description="HTTP: bytes of all requests over 16 KiB that are under way; beyond, the one that got so large first is cut.",
+            description="HTTP: bytes of all requests over 16 KiB under way; beyond, the one that got so large first is cut.",
         ),
     ] = 67_108_864
     mount_point: Annotated[
