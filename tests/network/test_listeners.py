@@ -157,22 +157,36 @@ async def test_reload_lets_nobody_in_who_was_to_stay_out():
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    ("wanted", "paths"),
     [
-        {"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"], "allow_anonymous": True},
-        {"host": "127.0.0.2", "allow_anonymous": True},
-        {"websocket_origins": ["https://shop.example"]},
-        {"http_body_bytes_maximum": 5},
+        ({"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"], "allow_anonymous": True}, ["proxy_protocol"]),
+        ({"host": "127.0.0.2", "allow_anonymous": True}, ["host"]),
+        ({"protocol": "mqtt", "backlog": 7}, ["backlog", "http_body_bytes_maximum", "protocol"]),
+        ({"websocket_origins": ["https://shop.example"]}, ["websocket_origins"]),
+        ({"http_body_bytes_maximum": 5}, ["http_body_bytes_maximum"]),
     ],
 )
-async def test_what_a_listener_cannot_change_is_told_each_time_and_not_done_by_half(wanted: dict):
-    web = Listener(port=0, protocol="http", allow_anonymous=False)
+async def test_what_a_listener_cannot_change_is_told_each_time_and_not_done_by_half(wanted: dict, paths: list[str]):
+    web = Listener(name="web", port=0, protocol="http", http_body_bytes_maximum=6, allow_anonymous=False)
     async with Broker(quiet_config(web)) as broker:
         changed = quiet_config(msgspec.structs.replace(web, **wanted))
         for _ in range(2):
-            assert await broker.reload(changed) == ["listeners"]
+            found = await broker.reload(changed)
+            assert {f"listeners.web.{key}" for key in paths} <= {*found}
+            assert all(path.startswith("listeners.web.") for path in found)
+            (shown,) = broker.config.listeners
+            assert [getattr(shown, key) for key in paths] == [getattr(web, key) for key in paths]
         (bound,) = broker._listening
         assert (bound.proxy_version, bound.allow_anonymous) == (None, False)
+        assert await broker.reload(quiet_config(web)) == []
+
+
+async def test_listeners_that_come_go_or_change_places_are_named():
+    one, two, three = (Listener(name=name, port=0) for name in ("one", "two", "three"))
+    async with Broker(quiet_config(one, two)) as broker:
+        assert await broker.reload(quiet_config(two, one)) == ["listeners"]
+        assert await broker.reload(quiet_config(one, three)) == ["listeners.three", "listeners.two"]
+        assert [shown.name for shown in broker.config.listeners] == ["one", "two"]
 
 
 async def test_settings_of_who_has_no_account_need_a_restart():

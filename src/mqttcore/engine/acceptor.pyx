@@ -14,12 +14,14 @@ from mqttcore.codec.codes cimport (
 )
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport make_message
-from mqttcore.engine.connection cimport PACKET_MAXIMUM, PAUSE_ADMITTING, STATE_ADMITTING, STATE_CONNECTED, Connection
+from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.core cimport NEVER_S, OWNER_IGNORE, OWNER_REFUSE
 from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
+from mqttcore.engine.inlet cimport PAUSE_ADMITTING
 from mqttcore.engine.kept_back cimport keep_back, let_go, take_back
 from mqttcore.engine.mount cimport check_mount, find_mount, whole_topic
+from mqttcore.engine.network_connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED
 from mqttcore.engine.permissions cimport Rights
 from mqttcore.engine.timers cimport timer_disarm
 
