@@ -98,7 +98,7 @@ class Stuck(io.StringIO):
         self.may_write = threading.Event()
 
     def write(self, text):
-        assert self.may_write.wait(20)
+        assert self.may_write.wait(60)
         return super().write(text)
 
 

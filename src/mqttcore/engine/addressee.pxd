@@ -41,7 +41,9 @@ cdef class Addressee(Subscriber):
     cdef int set_mount(self, bytes mount) except -1
     # The highest QoS at which the rights let a message of this topic come in; -1: not at all.
     cdef int readable_qos(self, const uint8_t* topic, Py_ssize_t size) noexcept
-    # It subscribed to the message, which is not for it all the same: `no_local` or `away`.
+    # It may not have the message. Another of its shared group may: then that is no drop, yet.
+    cdef int refuse(self, pub_t* pub, bint is_shared) except -1
+    # It subscribed to the message, which is not for it all the same: `no_local`, `away`, `mount_point`, `not_authorized`.
     cdef int pass_by(self, pub_t* pub, str reason) except -1
     # pub: the message, where it is one and known.
     cdef void count_drop(self, int reason, int64_t count=*, pub_t* pub=*) noexcept

@@ -2,6 +2,7 @@
 
 from cpython.ref cimport PyObject
 
+from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, GIVEN_AWAY
 from mqttcore.engine.events cimport EVENT_MESSAGE_DROPPED
 from mqttcore.engine.levels cimport hash_bytes
 from mqttcore.engine.message cimport TRACED_TOPIC, Publisher, msg_view
@@ -61,8 +62,16 @@ cdef class Addressee(Subscriber):
             self.core.tracer.passed_by(self, pub, reason)
         return 0
 
+    cdef int refuse(self, pub_t* pub, bint is_shared) except -1:
+        if is_shared:
+            return self.pass_by(pub, "not_authorized")
+        self.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
+        return 0
+
     cdef void count_drop_of(self, int reason, msg_t* message) noexcept:
         cdef pub_t pub
+        if reason == GIVEN_AWAY:
+            return
         if message == NULL:           # in the store alone
             self.count_drop(reason)
         else:

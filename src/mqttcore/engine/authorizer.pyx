@@ -279,7 +279,7 @@ cdef class Authorizer(Core):
                 return self.authorize_publish(conn, pub)
         return 0
 
-    cdef bint authorize_deliver(self, object receiver, pub_t* pub) except -1:
+    cdef bint authorize_deliver(self, object receiver, pub_t* pub, bint is_shared=False) except -1:
         cdef Session session = <Session>receiver
         cdef object link = session.link
         cdef object answer
@@ -291,7 +291,7 @@ cdef class Authorizer(Core):
             self.hooks.failed("authorize_deliver", session.client_id, error)
             answer = False
         if answer is False:
-            session.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
+            session.refuse(pub, is_shared)
             return False
         return session.link is link
 
@@ -505,9 +505,7 @@ cdef class Authorizer(Core):
     cdef int withdraw(self, Session session, msg_t* m, object group) except -1:
         # Takes the reference. What came through a shared subscription goes to another member.
         try:
-            if group is not None:
-                self.redistribute(m, group, session)
-            else:
+            if group is None or not self.redistribute(m, group, session):
                 session.count_drop_of(DROP_NOT_AUTHORIZED, m)
         finally:
             msg_unref(m)

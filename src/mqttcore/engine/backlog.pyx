@@ -10,6 +10,7 @@ from mqttcore.engine.core cimport (
     DROP_QUEUE_FULL,
     DROP_SLOW_READER,
     DROP_TOTAL_FULL,
+    GIVEN_AWAY,
 )
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport TRACED_TOPIC, Message, msg_bytes, msg_ref, msg_t, msg_unref, pub_keep, stored_ref
@@ -250,14 +251,15 @@ cdef class Backlog(SessionRecord):
                 entry.doom = 1 + DROP_LOST
             elif entry.message == NULL and not entry.retain & IS_DIRECT and self.readable_qos(m.data, m.topic_size) < 0:
                 # Rights were taken away while it was out of sight. Another member may have what was shared.
-                entry.doom = 1 + DROP_NOT_AUTHORIZED
                 group = <object>entry.group if entry.group != NULL else None
+                entry.doom = 1 + (DROP_NOT_AUTHORIZED if group is None else GIVEN_AWAY)
             self.core.counters.paged_in += m != NULL and entry.message == NULL
             queue_page_in(&self.queue, m)
             if group is not None:
                 msg_ref(m)                    # the queue may be another one when it was given away
                 try:
-                    self.core.redistribute(m, group, self)
+                    if not self.core.redistribute(m, group, self):
+                        self.count_drop_of(DROP_NOT_AUTHORIZED, m)
                 finally:
                     msg_unref(m)
         return True

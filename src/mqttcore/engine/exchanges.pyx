@@ -5,7 +5,7 @@ from libc.stdlib cimport free
 
 from mqttcore.codec.codes cimport PT_PUBREL
 from mqttcore.engine.addressee cimport GUARD_HOOK
-from mqttcore.engine.core cimport DROP_LOST, DROP_TOO_LARGE
+from mqttcore.engine.core cimport DROP_LOST, DROP_NOT_AUTHORIZED, DROP_TOO_LARGE
 from mqttcore.engine.journal cimport Journal
 from mqttcore.engine.message cimport msg_ref, msg_t, msg_unref, msg_view, pub_keep, stored_ref
 from mqttcore.engine.outlet cimport Outlet
@@ -213,16 +213,20 @@ cdef class Exchanges(Backlog):
         cdef Outlet link = self.link
         cdef uint16_t packet_id = slot.packet_id
         cdef msg_t* m = msg_ref(slot.message)
+        # QoS 2 stays with this client whatever becomes of it [MQTT-4.8.2-4] [MQTT-4.8.2-5].
+        cdef object group = <object>slot.group if slot.group != NULL and slot.state == AWAIT_PUBACK else None
         cdef pub_t pub
         cdef bint is_allowed
         try:
             msg_view(m, &pub)
-            is_allowed = self.core.authorize_deliver(self, &pub)
+            is_allowed = self.core.authorize_deliver(self, &pub, group is not None)
             slot = window_find(&self.sent, packet_id)
             if self.link is not link or slot == NULL or slot.message != m:
                 return NULL
             if not is_allowed:
                 self.finish_slot(slot)
+                if group is not None and not self.core.redistribute(m, group, self):
+                    self.count_drop_of(DROP_NOT_AUTHORIZED, m)
                 return NULL
         finally:
             msg_unref(m)

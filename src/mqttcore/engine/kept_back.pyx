@@ -3,7 +3,7 @@
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from mqttcore.engine.core cimport DROP_EXPIRED, DROP_NOT_AUTHORIZED
+from mqttcore.engine.core cimport DROP_EXPIRED, DROP_NOT_AUTHORIZED, GIVEN_AWAY
 from mqttcore.engine.message cimport msg_ref, msg_t, msg_unref
 from mqttcore.engine.queue cimport (
     IS_DIRECT, entry_bytes, entry_t, queue_at, queue_clear, queue_head, queue_move, queue_page_out, queue_t,
@@ -44,11 +44,12 @@ cdef int64_t let_go(Backlog session, int64_t count, bint newest_first, int64_t a
         elif m != NULL and not entry.retain & IS_DIRECT and session.readable_qos(m.data, m.topic_size) < 0:
             # Rights are asked now, not on taking the identity: they may have come only after CONNECT.
             group = <object>entry.group if entry.group != NULL else None
-            doom_newest(session, entry, DROP_NOT_AUTHORIZED)
+            doom_newest(session, entry, DROP_NOT_AUTHORIZED if group is None else GIVEN_AWAY)
             if group is not None:
                 msg_ref(m)                # the queue may be another one when it was given away
                 try:
-                    session.core.redistribute(m, group, session)
+                    if not session.core.redistribute(m, group, session):
+                        session.count_drop_of(DROP_NOT_AUTHORIZED, m)
                 finally:
                     msg_unref(m)
         else:

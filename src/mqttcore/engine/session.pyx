@@ -16,7 +16,7 @@ from mqttcore.engine.kept_back cimport take_back
 from mqttcore.engine.message cimport msg_ref, msg_t, msg_unref, msg_view
 from mqttcore.engine.mount cimport is_within
 from mqttcore.engine.queue cimport IS_DIRECT, IS_RETAINED, entry_t, queue_clear, queue_head, queue_pop
-from mqttcore.engine.subscriber cimport KIND_SESSION, subids_ref, subids_unref
+from mqttcore.engine.subscriber cimport AWAY, HEARD, KIND_SESSION, UNHEARD, subids_ref, subids_unref
 from mqttcore.engine.window cimport (
     AWAIT_OLD_PUBREL,
     AWAIT_PUBACK,
@@ -58,7 +58,8 @@ cdef class Session(Exchanges):
         cdef Outlet link = self.link
         if self.guards & (GUARD_HOOK | GUARD_MOUNT):
             if self.guards & GUARD_MOUNT and not is_within(self.mount, pub.topic, pub.topic_size):
-                return self.pass_by(pub, "mount_point")
+                self.pass_by(pub, "mount_point")
+                return UNHEARD
             if self.guards & GUARD_HOOK and link is not None:
                 return self.deliver_asked(pub, target)
         if pub.origin == <void*>self:
@@ -74,8 +75,8 @@ cdef class Session(Exchanges):
             readable = self.readable_qos(pub.topic, pub.topic_size)
             if readable < qos:
                 if readable < 0:
-                    self.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
-                    return 0
+                    self.refuse(pub, target.group != NULL)
+                    return UNHEARD
                 qos = readable
         if qos == 0:
             if link is not None:
@@ -84,7 +85,8 @@ cdef class Session(Exchanges):
                         self.count_drop(DROP_TOO_LARGE, 1, pub)
                     return 0
             elif self.is_clean or not self.core.limits.queue_qos0_offline:
-                return self.pass_by(pub, "away")      # QoS 0 is not kept for who is away (MQTT 5 §4.1)
+                self.pass_by(pub, "away")     # QoS 0 is not kept for who is away (MQTT 5 §4.1)
+                return AWAY if pub.qos else HEARD
         elif (
             link is not None
             and self.queue.count == 0
@@ -100,23 +102,22 @@ cdef class Session(Exchanges):
     cdef int deliver_asked(self, pub_t* pub, target_t* target) except -1:
         # The hook may do anything, to subscriptions, too: what the target refers to is held meanwhile.
         cdef target_t held = target[0]
-        cdef bint is_allowed
+        cdef int outcome = UNHEARD
         Py_XINCREF(held.group)
         subids_ref(held.subids)
         subids_ref(held.own_subids)
         try:
-            is_allowed = self.core.authorize_deliver(self, pub)
-            if is_allowed and not self.has_ended:
+            if self.core.authorize_deliver(self, pub, held.group != NULL) and not self.has_ended:
                 self.guards &= <uint8_t>~GUARD_HOOK       # it has been asked
                 try:
-                    self.deliver(pub, &held)
+                    outcome = self.deliver(pub, &held)
                 finally:
                     self.guards |= GUARD_HOOK
         finally:
             subids_unref(held.subids)
             subids_unref(held.own_subids)
             Py_XDECREF(held.group)
-        return 0
+        return outcome
 
     cdef bint has_backlog(self) noexcept:
         return self.resend != NULL or self.queue_qos0.count or self.queue.count or self.replays is not None
@@ -186,6 +187,7 @@ cdef class Session(Exchanges):
         cdef msg_t* m
         cdef pub_t pub
         cdef bint is_allowed
+        cdef object group
         cdef int64_t before_bytes, before_count
         while self.link is link and queue.count and link.out.pending < self.core.limits.output_high_water_bytes:
             entry = queue_head(queue)
@@ -195,9 +197,10 @@ cdef class Session(Exchanges):
             if entry.message == NULL or entry.qos and not self.has_window():
                 break
             m = msg_ref(entry.message)
+            group = None
             try:
                 msg_view(m, &pub)
-                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub)
+                is_allowed = self.is_too_old(entry) or self.core.authorize_deliver(self, &pub, entry.group != NULL)
                 if self.link is not link or not queue.count or queue_head(queue).message != m:
                     continue
                 entry = queue_head(queue)
@@ -208,6 +211,7 @@ cdef class Session(Exchanges):
                     self.count_drop(DROP_EXPIRED, 1, &pub)        # [MQTT-3.3.2-5]
                 elif not is_allowed:
                     self.forget(entry.key, entry.stored)
+                    group = <object>entry.group if entry.group != NULL else None
                 else:
                     if entry.qos:
                         if self.send_new(&pub, entry.qos, entry.retain, entry.subids, entry.group, entry.since_ms):
@@ -218,6 +222,8 @@ cdef class Session(Exchanges):
                         self.count_drop(DROP_TOO_LARGE, 1, &pub)
                 queue_pop(queue)
                 self.queue_bytes(before_bytes, before_count)
+                if group is not None and not self.core.redistribute(m, group, self):
+                    self.count_drop_of(DROP_NOT_AUTHORIZED, m)
             finally:
                 msg_unref(m)
         if self.link is link:
@@ -302,7 +308,8 @@ cdef class Session(Exchanges):
                     m = msg_ref(slot.message)
                     group = <object>slot.group
                     try:
-                        self.core.redistribute(m, group, self)
+                        if not self.core.redistribute(m, group, self):
+                            self.count_drop_of(DROP_SESSION_ENDED, m)
                     finally:
                         msg_unref(m)
                 else:
@@ -315,9 +322,11 @@ cdef class Session(Exchanges):
                 self.core.bury_queue(&self.queue)         # counted there
             while self.queue.count:
                 entry = queue_head(&self.queue)
-                if entry.group != NULL and entry.message != NULL:
-                    self.core.redistribute(entry.message, <object>entry.group, self)
-                else:
+                if entry.doom:
+                    self.count_drop_of(entry.doom - 1, entry.message)
+                elif entry.group == NULL or entry.message == NULL or not self.core.redistribute(
+                    entry.message, <object>entry.group, self
+                ):
                     self.count_drop_of(DROP_SESSION_ENDED, entry.message)
                 self.forget(entry.key, entry.stored)
                 self.core.counters.queued -= 1

@@ -47,7 +47,7 @@ class BoundListener:
     plugins: tuple[str, ...] | None = None  # that may authenticate; None: all
     connect_timeout_ms: int = 0  # 0: the limits'
     maximum_packet_size_bytes: int | None = None
-    bound_as: Listener = field(default_factory=Listener)  # the settings in force when it began to listen
+    settings: Listener = field(default_factory=Listener)  # in force
     mount_point: str = ""
     tls: ServerTls | None = None
     proxy_version: str | None = None

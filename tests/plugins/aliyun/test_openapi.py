@@ -112,7 +112,7 @@ async def world_of(*, presence: dict[str, Any] | None = None, **settings: Any) -
         tables["presence"] = presence
     listeners = [Listener(name="mqtt", port=0), Listener(name="web", port=0, protocol="http")]
     async with (
-        Broker(Config(listeners=listeners, sys_interval_s=0, plugins=tables)) as broker,
+        Broker(Config(listeners=listeners, sys_interval_s=0, overload_lag_ms=0, plugins=tables)) as broker,
         aiohttp.ClientSession() as http,
     ):
         yield World(broker, http)

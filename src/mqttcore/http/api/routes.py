@@ -24,6 +24,7 @@ from mqttcore.http.api import (
     topics,
     traces,
 )
+from mqttcore.http.api.mqtt_types import in_words
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
@@ -94,7 +95,7 @@ def _handler(operation: Operation) -> "Handler":
         except MqttCoreError as error:
             return problem(503, str(error))
         except ValueError as error:  # what the broker says of topics, filters and properties
-            return problem(400, str(error))
+            return problem(400, in_words(error))
         if isinstance(answer, web.StreamResponse):
             return answer
         if operation.answer is None:
