@@ -20,6 +20,10 @@ _CASES = {
     "handshakes_full": (("handshakes_evicted",), "silent handshakes are cut off: more than handshakes_maximum"),
     "addresses_full": (("addresses_overflowed",), "new addresses have no limits: more than addresses_remembered"),
     "lingering_full": (("connections_lingering_cut",), "closed connections are cut before their peers have read all"),
+    "incomplete_full": (
+        ("incomplete_packets_cut",),
+        "connections are closed whose packets have not come whole: more than incomplete_bytes_maximum",
+    ),
     "http_full": (
         ("http_connections_evicted", "connections_refused_http"),
         "connections that speak HTTP are cut or refused: too many of them, of one address, or too large requests",

@@ -5,8 +5,10 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from mqttcore.engine.core cimport Core
 from mqttcore.engine.network_connection cimport NetworkConnection
 from mqttcore.engine.rates cimport rates_t
+from mqttcore.engine.torn cimport torn_t
 
 
 cdef enum:
@@ -21,12 +23,15 @@ cdef class Inlet(NetworkConnection):
     cdef uint8_t* rest                # start of a packet whose end has not come yet
     cdef uint32_t rest_size
     cdef uint32_t rest_cap
+    cdef bint is_in_rest              # what is handled lies in rest: it cannot be freed now
+    cdef torn_t torn                  # counts rest_cap, but not while paused: then the packet waits for us
     cdef rates_t* rates               # NULL: it may send as fast as it can
     cdef uint8_t pauses               # PAUSE_*: why it is not read
 
     # Takes what the network gave; parses in place. Peer faults close the connection and do not raise.
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int keep_rest(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef void free_rest(self) noexcept
     cdef int drop_rest(self, Py_ssize_t used) except -1
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -43,3 +48,8 @@ cdef class Inlet(NetworkConnection):
     cdef bint is_too_fast(self, Py_ssize_t size) except -1
     # Bounds of this connection: NULL with none.
     cdef int set_rates(self, double messages_per_s, double bytes_per_s) except -1
+
+
+# Closes connections whose large packets have not come whole, those that began first, until the rest is within the limit.
+# One may always be there. Anything may have happened afterwards.
+cdef int cut_torn(Core core) except -1

@@ -4,13 +4,14 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
-from mqttcore.codec.codes cimport PT_CONNECT, RC_MESSAGE_RATE_TOO_HIGH, RC_PACKET_TOO_LARGE
+from mqttcore.codec.codes cimport PT_CONNECT, RC_MESSAGE_RATE_TOO_HIGH, RC_PACKET_TOO_LARGE, RC_QUOTA_EXCEEDED
 from mqttcore.codec.wire cimport read_varint
 from mqttcore.engine.core cimport Core
 from mqttcore.engine.network_connection cimport STATE_CLOSED, STATE_CONNECTED, STATE_NEW
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.session cimport Session
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
+from mqttcore.engine.torn cimport TORN_COUNTED, torn_count, torn_drop
 
 import logging
 
@@ -30,6 +31,17 @@ cdef void on_rate_timer(void* owner, int64_t now_ms) noexcept:
         log.exception("client %s: going on after a pause", connection.client_id)
 
 
+cdef int cut_torn(Core core) except -1:
+    cdef Inlet first
+    while core.torn.bytes > core.limits.incomplete_bytes_maximum and core.torn.first != core.torn.last:
+        first = <Inlet>core.torn.first.owner
+        torn_drop(&core.torn, &first.torn)
+        core.torn.cut += 1
+        log.info("client %s at %s: too many packets have not come whole, and this one began first", first.client_id, first.peer)
+        first.close_with(RC_QUOTA_EXCEEDED, True, "too many packets have not come whole")
+    return 0
+
+
 cdef class Inlet(NetworkConnection):
     """Base of Connection: what it reads."""
 
@@ -40,6 +52,7 @@ cdef class Inlet(NetworkConnection):
     cdef void drop_input(self) noexcept:
         if self.rates != NULL:
             timer_disarm(&self.core.wheel, &self.rates.timer)
+        self.free_rest()
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the network, any part of any number of packets."""
@@ -83,18 +96,30 @@ cdef class Inlet(NetworkConnection):
                 raise MemoryError
             self.rest = grown
             self.rest_cap = cap
+            if cap >= TORN_COUNTED and not self.is_paused:
+                self.torn.owner = <void*>self
+                torn_count(&self.core.torn, &self.torn, cap)
+                if self.core.torn.bytes > self.core.limits.incomplete_bytes_maximum:
+                    cut_torn(self.core)
+                    if self.state == STATE_CLOSED:
+                        return 0
         memcpy(self.rest + self.rest_size, data, size)
         self.rest_size += <uint32_t>size
         return 0
+
+    cdef void free_rest(self) noexcept:
+        torn_drop(&self.core.torn, &self.torn)
+        if not self.is_in_rest:
+            free(self.rest)
+            self.rest = NULL
+            self.rest_size = self.rest_cap = 0
 
     cdef int drop_rest(self, Py_ssize_t used) except -1:
         self.rest_size -= <uint32_t>used
         if self.rest_size:
             memmove(self.rest, self.rest + used, self.rest_size)
         else:
-            free(self.rest)
-            self.rest = NULL
-            self.rest_cap = 0
+            self.free_rest()
         return 0
 
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1:
@@ -111,8 +136,14 @@ cdef class Inlet(NetworkConnection):
                 self.keep_rest(data[0], take)
                 data[0] += take
                 size[0] -= take
-            used = self.parse(self.rest, self.rest_size)
-            if self.state != STATE_CLOSED and used:
+            self.is_in_rest = True
+            try:
+                used = self.parse(self.rest, self.rest_size)
+            finally:
+                self.is_in_rest = False
+            if self.state == STATE_CLOSED:
+                self.free_rest()
+            elif used:
                 self.drop_rest(used)
         return 0
 
@@ -184,7 +215,8 @@ cdef class Inlet(NetworkConnection):
         if self.is_paused == paused or self.state == STATE_CLOSED:
             return 0
         self.is_paused = paused
-        if not paused and self.rest_size:
+        torn_drop(&self.core.torn, &self.torn)
+        if not paused and self.rest_size and not self.is_in_rest:
             # Taken off first: handling it may pause again and keep more.
             rest = self.rest
             size = self.rest_size
