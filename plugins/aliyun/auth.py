@@ -192,8 +192,7 @@ class AliyunAuth:
         for login in self._live.where(lambda one: self._live.by_client(one.client_id) is not one):
             self._live.remove(login.connection_id)
         for login in self._live.where(lambda _: True):
-            client = self._broker.client(login.client_id)
-            if client is None or not client.is_connected:
+            if not self._broker.is_connected(login.client_id):
                 self._live.remove(login.connection_id)
         return not self._live.is_full
 

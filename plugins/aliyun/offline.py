@@ -112,7 +112,8 @@ class Offline:
         if broker is None or load.client.is_gone:
             return
         client_id = load.client.client_id
-        if load.has_begun and (info := broker.client(client_id)) is not None and info.in_flight:
+        client = broker.client(client_id, with_subscriptions=False) if load.has_begun else None
+        if client is not None and client.in_flight:
             self._section.add("batches_unacknowledged")
         load.has_begun = True
         self._release(load, self._config.batch)

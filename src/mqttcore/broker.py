@@ -96,6 +96,7 @@ class ClientInfo:
     connected_s: float
     session_expiry_s: int
     subscriptions: tuple[str, ...]
+    subscription_count: int
     in_flight: int
     awaiting_release: int
     queued: int
@@ -576,12 +577,15 @@ class Broker(Services):
 
     def client_ids(self) -> list[str]:
         """Return the ids of all clients that have a session, in no order."""
-        return [session.client_id for session in self._running().sessions()]
+        return self._running().client_ids()
 
-    def client(self, client_id: str) -> ClientInfo | None:
-        """Return one client, or None when it has no session."""
+    def client(self, client_id: str, *, with_subscriptions: bool = True) -> ClientInfo | None:
+        """Return one client, or None when it has no session.
+
+        with_subscriptions: filters may be ten thousand; who looks at many clients does without, and has their number.
+        """
         session = self._running().session(client_id)
-        return None if session is None else _client_info(session)
+        return None if session is None else _client_info(session, with_subscriptions=with_subscriptions)
 
     def is_connected(self, client_id: str) -> bool:
         """Say whether a client has a connection; cheaper than `client`, whatever the client has subscribed to."""
@@ -833,7 +837,7 @@ def _socket_of(transport: asyncio.Transport) -> socket | None:
         return None
 
 
-def _client_info(session: Session) -> ClientInfo:
+def _client_info(session: Session, *, with_subscriptions: bool = True) -> ClientInfo:
     connection = session.connection
     return ClientInfo(
         client_id=session.client_id,
@@ -845,7 +849,8 @@ def _client_info(session: Session) -> ClientInfo:
         keep_alive_s=connection.keep_alive_s if connection is not None else None,
         connected_s=session.connected_ms / 1000,
         session_expiry_s=session.session_expiry_s,
-        subscriptions=session.topic_filters,
+        subscriptions=session.topic_filters if with_subscriptions else (),
+        subscription_count=session.subscription_count,
         in_flight=session.in_flight,
         awaiting_release=session.awaiting_release,
         queued=session.queued,

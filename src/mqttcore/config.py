@@ -177,6 +177,14 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http_body_bytes_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="HTTP: largest body of a request; 413 beyond.")
     ] = 1_048_576
+    http_requests_bytes_maximum: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=_BYTES_MAXIMUM,
+            description="HTTP: bytes of all requests over 16 KiB under way; beyond, the one so large first is cut.",
+        ),
+    ] = 67_108_864
     mount_point: Annotated[
         str,
         Meta(
@@ -299,6 +307,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         int,
         Meta(ge=1, le=_BYTES_MAXIMUM, description="Bytes unacknowledged by one client from which on no more are sent."),
     ] = 16_777_216
+    incomplete_bytes_maximum: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=_BYTES_MAXIMUM,
+            description="Bytes of large packets that have not come whole, of all connections; beyond, the one whose "
+            "packet began first is closed (0x97).",
+        ),
+    ] = 268_435_456
     queued_messages_maximum: Annotated[
         int, Meta(ge=0, le=_COUNT_MAXIMUM, description="Messages queued per session beyond those in flight.")
     ] = 1000

@@ -20,9 +20,13 @@ _CASES = {
     "handshakes_full": (("handshakes_evicted",), "silent handshakes are cut off: more than handshakes_maximum"),
     "addresses_full": (("addresses_overflowed",), "new addresses have no limits: more than addresses_remembered"),
     "lingering_full": (("connections_lingering_cut",), "closed connections are cut before their peers have read all"),
+    "incomplete_full": (
+        ("incomplete_packets_cut",),
+        "connections are closed whose packets have not come whole: more than incomplete_bytes_maximum",
+    ),
     "http_full": (
         ("http_connections_evicted", "connections_refused_http"),
-        "connections that speak HTTP are cut or refused: more than http_connections_maximum, or one address's part",
+        "connections that speak HTTP are cut or refused: too many of them, of one address, or too large requests",
     ),
     "http_keys": (("http_keys_throttled",), "an address is refused for too many wrong API keys"),
     "http_rate": (("http_requests_throttled",), "an API key asks more often than requests_per_s_per_key"),

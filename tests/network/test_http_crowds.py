@@ -6,9 +6,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from mqttcore import Broker, Connect, Listener
+from mqttcore import Broker, Connect, Listener, hookimpl
 from mqttcore.config import HttpApi
 from mqttcore.http import access, lobby
 from mqttcore.http.connection import HttpConnection
@@ -46,13 +47,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lobby, "_PATIENCE_S", 0.0)
 
 
-def web(**settings) -> Listener:
+def web_listener(**settings) -> Listener:
     return Listener(name="web", port=0, protocol="http", **settings)
 
 
 @pytest.mark.parametrize("said", [b"", GET[:20], GET], ids=["nothing", "half a request", "a request, then nothing"])
 async def test_silent_crowd_does_not_keep_others_out(said: bytes):
-    async with Broker(quiet_config(web(http_connections_maximum=3, http_connections_per_address=3))) as broker:
+    async with Broker(quiet_config(web_listener(http_connections_maximum=3, http_connections_per_address=3))) as broker:
         crowd = [await RawWebSocket.connect(*address_of(broker)) for _ in range(3)]
         for number, client in enumerate(crowd):
             await client.send(said)
@@ -71,7 +72,7 @@ async def test_silent_crowd_does_not_keep_others_out(said: bytes):
 
 
 async def test_websocket_clients_are_not_of_the_crowd():
-    async with Broker(quiet_config(web(http_connections_maximum=1, http_connections_per_address=1))) as broker:
+    async with Broker(quiet_config(web_listener(http_connections_maximum=1, http_connections_per_address=1))) as broker:
         clients = []
         for number in range(3):
             clients.append(await RawWebSocket.open(*address_of(broker)))
@@ -86,7 +87,7 @@ async def test_websocket_clients_are_not_of_the_crowd():
 
 async def test_crowd_of_one_address_is_cut_at_its_part_also_behind_a_proxy():
     async with Broker(
-        quiet_config(web(http_connections_maximum=9, http_connections_per_address=2, **PROXIED))
+        quiet_config(web_listener(http_connections_maximum=9, http_connections_per_address=2, **PROXIED))
     ) as broker:
         crowd = []
         for number, host in enumerate((b"192.0.2.1", b"192.0.2.2", b"192.0.2.1", b"192.0.2.1")):
@@ -112,7 +113,9 @@ def key(tmp_path: Path) -> tuple[str, str]:
 async def test_request_with_a_good_key_is_not_cut_short(key: tuple[str, str], monkeypatch: pytest.MonkeyPatch):
     """It waits for the first entry of a trace, and is the one that has waited longest."""
     path, text = key
-    config = quiet_config(web(http_connections_maximum=1, http_connections_per_address=1), Listener(name="tcp", port=0))
+    config = quiet_config(
+        web_listener(http_connections_maximum=1, http_connections_per_address=1), Listener(name="tcp", port=0)
+    )
     config = msgspec.structs.replace(config, http_api=HttpApi(keys_file=path))
     is_known, vouch = asyncio.Event(), lobby.Lobby.vouch
 
@@ -159,3 +162,29 @@ def test_rates_of_keys_that_are_gone_are_forgotten(tmp_path: Path, monkeypatch: 
         with pytest.raises(access.Denied):
             checked.check(request, Role.VIEWER)
     assert list(checked._buckets) == ["key4"]
+
+
+async def test_crowd_of_slow_bodies_takes_bounded_memory():
+    async def swallow(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    class Swallowing:
+        @hookimpl
+        def http_routes(self, broker: Broker) -> list[web.RouteDef]:
+            return [web.post("/swallow", swallow)]
+
+    config = quiet_config(web_listener(http_requests_bytes_maximum=1_000_000))
+    async with Broker(config, plugins=[Swallowing()]) as broker:
+        crowd = []
+        for number in range(4):
+            crowd.append(await RawWebSocket.connect(*address_of(broker)))
+            await crowd[-1].send(b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 400000\r\n\r\n")
+            await crowd[-1].send(bytes(390_000))
+            await until(lambda number=number: broker.metrics()["http_request_bytes"] >= 390_000 * min(number + 1, 2))
+        await until(lambda: broker.metrics()["http_connections_evicted"] == 2)
+        assert broker.metrics()["http_request_bytes"] <= 1_000_000
+        await crowd[3].send(bytes(10_000))
+        assert (await crowd[3].answer()).status == 200
+        await until(lambda: broker.metrics()["http_request_bytes"] < 400_000)
+        for one in crowd:
+            await one.close()

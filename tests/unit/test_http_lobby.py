@@ -1,5 +1,7 @@
 """Connections that speak HTTP: how many, how many of one address, and who makes room. The clock is a number."""
 
+from typing import Any
+
 import pytest
 
 from mqttcore.config import Listener
@@ -34,8 +36,12 @@ def listener() -> BoundListener:
     return BoundListener("web", False, 0, 1, 1)
 
 
-def lobby_of(listener: BoundListener, maximum: int | None = None, per_address: int | None = None) -> Lobby:
-    settings = Listener(protocol="http", http_connections_maximum=maximum, http_connections_per_address=per_address)
+def lobby_of(
+    listener: BoundListener, maximum: int | None = None, per_address: int | None = None, **others: Any
+) -> Lobby:
+    settings = Listener(
+        protocol="http", http_connections_maximum=maximum, http_connections_per_address=per_address, **others
+    )
     return Lobby(listener, settings)
 
 
@@ -130,3 +136,31 @@ def test_nothing_is_left_of_who_has_left(clock: Clock, listener: BoundListener):
         lobby.waits(guest)  # an answer that ends after its connection
     assert counts(listener) == (0, 4, 0)
     assert not any((lobby._here, lobby._waiting, lobby._addresses))
+
+
+def test_large_requests_are_bounded_together(clock: Clock, listener: BoundListener, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_SMALL_BYTES", 10)
+    lobby, guests = lobby_of(listener, 9, 9, http_requests_bytes_maximum=100), [Guest() for _ in range(4)]
+    for number, guest in enumerate(guests):
+        assert lobby.enter(guest, peer(number))
+    lobby.vouch(guests[0])  # its body is as large as any other
+    for guest in guests[:2]:
+        lobby.holds_more(guest, 50)
+    lobby.holds_more(guests[2], 30)
+    assert [guest.is_cut for guest in guests] == [True, False, False, False]
+    assert listener.http_request_bytes == 80
+    lobby.lets_go(guests[1])
+    lobby.holds_more(guests[3], 60)
+    assert listener.http_request_bytes == 90
+    lobby.holds_more(guests[3], 60)
+    assert [guest.is_cut for guest in guests] == [True, False, True, False]
+    assert listener.http_request_bytes == 120  # the only one has a bound of its own
+    lobby.leave(guests[3])
+    lobby.holds_more(guests[3], 60)  # it is gone
+    assert (listener.http_request_bytes, counts(listener)) == (0, (1, 2, 0))
+    lobby.holds_more(guests[1], 10)
+    assert listener.http_request_bytes == 0  # small
+    lobby.holds_more(guests[1], 1)
+    assert listener.http_request_bytes == 11
+    lobby.leave(guests[1])
+    assert not any((lobby._requests, lobby._large, listener.http_request_bytes))

@@ -37,6 +37,7 @@ def alarms(services: Services) -> LimitAlarms:
         ("handshakes_evicted", "handshakes_full"),
         ("addresses_overflowed", "addresses_full"),
         ("connections_lingering_cut", "lingering_full"),
+        ("incomplete_packets_cut", "incomplete_full"),
         ("http_connections_evicted", "http_full"),
         ("connections_refused_http", "http_full"),
         ("http_keys_throttled", "http_keys"),

@@ -14,6 +14,7 @@ from mqttcore.engine.retained cimport RetainedTree
 from mqttcore.engine.recipients cimport ClientChanges
 from mqttcore.engine.timers cimport wheel_t
 from mqttcore.engine.topics cimport TopicTree, route_t
+from mqttcore.engine.torn cimport torn_list_t
 from mqttcore.engine.tracer cimport Tracer
 
 
@@ -24,6 +25,7 @@ cdef struct limits_t:
     uint32_t session_expiry_maximum_s
     uint32_t in_flight_maximum
     int64_t in_flight_bytes_maximum
+    int64_t incomplete_bytes_maximum
     uint32_t queued_messages_maximum
     int64_t queued_bytes_maximum
     int64_t queued_age_maximum_ms     # 0: none
@@ -127,6 +129,7 @@ cdef class Core:
     cdef limits_t limits
     cdef counters_t counters
     cdef wheel_t wheel
+    cdef torn_list_t torn             # large packets that have not come whole
     cdef birth_t birth                # ids and times of messages
     cdef int64_t now_ms               # monotonic; set by the driver at each turn
     cdef readonly TopicTree topics

@@ -9,6 +9,7 @@ from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.core cimport DROP_REASONS, NEVER_S
 from mqttcore.engine.events cimport EVENT_SESSION_ENDED, EventLog, drop_names
 from mqttcore.engine.hooks cimport HookTable
+from mqttcore.engine.inlet cimport cut_torn
 from mqttcore.engine.message cimport msg_t
 from mqttcore.engine.outlet cimport Outlet
 from mqttcore.engine.permissions cimport Rulebook
@@ -31,6 +32,7 @@ cdef enum:
     REMAINS_BUDGET = 20000    # queued messages of ended sessions let go per turn of the clock
     FULL_IN_FLIGHT_BYTES = 65536      # what limits are cut to while memory is full
     FULL_OUTPUT_BYTES = 16384
+    FULL_INCOMPLETE_BYTES = 16777216
     EXPIRED_BUDGET = 1000     # sessions that may expire per turn of the clock; the others have a moment more
 
 
@@ -106,6 +108,7 @@ cdef class Engine(Acceptor):
         self.limits.session_expiry_maximum_s = limits.session_expiry_maximum_s
         self.limits.in_flight_maximum = limits.in_flight_maximum
         self.limits.in_flight_bytes_maximum = limits.in_flight_bytes_maximum
+        self.limits.incomplete_bytes_maximum = limits.incomplete_bytes_maximum
         self.limits.queued_messages_maximum = limits.queued_messages_maximum
         self.limits.queued_bytes_maximum = limits.queued_bytes_maximum
         self.limits.queued_age_maximum_ms = <int64_t>limits.queued_age_maximum_s * 1000
@@ -151,6 +154,9 @@ cdef class Engine(Acceptor):
         )
         self.limits.in_flight_bytes_maximum = min(self.limits.in_flight_bytes_maximum, <int64_t>FULL_IN_FLIGHT_BYTES)
         self.limits.output_high_water_bytes = min(self.limits.output_high_water_bytes, <uint32_t>FULL_OUTPUT_BYTES)
+        self.limits.incomplete_bytes_maximum = min(
+            self.limits.incomplete_bytes_maximum, <int64_t>FULL_INCOMPLETE_BYTES
+        )
 
     # --- driving ----------------------------------------------------------------------------------------------------
 
@@ -345,6 +351,10 @@ cdef class Engine(Acceptor):
         """Return all sessions, connected or not, as they are now."""
         return list(self.clients.values())
 
+    def client_ids(self) -> list:
+        """Return the client ids of all sessions, as they are now."""
+        return list(self.clients)
+
     def disconnect(self, client_id: str, reason_code: int, reason: str | None = None) -> bool:
         """Close a client's connection with DISCONNECT; False when it has none. Its will is published."""
         session = self.clients.get(client_id)
@@ -391,7 +401,8 @@ cdef class Engine(Acceptor):
         """Say how memory stands. Short: there are no new sessions (0x89); those that are there can be taken up.
 
         Full: nothing grows. Queues together stay as long as they are, the oldest messages making room, and publishers of
-        messages that have to wait are paused; new retained messages and subscriptions are refused (0x97).
+        messages that have to wait are paused; new retained messages and subscriptions are refused (0x97); connections
+        are closed (0x97) until packets that have not come whole take 16 MiB at most.
         """
         self.is_memory_short = is_short
         if self.is_memory_full == is_full:
@@ -399,6 +410,7 @@ cdef class Engine(Acceptor):
         self.is_memory_full = is_full
         self.queued_bytes_when_full = self.counters.queued_bytes
         self.read_limits(self.limits_source)
+        cut_torn(self)
 
     def close(self) -> None:
         """Forget every session and retained message; the engine is not to be used any more. The store keeps what it has."""
@@ -464,6 +476,8 @@ cdef class Engine(Acceptor):
             retained=self.retained.count,
             retained_bytes=self.retained.bytes_held,
             in_flight=self.counters.in_flight,
+            incomplete_bytes=self.torn.bytes,
+            incomplete_packets_cut=self.torn.cut,
             awaiting_release=self.counters.awaiting_release,
             queued=self.counters.queued,
             queued_bytes=self.counters.queued_bytes,

@@ -5,8 +5,10 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from mqttcore.engine.core cimport Core
 from mqttcore.engine.network_connection cimport NetworkConnection
 from mqttcore.engine.rates cimport rates_t
+from mqttcore.engine.torn cimport torn_t
 
 
 cdef enum:
@@ -21,6 +23,7 @@ cdef class Inlet(NetworkConnection):
     cdef uint8_t* rest                # start of a packet whose end has not come yet
     cdef uint32_t rest_size
     cdef uint32_t rest_cap
+    cdef torn_t torn                  # counts rest_cap, but not while paused: then the packet waits for us
     cdef rates_t* rates               # NULL: it may send as fast as it can
     cdef uint8_t pauses               # PAUSE_*: why it is not read
 
@@ -29,6 +32,9 @@ cdef class Inlet(NetworkConnection):
     cdef int keep_rest(self, const uint8_t* data, Py_ssize_t size) except -1
     # Parses what was kept, and keeps what is no whole packet.
     cdef int parse_rest(self) except -1
+    cdef void free_rest(self) noexcept
+    # Counts what is kept, unless that is for a pause; may close connections to make room, this one too.
+    cdef int count_torn(self) except -1
     cdef int complete_rest(self, const uint8_t** data, Py_ssize_t* size) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     # Connection implements: one whole packet, and what came first on the connection.
@@ -44,3 +50,8 @@ cdef class Inlet(NetworkConnection):
     cdef bint is_too_fast(self, Py_ssize_t size) except -1
     # Bounds of this connection: NULL with none.
     cdef int set_rates(self, double messages_per_s, double bytes_per_s) except -1
+
+
+# Closes connections whose large packets have not come whole, those that began first, until the rest is within the limit.
+# One may always be there. Anything may have happened afterwards.
+cdef int cut_torn(Core core) except -1

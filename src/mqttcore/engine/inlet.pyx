@@ -4,13 +4,14 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
-from mqttcore.codec.codes cimport PT_CONNECT, RC_MESSAGE_RATE_TOO_HIGH, RC_PACKET_TOO_LARGE
+from mqttcore.codec.codes cimport PT_CONNECT, RC_MESSAGE_RATE_TOO_HIGH, RC_PACKET_TOO_LARGE, RC_QUOTA_EXCEEDED
 from mqttcore.codec.wire cimport read_varint
 from mqttcore.engine.core cimport Core
 from mqttcore.engine.network_connection cimport STATE_CLOSED, STATE_CONNECTED, STATE_NEW
 from mqttcore.engine.rates cimport rates_new, rates_pressed, rates_set, rates_take
 from mqttcore.engine.session cimport Session
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
+from mqttcore.engine.torn cimport TORN_COUNTED, torn_count, torn_drop
 
 import logging
 
@@ -30,6 +31,17 @@ cdef void on_rate_timer(void* owner, int64_t now_ms) noexcept:
         log.exception("client %s: going on after a pause", connection.client_id)
 
 
+cdef int cut_torn(Core core) except -1:
+    cdef Inlet first
+    while core.torn.bytes > core.limits.incomplete_bytes_maximum and core.torn.first != core.torn.last:
+        first = <Inlet>core.torn.first.owner
+        torn_drop(&core.torn, &first.torn)
+        core.torn.cut += 1
+        log.info("client %s at %s: too many packets have not come whole, and this one began first", first.client_id, first.peer)
+        first.close_with(RC_QUOTA_EXCEEDED, True, "too many packets have not come whole")
+    return 0
+
+
 cdef class Inlet(NetworkConnection):
     """Base of Connection: what it reads."""
 
@@ -40,6 +52,7 @@ cdef class Inlet(NetworkConnection):
     cdef void drop_input(self) noexcept:
         if self.rates != NULL:
             timer_disarm(&self.core.wheel, &self.rates.timer)
+        self.free_rest()
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the network, any part of any number of packets."""
@@ -83,9 +96,26 @@ cdef class Inlet(NetworkConnection):
                 raise MemoryError
             self.rest = grown
             self.rest_cap = cap
+            self.count_torn()
+            if self.state == STATE_CLOSED:
+                return 0
         memcpy(self.rest + self.rest_size, data, size)
         self.rest_size += <uint32_t>size
         return 0
+
+    cdef int count_torn(self) except -1:
+        if self.rest_cap >= TORN_COUNTED and not self.is_paused:
+            self.torn.owner = <void*>self
+            torn_count(&self.core.torn, &self.torn, self.rest_cap)
+            if self.core.torn.bytes > self.core.limits.incomplete_bytes_maximum:
+                cut_torn(self.core)
+        return 0
+
+    cdef void free_rest(self) noexcept:
+        torn_drop(&self.core.torn, &self.torn)
+        free(self.rest)
+        self.rest = NULL
+        self.rest_size = self.rest_cap = 0
 
     cdef int parse_rest(self) except -1:
         # Taken off first: who is called meanwhile may end a pause, or pause and have more kept.
@@ -97,13 +127,18 @@ cdef class Inlet(NetworkConnection):
         self.rest_size = self.rest_cap = 0
         try:
             used = self.parse(rest, size)
-            if used == 0 and self.rest == NULL and self.state != STATE_CLOSED:
-                self.rest = rest
+            if self.state == STATE_CLOSED:
+                return 0
+            if used == 0 and self.rest == NULL:
+                self.rest = rest      # it stays where it is among those that are torn
                 self.rest_size = size
                 self.rest_cap = cap
                 rest = NULL
-            elif used < size and self.state != STATE_CLOSED:
-                self.keep_rest(rest + used, size - used)
+                self.count_torn()
+            else:
+                torn_drop(&self.core.torn, &self.torn)
+                if used < size:
+                    self.keep_rest(rest + used, size - used)
         finally:
             free(rest)
         return 0
@@ -190,6 +225,7 @@ cdef class Inlet(NetworkConnection):
         if self.is_paused == paused or self.state == STATE_CLOSED:
             return 0
         self.is_paused = paused
+        torn_drop(&self.core.torn, &self.torn)
         if not paused and self.rest_size:
             self.parse_rest()
             self.mark_dirty()

@@ -23,6 +23,11 @@ cdef class SessionRecord(Addressee):
         """Subscribed Topic Filters, `$share` ones as they were given."""
         return tuple([f.decode() for f in self.subscriptions]) if self.subscriptions is not None else ()
 
+    @property
+    def subscription_count(self) -> int:
+        """How many there are."""
+        return len(self.subscriptions) if self.subscriptions is not None else 0
+
     cdef int keep(self, bint is_connected) except -1:
         cdef Journal journal = self.core.journal
         cdef uint64_t key, will = 0

@@ -83,9 +83,10 @@ class HttpConnection(web.RequestHandler):
         self._set_deadline(self._header_timeout_s)
 
     def data_received(self, data: bytes) -> None:
-        """Asyncio: the first byte of a request starts the time of its headers."""
+        """Asyncio: the first byte of a request starts the time of its headers; all are held until it is answered."""
         if self._due_s is None:
             self._set_deadline(self._header_timeout_s)
+        self._lobby.holds_more(self, len(data))
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -151,6 +152,7 @@ class HttpConnection(web.RequestHandler):
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
         self._is_answering = False
+        self._lobby.lets_go(self)
         self._lobby.waits(self)
         self._due_s = None
 

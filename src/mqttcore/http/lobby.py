@@ -3,6 +3,9 @@
 A connection is here until MQTT takes it over. Over the bound, who has waited longest goes, if it was for more than a
 moment: for a request to come whole, for the next one, or for an answer to be made or read. Who showed a good API key
 does not go for others.
+
+What large requests hold, headers and bodies, is bounded in all as well: over that, the one that got large first goes,
+key or not.
 """
 
 import time
@@ -20,6 +23,7 @@ __all__ = ["Lobby"]
 
 _PATIENCE_S = 1.0  # who has waited for less does not have to make room for another
 _MAXIMUM = 4096  # at some 6 KiB each while half open, without TLS
+_SMALL_BYTES = 16_384  # a request up to that is not counted
 _PART_OF_DESCRIPTORS = 4
 _PART_OF_ADDRESS = 4
 
@@ -51,6 +55,9 @@ class Lobby:
         self._here: dict[_Guest, str | None] = {}  # and its address, as it is counted
         self._waiting: OrderedDict[_Guest, float] = OrderedDict()  # and since when; who began first stands first
         self._addresses: dict[str, _Address] = {}  # those with guests
+        self._bytes_maximum = settings.http_requests_bytes_maximum
+        self._requests: dict[_Guest, int] = {}  # bytes of the request under way
+        self._large: dict[_Guest, None] = {}  # those that are counted; who got large first stands first
 
     def enter(self, guest: _Guest, peer: object) -> bool:
         """Count a connection; False: there is no room. peer: the client's address, whoever brought it."""
@@ -76,6 +83,25 @@ class Lobby:
             waiting[guest] = now_s
             waiting.move_to_end(guest)
 
+    def holds_more(self, guest: _Guest, size: int) -> None:
+        """Count bytes of a request, and make room for them."""
+        if guest not in self._here:
+            return
+        held = self._requests[guest] = self._requests.get(guest, 0) + size
+        if held <= _SMALL_BYTES:
+            return
+        self._listener.http_request_bytes += size if guest in self._large else held
+        self._large[guest] = None
+        while self._listener.http_request_bytes > self._bytes_maximum and len(self._large) > 1:
+            self._cut(next(iter(self._large)))
+
+    def lets_go(self, guest: _Guest) -> None:
+        """Uncount the bytes of a request that was answered."""
+        held = self._requests.pop(guest, 0)
+        if guest in self._large:
+            del self._large[guest]
+            self._listener.http_request_bytes -= held
+
     def vouch(self, guest: _Guest) -> None:
         """Let one stay until it waits again."""
         for waiting in self._lines(guest):
@@ -84,6 +110,7 @@ class Lobby:
     def leave(self, guest: _Guest) -> None:
         """Uncount a connection, if it is here."""
         self.vouch(guest)
+        self.lets_go(guest)
         if guest not in self._here:
             return
         key = self._here.pop(guest)
@@ -103,7 +130,10 @@ class Lobby:
         if first is None or time.monotonic() - waiting[first] < _PATIENCE_S:
             self._listener.http_refused += 1
             return False
-        self._listener.http_evicted += 1
-        self.leave(first)
-        first.cut()
+        self._cut(first)
         return True
+
+    def _cut(self, guest: _Guest) -> None:
+        self._listener.http_evicted += 1
+        self.leave(guest)
+        guest.cut()

@@ -65,6 +65,7 @@ class BoundListener:
     proxy_rejected: int = 0
     accept_paused: int = 0
     http_connections: int = 0  # those that speak HTTP, and not MQTT in WebSocket
+    http_request_bytes: int = 0  # of large requests that are under way
     http_evicted: int = 0  # of them, those that were cut to make room
     http_refused: int = 0  # and those for which none could be made
     keys_refused: int = 0  # requests of HTTP without a good API key
@@ -259,6 +260,7 @@ def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
         "connections_refused_address": sum(one.address_refused for one in admissions),
         "connections_refused_http": sum(one.http_refused for one in listeners),
         "http_connections": sum(one.http_connections for one in listeners),
+        "http_request_bytes": sum(one.http_request_bytes for one in listeners),
         "http_connections_evicted": sum(one.http_evicted for one in listeners),
         "addresses_counted": sum(one.addresses for one in admissions),
         "addresses_overflowed": sum(one.addresses_overflowed for one in admissions),

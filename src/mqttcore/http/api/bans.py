@@ -1,5 +1,6 @@
 """Bans: who may not connect."""
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mqttcore.broker import Broker
 
 __all__ = ["operations"]
+
+_LOOKED_AT_AT_ONCE = 500  # clients: others wait meanwhile
 
 _Value = Annotated[
     Named, Meta(description="The client id or user name; of an address, also a network like `192.0.2.0/24`.")
@@ -66,7 +69,7 @@ def operations(broker: "Broker") -> list[Operation]:
             ban = broker.bans.add(Ban(kind=given.kind, value=given.value, until_s=until_s, reason=given.reason))
         except ValueError as error:
             raise ApiError(409, str(error)) from None
-        return Banned(ban, _end_banned(broker, ban))
+        return Banned(ban, await _end_banned(broker, ban))
 
     async def remove_ban(call: Call) -> None:
         try:
@@ -107,10 +110,13 @@ def operations(broker: "Broker") -> list[Operation]:
     ]
 
 
-def _end_banned(broker: "Broker", ban: Ban) -> int:
+async def _end_banned(broker: "Broker", ban: Ban) -> int:
+    # Who comes meanwhile is refused: the ban is in force.
     ended = 0
-    for client_id in [ban.value] if ban.kind == "client_id" else broker.client_ids():
-        info = broker.client(client_id)
+    for number, client_id in enumerate([ban.value] if ban.kind == "client_id" else broker.client_ids()):
+        if number % _LOOKED_AT_AT_ONCE == _LOOKED_AT_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        info = broker.client(client_id, with_subscriptions=False)
         if info is None or not info.is_connected:
             continue
         found = broker.bans.find(client_id=client_id, user_name=info.user_name, host=host_of(info.address))

@@ -107,7 +107,7 @@ def operations(broker: "Broker") -> list[Operation]:
     """Return the operations on queues."""
 
     def existing(call: Call) -> "ClientInfo":
-        info = broker.client(call.path["client_id"])
+        info = broker.client(call.path["client_id"], with_subscriptions=False)
         if info is None:
             raise ApiError(404, "there is no such client")
         return info

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mqttcore.http.api.clients import ClientFilter, ClientList, page_of_clients
+from mqttcore.http.api.clients import ClientFilter, ClientList, Clients
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
 
@@ -14,9 +14,10 @@ __all__ = ["operations"]
 
 def operations(broker: "Broker") -> list[Operation]:
     """Return the operations on sessions."""
+    clients = Clients(broker)
 
     async def list_sessions(call: Call) -> ClientList:
-        return page_of_clients(broker, call.query)
+        return await clients.page(call.query)
 
     async def discard_session(call: Call) -> None:
         if not broker.discard_session(call.path["client_id"]):

@@ -93,7 +93,7 @@ def operations(broker: "Broker") -> list[Operation]:
 
     def existing(call: Call) -> str:
         client_id = call.path["client_id"]
-        if broker.client(client_id) is None:
+        if broker.client(client_id, with_subscriptions=False) is None:
             raise ApiError(404, "there is no such client")
         return client_id
 
