@@ -14,22 +14,23 @@ from mqttcore.codec.codes cimport (
 )
 from mqttcore.codec.names cimport check_topic_filter
 from mqttcore.codec.views cimport has_reason
+from mqttcore.engine.addressee cimport GUARD_HOOK, GUARD_MOUNT, GUARD_RULES
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport change_message
-from mqttcore.engine.connection cimport PAUSE_SUBSCRIBE, STATE_CONNECTED
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUSE, OWNER_REPLACE
 from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
+from mqttcore.engine.inlet cimport PAUSE_SUBSCRIBE
 from mqttcore.engine.message cimport (
     TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_settle, stored_unref,
 )
 from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, check_mount, refusal_of_filter, refusal_of_topic, whole_topic
+from mqttcore.engine.network_connection cimport STATE_CONNECTED
 from mqttcore.engine.permissions cimport MAY_PUBLISH, MAY_SUBSCRIBE, VERDICT_QOS, verdict_permits
-from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
+from mqttcore.engine.queue cimport IS_DIRECT, entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
-from mqttcore.engine.session cimport GUARD_HOOK, GUARD_MOUNT, GUARD_RULES, IS_DIRECT
 from mqttcore.engine.subscriber cimport OPT_QOS
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport route_t
@@ -280,7 +281,7 @@ cdef class Authorizer(Core):
                 return self.authorize_publish(conn, pub)
         return 0
 
-    cdef bint authorize_deliver(self, object receiver, pub_t* pub) except -1:
+    cdef bint authorize_deliver(self, object receiver, pub_t* pub, bint is_shared=False) except -1:
         cdef Session session = <Session>receiver
         cdef object link = session.link
         cdef object answer
@@ -293,7 +294,7 @@ cdef class Authorizer(Core):
             self.hooks.failed("authorize_deliver", session.client_id, error)
             answer = False
         if answer is False:
-            session.count_drop(DROP_NOT_AUTHORIZED, 1, pub)
+            session.refuse(pub, is_shared)
             return False
         return session.link is link
 
@@ -504,9 +505,7 @@ cdef class Authorizer(Core):
     cdef int withdraw(self, Session session, msg_t* m, object group) except -1:
         # Takes the reference. What came through a shared subscription goes to another member.
         try:
-            if group is not None:
-                self.redistribute(m, group, session)
-            else:
+            if group is None or not self.redistribute(m, group, session):
                 session.count_drop_of(DROP_NOT_AUTHORIZED, m)
         finally:
             msg_unref(m)

@@ -84,6 +84,7 @@ cdef enum:
     DROP_TAP_FULL = 8         # a tap's queue was at its limit
     DROP_LOST = 9             # the store did not have it any more
     DROP_REASONS = 10
+    GIVEN_AWAY = 10           # no drop: another member of the shared group has it
 
 
 cdef struct counters_t:
@@ -168,7 +169,7 @@ cdef class Core:
     # Asks the hook, and gives *pub* what it wants different: 0, or the reason code to refuse with.
     cdef int transform_publish(self, object connection, pub_t* pub) except -1
     # Asks the hook whether a message may go to a session that is connected.
-    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1
+    cdef bint authorize_deliver(self, object session, pub_t* pub, bint is_shared=*) except -1
     # Tells who asked for it in the identity that the client is being refused, before it is told itself. It may be gone
     # afterwards. action: of identity.Action; topic: a Topic Name or a filter without `$share`.
     cdef int tell_refused(self, object connection, uint8_t action, str topic) except -1
@@ -182,8 +183,9 @@ cdef class Core:
     cdef int client_gone(self, object connection) except -1
     # Ends a session for good: subscriptions, queues, will, client table.
     cdef int end_session(self, object session) except -1
-    # Gives messages that a leaving member of a shared subscription did not complete to another member.
-    cdef int redistribute(self, msg_t* m, object group, object leaving) except -1
+    # Gives a message that a member of a shared subscription did not complete, or may not have any more, to another
+    # member; leaving: the one, of the group still or not, or None. True: that is done with, False: it goes to nobody.
+    cdef bint redistribute(self, msg_t* m, object group, object leaving) except -1
     # Why a message must not be taken now, as a reason code of PUBACK; 0: it may. For the store, or a full queue.
     cdef uint8_t refusal(self, pub_t* pub, route_t* route) noexcept
     # Drops the oldest message that waits in any queue, to make room; False: none waits.

@@ -37,7 +37,7 @@ cdef class Core:
     cdef int transform_publish(self, object connection, pub_t* pub) except -1:
         raise NotImplementedError
 
-    cdef bint authorize_deliver(self, object session, pub_t* pub) except -1:
+    cdef bint authorize_deliver(self, object session, pub_t* pub, bint is_shared=False) except -1:
         raise NotImplementedError
 
     cdef int tell_refused(self, object connection, uint8_t action, str topic) except -1:
@@ -56,7 +56,7 @@ cdef class Core:
     cdef int end_session(self, object session) except -1:
         raise NotImplementedError
 
-    cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
+    cdef bint redistribute(self, msg_t* m, object group, object leaving) except -1:
         raise NotImplementedError
 
     cdef int publish_message(self, msg_t* m, void* origin) except -1:

@@ -3,13 +3,14 @@
 #   publish ──▶ retained, subscribers of the route      handle ──▶ topic handlers, who may name the recipients
 #   refusal: why it must not be taken now               pause_publisher ──▶ held_publishers ──▶ release_publishers
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.message cimport msg_t, pub_t
 from mqttcore.engine.queue cimport queue_t
 from mqttcore.engine.session cimport Session
-from mqttcore.engine.topics cimport recipients_t, route_t, target_t
+from mqttcore.engine.topics cimport ShareGroup, recipients_t, route_t, target_t
 
 
 # What a session left that held too much to let go at once.
@@ -41,4 +42,8 @@ cdef class Dispatcher(Authorizer):
     # Tells who watches the publisher or the topic, and marks the message.
     cdef int trace_publish(self, pub_t* pub, route_t* route) except -1
     cdef bint keep_retained(self, pub_t* pub) except -1
+    # A member of a shared group does not hear the message (outcome: UNHEARD or AWAY): the next one that does gets it. HEARD:
+    # there was one; UNHEARD: none, and some may not hear it; AWAY: none. leaving: somebody else who is not asked; NULL:
+    # nobody. Asks every member at worst.
+    cdef int pass_on(self, pub_t* pub, ShareGroup group, PyObject* picked, PyObject* leaving, int outcome) except -1
     cdef int release_publishers(self) except -1

@@ -14,15 +14,19 @@ from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport make_message
-from mqttcore.engine.connection cimport PAUSE_CONGESTED, STATE_CONNECTED, Connection
-from mqttcore.engine.core cimport DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_SESSION_ENDED, DROP_TOTAL_FULL
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.core cimport (
+    DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_SESSION_ENDED, DROP_TOTAL_FULL, GIVEN_AWAY,
+)
 from mqttcore.engine.handler cimport Handler
+from mqttcore.engine.inlet cimport PAUSE_CONGESTED
 from mqttcore.engine.message cimport (
     TRACED_PUBLISHER, TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_settle, pub_t, stored_ref, stored_t,
 )
+from mqttcore.engine.network_connection cimport STATE_CONNECTED
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, recipients_find, recipients_stand
-from mqttcore.engine.subscriber cimport KIND_SESSION, KIND_TAP, recipients_ref, recipients_unref, target_init
+from mqttcore.engine.subscriber cimport HEARD, KIND_SESSION, KIND_TAP, UNHEARD, recipients_ref, recipients_unref, target_init
 from mqttcore.engine.tap cimport Tap
 from mqttcore.engine.topics cimport (
     OPT_RETAIN_AS_PUBLISHED, ShareGroup, Subscriber, recipients_t, route_ref, route_t, route_unref, target_t,
@@ -58,6 +62,8 @@ cdef class Dispatcher(Authorizer):
         cdef uint32_t i
         cdef Py_ssize_t reached = 0
         cdef target_t* target
+        cdef PyObject* picked
+        cdef int outcome
         cdef bint is_over_quota = False
         if not pub.retain and route.count == 0 and route.group_count == 0:
             self.counters.unmatched += 1
@@ -80,7 +86,10 @@ cdef class Dispatcher(Authorizer):
             for i in range(route.group_count):
                 target = (<ShareGroup>route.groups[i]).pick(route.hash)
                 if target != NULL:
-                    (<Subscriber>target.subscriber).deliver(pub, target)
+                    picked = target.subscriber
+                    outcome = (<Subscriber>picked).deliver(pub, target)
+                    if outcome and self.pass_on(pub, <ShareGroup>route.groups[i], picked, NULL, outcome) == UNHEARD:
+                        (<Session>picked).count_drop(DROP_NOT_AUTHORIZED, 1, pub)
                     reached += 1
         finally:
             self.delivering -= 1
@@ -215,9 +224,12 @@ cdef class Dispatcher(Authorizer):
             while remains.queue.count and budget > 0:
                 budget -= 1
                 entry = queue_head(&remains.queue)
-                if entry.group != NULL and entry.message != NULL:
-                    self.redistribute(entry.message, <object>entry.group, None)
-                else:
+                if entry.doom:
+                    if entry.doom != 1 + GIVEN_AWAY:
+                        self.counters.dropped[entry.doom - 1] += 1
+                elif entry.group == NULL or entry.message == NULL or not self.redistribute(
+                    entry.message, <object>entry.group, None
+                ):
                     self.counters.dropped[DROP_SESSION_ENDED] += 1
                 if entry.key and self.journal is not None:
                     self.journal.forget(entry.key, entry.stored)
@@ -481,24 +493,53 @@ cdef class Dispatcher(Authorizer):
     cdef bint journal_fails(self) noexcept:
         return self.journal is not None and self.journal.failure != 0
 
-    cdef int redistribute(self, msg_t* m, object group, object leaving) except -1:
-        # The next member; the leaving one is out of the trie already. [MQTT-4.8.2-6]
+    cdef bint redistribute(self, msg_t* m, object group, object leaving) except -1:
         cdef target_t* target = (<ShareGroup>group).pick(self.topics.route(m.data, m.topic_size).hash)
+        cdef PyObject* picked
         cdef pub_t pub
-        if target == NULL or target.subscriber == <PyObject*>leaving:
-            self.counters.dropped[DROP_SESSION_ENDED] += 1
-            return 0
+        cdef int outcome = UNHEARD
+        if target == NULL:
+            return False
         if m.expires_ms and m.expires_ms <= self.now_ms:
             self.counters.dropped[DROP_EXPIRED] += 1              # [MQTT-3.3.2-5]
-            return 0
+            return True
         msg_view(m, &pub)
         self.delivering += 1
         try:
-            (<Subscriber>target.subscriber).deliver(&pub, target)
+            picked = target.subscriber
+            if picked != <PyObject*>leaving:
+                outcome = (<Subscriber>picked).deliver(&pub, target)
+            if outcome:
+                outcome = self.pass_on(&pub, group, picked, <PyObject*>leaving, outcome)
         finally:
             self.delivering -= 1
         self.congested = NULL
-        return 0
+        return outcome == HEARD
+
+    cdef int pass_on(self, pub_t* pub, ShareGroup group, PyObject* picked, PyObject* leaving, int outcome) except -1:
+        # Two rounds from the one picked on: members with a connection first. A hook that is asked on the way may change the
+        # membership, so places are looked up anew, and nobody is asked without end.
+        cdef Py_ssize_t first = group.picked
+        cdef Py_ssize_t count = group.count
+        cdef Py_ssize_t index, k
+        cdef PyObject* member
+        cdef int wants_online, found
+        for wants_online in range(1, -1, -1):
+            for k in range(count):
+                if group.count == 0:
+                    return outcome
+                index = (first + k) % group.count
+                member = group.members[index].target.subscriber
+                if member == picked or member == leaving or (<Subscriber>member).is_online != wants_online:
+                    continue
+                found = (<Subscriber>member).deliver(pub, &group.members[index].target)
+                if found == HEARD:
+                    if index < group.count and group.members[index].target.subscriber == member:
+                        group.took(index)
+                    return HEARD
+                if found == UNHEARD:
+                    outcome = UNHEARD
+        return outcome
 
     cdef int pause_publisher(self, object connection) except -1:
         cdef Connection publisher = <Connection>connection

@@ -44,6 +44,7 @@ cdef class ShareGroup:
     cdef readonly Py_ssize_t count  # members
     cdef uint8_t strategy           # SHARE_*
     cdef Py_ssize_t turn            # round robin: the next index; sticky: the present one
+    cdef Py_ssize_t picked          # index of the member that pick() gave last
     cdef Py_ssize_t capacity
     cdef member_t* members
     cdef entry_t* first             # the members' entries
@@ -52,6 +53,8 @@ cdef class ShareGroup:
     # Members of one (share name, filter). The member for this message: by strategy, online ones first; NULL when empty.
     # Looks at every member only when none is online. Borrowed until the group's membership next changes.
     cdef target_t* pick(self, uint64_t topic_hash) noexcept
+    # The next turn follows this member: it took what the one picked may not have.
+    cdef void took(self, Py_ssize_t index) noexcept
     cdef int join(self, entry_t* entry) except -1
     # Takes over changed options of a member.
     cdef int update(self, entry_t* entry) except -1

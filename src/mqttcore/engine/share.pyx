@@ -43,11 +43,15 @@ cdef class ShareGroup:
                 index = 0
         else:
             index = start           # all offline: a durable session queues it
+        self.picked = index
+        self.took(index)
+        return &self.members[index].target
+
+    cdef void took(self, Py_ssize_t index) noexcept:
         if self.strategy == SHARE_ROUND_ROBIN:
             self.turn = index + 1 if index + 1 < self.count else 0
         elif self.strategy == SHARE_STICKY:
             self.turn = index
-        return &self.members[index].target
 
     cdef bytes whole_filter(self):
         cdef node_t* node

@@ -20,6 +20,12 @@ cdef enum:
     KIND_WATCH = 4                  # takes no part in delivery; routes only know that there is one
 
 
+cdef enum:                          # what deliver() answers
+    HEARD = 0                       # it was for this subscriber, who has it, or had no room for it
+    UNHEARD = 1                     # it may not have it: mount point or permissions. Of a shared group, another may
+    AWAY = 2                        # QoS 0 is not kept for it; a member with a higher QoS would have it kept
+
+
 # Encoded Subscription Identifier properties (0x0B varint …), counted references.
 cdef struct subids_t:
     Py_ssize_t refs
@@ -81,7 +87,8 @@ cdef class Subscriber:
     cdef readonly bint is_online    # shared groups prefer members that are
     cdef readonly uint8_t kind      # KIND_*
     cdef uint32_t place             # where a match in progress put its target; verified there, so never stale
-    # Takes one message. Never blocks, never raises for reasons of the peer; a raised error is the broker's own fault.
+    # Takes one message; HEARD, UNHEARD or AWAY. Never blocks, never raises for reasons of the peer; a raised error is the
+    # broker's own fault. Of a shared message (target.group) that is UNHEARD, nothing is counted yet.
     cdef int deliver(self, pub_t* pub, target_t* target) except -1
 
 
