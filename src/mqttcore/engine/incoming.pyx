@@ -48,7 +48,8 @@ cdef class Incoming(Acknowledger):
     """Base of Connection: what its client publishes."""
 
     def __dealloc__(self):
-        self.free_aliases()
+        if self.received_aliases != NULL:     # before __cinit__ is through, the method table is that of a base
+            self.free_aliases()
 
     cdef void drop_input(self) noexcept:
         Inlet.drop_input(self)
