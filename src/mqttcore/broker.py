@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from mqttcore import inspection
 from mqttcore.bans import Bans
 from mqttcore.config import Config, Limits, Listener, check_exposure
 from mqttcore.constants import ReasonCode
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
     from mqttcore.identity import Identity, Refusal
+    from mqttcore.inspection import QueuedMessage
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
     from mqttcore.plugins.state import PluginState
@@ -519,6 +521,18 @@ class Broker(Services):
         self._running()
         assert self._persistence is not None
         return PluginData(self._persistence, namespace)
+
+    async def read_queued_messages(
+        self, client_id: str, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[QueuedMessage], str | None]:
+        """As `queued_messages`, with the messages that are in the store only; they stay there.
+
+        A page is shorter than *limit* when 4 MiB would have to be read for it. A message is None all the same when the
+        store cannot be read, which is logged, or when it went to the client meanwhile.
+        """
+        engine = self._running()
+        assert self._persistence is not None
+        return await inspection.read_queued_messages(engine, self._persistence, client_id, limit=limit, after=after)
 
     @property
     def store(self) -> SessionStore:
