@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import secrets
 import sys
@@ -17,7 +16,7 @@ from mqttcore.bans import Bans
 from mqttcore.config import Config, Limits, Listener, check_exposure
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
+from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
 from mqttcore.limit_alarms import LimitAlarms
 from mqttcore.listening import ListenerInfo, Listening
@@ -195,7 +194,7 @@ class Broker(Services):
             engine.set_wake(self._wake)
             await self._open_store(engine, plugins)
             await plugins.start(self)
-            self._hang_handlers(plugins)
+            plugins.hang_handlers(self)
             await self._listen()
         except BaseException:
             self._listening.close()
@@ -225,13 +224,9 @@ class Broker(Services):
         await self._persistence.restore()
         self._persistence.begin()
 
-    def _hang_handlers(self, plugins: Plugins) -> None:
-        for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
-            on_failure = functools.partial(plugins.failures.record, name, "topic_handlers")
-            try:
-                self.add_handler(handler, order=order, owner=name, on_failure=on_failure)
-            except ValueError as error:
-                raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+    def take_hooks(self, plugins: Plugins) -> None:
+        """Ask other instances of the same plugins from now on."""
+        self._running().replace_hooks(plugins.hook_table(admit_first=self._admit_first))
 
     def _load_plugins(self) -> Plugins:
         return Plugins(self.config, self._given_plugins)
@@ -450,10 +445,10 @@ class Broker(Services):
         return self._plugins.states if self._plugins is not None else []
 
     async def reload_plugin(self, name: str) -> None:
-        """Give a plugin the settings in force once more: what these name (files, say) is read anew.
+        """Give a plugin the settings in force once more: what these name (files, say) is read anew; or make it anew.
 
-        Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs,
-        PluginError or ConfigError when it does not take them; it goes on as before then.
+        Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs
+        and does not say `is_replaceable`, PluginError or ConfigError when it does not take them; it goes on as before then.
         """
         async with self._changing:
             self._running()
