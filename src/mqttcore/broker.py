@@ -795,7 +795,8 @@ class Broker(Services):
                 self.raise_alarm("flapping", "clients connect too often and are refused for a while")
             else:
                 self.clear_alarm("flapping")
-            self._descriptors.look()
+            if not self._descriptors.look():
+                self.traces.accepting_paused(None, "there is no descriptor left")
             self._limit_alarms.look(self._network_metrics() | {"overloaded": int(engine.is_overloaded)})
         if self._ticks % _LOOK_TICKS == 0:
             for listener in self._listening:

@@ -84,6 +84,8 @@ cdef class Connection(Outlet):
     cdef int address_known(self) except -1
     # It is given up for what is below MQTT: who watches hears why.
     cdef int failed_below(self, str reason) except -1
+    # What does not come in time, in words: for drivers that wait for something before the CONNECT.
+    cdef str awaited(self)
     # Drivers override: the keep alive is known, and may be told to the network.
     cdef int keep_alive_changed(self) except -1
     # Drivers override: start or stop reading from the network.

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from mqttcore.http.place import Place
 from mqttcore.http.replies import problem
@@ -19,6 +21,7 @@ __all__ = ["HttpConnection"]
 
 log = logging.getLogger("mqttcore.http")
 
+_NO_HTTP = "not a request of HTTP/1.1, or larger than we take"
 _BUFFER_BYTES = 65_536  # unsent, from which on a client is not read; with TLS it would be half a megabyte
 
 
@@ -27,7 +30,8 @@ class HttpConnection(web.RequestHandler):
 
     header_timeout_s: from the opening, or the first byte of a later request, to the end of the headers.
     answer_timeout_s: from there until the answer was taken by the client's system.
-    place: of a connection that was admitted already. proxy: what its PROXY header said.
+    on_failure: called with address, listener's name and reason when the connection is given up. place: of one that was
+    admitted already. proxy: what its PROXY header said.
     """
 
     __slots__ = (
@@ -36,6 +40,9 @@ class HttpConnection(web.RequestHandler):
         "_header_timeout_s",
         "_is_admitted",
         "_is_answering",
+        "_listener_name",
+        "_on_failure",
+        "_peer",
         "_place",
         "_timer",
         "proxy",
@@ -49,13 +56,17 @@ class HttpConnection(web.RequestHandler):
         loop: asyncio.AbstractEventLoop,
         header_timeout_s: float,
         answer_timeout_s: float,
+        on_failure: Callable[[object, str, str], object],
         place: Place | None = None,
         proxy: "ProxyInfo | None" = None,
         **others: Any,
     ) -> None:
         super().__init__(manager, loop=loop, **others)
         self._is_admitted = place is not None
-        self._place = place or Place(listener)
+        self._place = place or Place(listener, on_failure)
+        self._listener_name = listener.name
+        self._on_failure = on_failure
+        self._peer: Any = None
         self.proxy = proxy
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
@@ -66,7 +77,8 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
         place = self._place
-        if not self._is_admitted and not (place.take() and place.admit(transport.get_extra_info("peername"))):
+        self._peer = transport.get_extra_info("peername")
+        if not self._is_admitted and not (place.take(self._peer) and place.admit(self._peer)):
             place.free()
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -107,6 +119,11 @@ class HttpConnection(web.RequestHandler):
         self.transport = None  # so that it is not closed
         self.connection_lost(None)
         return is_counted
+
+    @property
+    def address(self) -> Any:
+        """Of the client: what a PROXY header said, if there was one."""
+        return self._peer if self.proxy is None or self.proxy.source is None else self.proxy.source
 
     def with_client(self, request: web.Request) -> web.Request:
         """Return *request* with the address and scheme that the client used towards the proxy."""
@@ -151,9 +168,14 @@ class HttpConnection(web.RequestHandler):
         self.headers_are_complete()
         if status >= 500:
             return super().handle_error(request, status, exc, message)
+        # Not aiohttp's own words: they repeat what was sent, which may hold a key.
+        words = (
+            "a line, or a header, is longer than http_line_bytes_maximum" if isinstance(exc, LineTooLong) else _NO_HTTP
+        )
+        self._on_failure(self.address, self._listener_name, f"HTTP: {words}")
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
-        answer = problem(status, "not a request of HTTP/1.1, or larger than we take")
+        answer = problem(status, _NO_HTTP)
         answer.force_close()
         return answer
 
@@ -175,4 +197,6 @@ class HttpConnection(web.RequestHandler):
         if self._due_s > loop.time():
             self._timer = loop.call_at(self._due_s, self._look)
         elif self.transport is not None:
+            late = "the answer was not taken in time" if self._is_answering else "no whole request came in time"
+            self._on_failure(self.address, self._listener_name, f"HTTP: {late}")
             self.transport.abort()

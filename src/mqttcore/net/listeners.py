@@ -64,6 +64,7 @@ class BoundListener:
     handshakes_evicted: int = 0
     proxy_rejected: int = 0
     accept_paused: int = 0
+    pause_told_ms: int = -1_000_000  # by the engine's clock: when traces were last told that nobody is accepted
     keys_refused: int = 0  # requests of HTTP without a good API key
     keys_throttled: int = 0  # and those that came after too many of them
     key_addresses: int = 0  # addresses that such requests are counted for
