@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker_process import BOTH_LISTENERS, BrokerProcess, running_broker
 from mqttcore.plugins.discovery import open_source_tree
 
 open_source_tree()  # `mqttcore_plugins` from the tree, installed or not
+
+# How long an example takes is the machine's matter.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import struct
 from dataclasses import dataclass
 
-DEADLINE_S = 10
+DEADLINE_S = 60
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 §1.3 has this pair
 

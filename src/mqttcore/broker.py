@@ -11,9 +11,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from msgspec.structs import replace
+
 from mqttcore import inspection
 from mqttcore.bans import Bans
-from mqttcore.config import Config, Limits, Listener, check_exposure
+from mqttcore.config import Config, Listener, check_exposure
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded, StoreError
@@ -61,6 +63,15 @@ __all__ = ["Broker", "ClientInfo", "ListenerInfo"]
 log = logging.getLogger("mqttcore.broker")
 
 _FIXED = ("loop", "gather_us", "store", "http_api", "sys_for_anonymous", "events_queued_maximum", "log_format")
+_FIXED_LIMITS = (
+    "topic_levels_maximum",
+    "routes_cached_maximum",
+    "share_strategy",
+    "topic_alias_maximum",
+    "verdicts_cached_maximum",
+    "retained_messages_maximum",
+    "retained_bytes_maximum",
+)
 _RETAINED_NODES = 2_000  # looked at in one slice
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
@@ -112,7 +123,7 @@ class Broker(Services):
     def __init__(
         self, config: Config | None = None, *, plugins: Iterable[object] = (), store: SessionStore | None = None
     ) -> None:
-        self.config = config if config is not None else Config()
+        self.config = self._wanted = config if config is not None else Config()
         super().__init__(events_queued_maximum=self.config.events_queued_maximum)
         self.bans = Bans(self.config.http_api.bans_file)
         self._given_plugins = tuple(plugins)
@@ -171,6 +182,7 @@ class Broker(Services):
             await self._start()
 
     async def _start(self) -> None:
+        self.config = self._wanted
         plugins = self._load_plugins()
         self._memory = MemoryGuard(self.config.memory_maximum_bytes, self)
         check_exposure(self.config, has_authentication=plugins.authenticates)
@@ -346,32 +358,32 @@ class Broker(Services):
         engine = self._running()
         assert self._plugins is not None
         check_exposure(config, has_authentication=self._plugins.authenticates)
-        self._memory.watch.set_maximum(config.memory_maximum_bytes)
-        need_restart = [path for path in _FIXED if getattr(config, path) != getattr(self.config, path)]
-        if self._listening.needs_restart(config.listeners):
-            need_restart.append("listeners")
+        former = self.config
+        need_restart = [path for path in _FIXED if getattr(config, path) != getattr(former, path)]
+        need_restart += self._listening.needing_restart(config.listeners)
         need_restart += await self._plugins.reload(config)
-        frozen = (
-            "topic_levels_maximum",
-            "routes_cached_maximum",
-            "share_strategy",
-            "topic_alias_maximum",
-            "verdicts_cached_maximum",
-            "retained_messages_maximum",
-            "retained_bytes_maximum",
-        )
         need_restart += [
-            f"limits.{name}" for name in frozen if getattr(config.limits, name) != getattr(self.config.limits, name)
+            f"limits.{name}" for name in _FIXED_LIMITS if getattr(config.limits, name) != getattr(former.limits, name)
         ]
-        kept = {name: getattr(self.config.limits, name) for name in frozen}
-        limits = Limits(**{name: kept.get(name, getattr(config.limits, name)) for name in Limits.__struct_fields__})
+        limits = replace(config.limits, **{name: getattr(former.limits, name) for name in _FIXED_LIMITS})
+        self._memory.watch.set_maximum(config.memory_maximum_bytes)
         engine.set_limits(limits)
         engine.set_authorization(config.authorization)
         self._listening.configure(config, has_authentication=self._plugins.authenticates)
         self._overload.lag_ms = config.overload_lag_ms
         self._flapping.settings = config.flapping
         self.traces.settings = config.tracing
-        self.config = config
+        self._wanted = config
+        self.config = replace(
+            config,
+            **{path: getattr(former, path) for path in _FIXED},
+            listeners=self._listening.settings,
+            limits=limits,
+            plugins={
+                name: table if f"plugins.{name}" in need_restart else config.plugins.get(name, table)
+                for name, table in former.plugins.items()
+            },
+        )
         return need_restart
 
     # --- services ---------------------------------------------------------------------------------------------------
@@ -448,7 +460,7 @@ class Broker(Services):
         """Give a plugin the settings in force once more: what these name (files, say) is read anew; or make it anew.
 
         Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs
-        and does not say `is_replaceable`, PluginError or ConfigError when it does not take them; it goes on as before then.
+        and does not say `is_replaceable`, PluginError or ConfigError when it does not take them: it goes on as before.
         """
         async with self._changing:
             self._running()

@@ -7,6 +7,7 @@ The constructors do not check what they are given (msgspec checks what it conver
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ __all__ = [
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
+# What browsers send (RFC 6454 §7): no path, no wildcard; `null` of a page that has none, `file://` in some web views.
+_ORIGIN = re.compile(r"null|file://|[A-Za-z][A-Za-z0-9+.-]*://[^/?#*\s]+")
+_OWN_PATHS = ("/healthz", "/readyz", "/metrics", "/api/v1")
 _COUNT_MAXIMUM = 2**31 - 1
 _BYTES_MAXIMUM = 2**53 - 1
 
@@ -155,6 +159,17 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http_keep_alive_s: Annotated[
         float, Meta(ge=0, le=3600, description="HTTP: time a connection is kept for its next request; 0: none.")
     ] = 75.0
+    http_connections_maximum: Annotated[
+        Annotated[int, Meta(ge=1, le=_COUNT_MAXIMUM)] | None,
+        Meta(
+            description="HTTP: connections at a time, WebSocket clients not counted; who waits longest makes room; not "
+            "set: 4096, or a quarter of the descriptors the process may have, if that is less."
+        ),
+    ] = None
+    http_connections_per_address: Annotated[
+        Annotated[int, Meta(ge=1, le=_COUNT_MAXIMUM)] | None,
+        Meta(description="HTTP: those of one client address (IPv6: /64); not set: a quarter of all."),
+    ] = None
     http_line_bytes_maximum: Annotated[
         int, Meta(ge=128, le=65536, description="HTTP: longest request line and longest header.")
     ] = 8190
@@ -472,6 +487,14 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     failures_per_minute: Annotated[
         int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Wrong keys of one address (IPv6: /64) in a minute; 429 beyond.")
     ] = 10
+    requests_per_s_per_key: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_COUNT_MAXIMUM,
+            description="Requests a second of one API key on one listener; 429 beyond; 0: no limit.",
+        ),
+    ] = 1000
     bans_file: Annotated[
         str, Meta(max_length=4096, description="Where bans are kept; empty: in memory, as long as the broker runs.")
     ] = ""
@@ -716,13 +739,47 @@ def _check_listeners(config: Config, source: str | None) -> None:
             key = "path" if listener.path else "port"
             shown = listener.path or f"{listener.host}:{listener.port}"
             raise ConfigError(f"listeners[{index}].{key}", f"{shown} is listeners[{first}] already", source)
+        _check_idle(listener, f"listeners[{index}]", source)
         _check_tls(listener, f"listeners[{index}]", source)
         _check_proxy(listener, f"listeners[{index}]", source)
+        _check_http(listener, f"listeners[{index}]", source)
         if listener.mount_point:
             try:
                 check_mount_point(listener.mount_point)
             except ValueError as error:
                 raise ConfigError(f"listeners[{index}].mount_point", str(error), source) from error
+
+
+def _check_idle(listener: Listener, path: str, source: str | None) -> None:
+    """Refuse what would be taken and do nothing: whoever wrote it counts on it."""
+    idle = [] if listener.path else [("path_mode", "belongs to a Unix socket, and there is no path")]
+    if listener.path:
+        idle += [(key, "a Unix socket has none: path stands in its place") for key in ("host", "port")]
+    if listener.protocol != "http":
+        of_http = [key for key in Listener.__struct_fields__ if key.startswith(("http_", "websocket_"))]
+        idle += [(key, 'belongs to protocol = "http"') for key in of_http]
+    if listener.tls is not None:
+        idle.append(("proxy_identity_is_user_name", "TLS ends here: it is tls.identity_is_user_name"))
+    elif listener.proxy_protocol in ("none", "v1"):
+        idle.append(("proxy_identity_is_user_name", "only version 2 of the PROXY protocol knows of certificates"))
+    for key, reason in idle:
+        if getattr(listener, key) != _default(Listener, key):
+            raise ConfigError(f"{path}.{key}", reason, source)
+
+
+def _default(struct: type[msgspec.Struct], key: str) -> Any:
+    field = next(one for one in msgspec.structs.fields(struct) if one.name == key)
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def _check_http(listener: Listener, path: str, source: str | None) -> None:
+    taken = listener.websocket_path
+    if taken in _OWN_PATHS or taken.startswith("/api/v1/"):
+        raise ConfigError(f"{path}.websocket_path", f"{taken} is the broker's own", source)
+    for number, origin in enumerate(listener.websocket_origins):
+        if _ORIGIN.fullmatch(origin) is None:
+            reason = f"{origin} is no origin like https://example.com or https://example.com:8443: nothing behind it"
+            raise ConfigError(f"{path}.websocket_origins[{number}]", reason, source)
 
 
 def _check_tls(listener: Listener, path: str, source: str | None) -> None:
@@ -732,9 +789,11 @@ def _check_tls(listener: Listener, path: str, source: str | None) -> None:
     if tls.client_certificate != "none" and not tls.client_ca_file:
         raise ConfigError(f"{path}.tls.client_ca_file", "is needed where client certificates are asked for", source)
     if tls.client_certificate == "none":
-        for key, value in (("crl_file", tls.crl_file), ("identity_is_user_name", tls.identity_is_user_name)):
-            if value:
-                raise ConfigError(f"{path}.tls.{key}", "without client certificates has nothing to work on", source)
+        # An authority alone would look like mutual TLS, and everybody would come in.
+        for key in ("crl_file", "identity_is_user_name", "identity", "client_ca_file"):
+            if getattr(tls, key) != _default(Tls, key):
+                reason = "without client certificates has nothing to work on: client_certificate is none"
+                raise ConfigError(f"{path}.tls.{key}", reason, source)
 
 
 def _check_proxy(listener: Listener, path: str, source: str | None) -> None:

@@ -13,6 +13,8 @@ import pkgutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from mqttcore.config import Listener, takes_anonymous
 from mqttcore.errors import MqttCoreError, NotPossible
 from mqttcore.net.listeners import BoundListener, bind, bind_path, listen_at, listen_at_path, serve
@@ -31,6 +33,8 @@ __all__ = ["ListenerInfo", "Listening"]
 
 log = logging.getLogger("mqttcore.broker")
 
+# What cannot change while a listener listens, besides layers and the settings of HTTP.
+_FIXED = ("host", "port", "path", "path_mode", "backlog", "protocol")
 # The layer above: named here, imported when a listener wants it.
 _HTTP_SERVER = "mqttcore.http.server:HttpServer"
 
@@ -124,8 +128,8 @@ class _Door:
 
     @property
     def settings(self) -> Listener:
-        """As they were when it was bound."""
-        return self.bound.bound_as
+        """Those in force."""
+        return self.bound.settings
 
     def open(self) -> None:
         """Give it sockets where it had them before. Raises OSError that names the address, and it has none."""
@@ -217,9 +221,21 @@ class Listening:
             raise
         log.info("listener %s started", name)
 
-    def needs_restart(self, listeners: Sequence[Listener]) -> bool:
-        """Say whether these are other ones, or differ in what cannot change while a listener is there."""
-        return [_fixed(one) for one in listeners] != [_fixed(door.settings) for door in self._all]
+    @property
+    def settings(self) -> list[Listener]:
+        """Those in force, of each."""
+        return [door.settings for door in self._all]
+
+    def needing_restart(self, listeners: Sequence[Listener]) -> list[str]:
+        """Return the key paths of what cannot change while they are there; a listener by its name."""
+        wanted = {one.name: one for one in listeners}
+        paths = [f"listeners.{name}" for name in sorted(wanted.keys() ^ self._doors.keys())]
+        if not paths and [*wanted] != [*self._doors]:
+            paths.append("listeners")  # in another order
+        for name in wanted.keys() & self._doors.keys():
+            fixed, found = _fixed(self._doors[name].settings), _fixed(wanted[name])
+            paths += [f"listeners.{name}.{key}" for key in fixed | found if fixed.get(key) != found.get(key)]
+        return sorted(paths)
 
     def configure(self, config: Config, *, has_authentication: bool) -> None:
         """Take over what can change while a listener is there; what cannot is as it was."""
@@ -230,6 +246,9 @@ class Listening:
             if door.bound.tls is not None:
                 door.bound.tls.reload(settings.tls)
             door.bound.configure(settings, door.bound.tls)
+            door.bound.settings = msgspec.structs.replace(
+                settings, **{key: getattr(door.settings, key) for key in (*_FIXED, *_fixed_of_http(door.settings))}
+            )
             door.bound.allow_anonymous = takes_anonymous(config, settings, has_authentication)
 
     def close(self) -> None:
@@ -272,7 +291,7 @@ def _bind(listener: Listener, anonymous: bool) -> BoundListener:
     else:
         bound = bind(listener.name, listener.host, listener.port, allow_anonymous=anonymous, **shared)
     bound.configure(listener, tls)
-    bound.bound_as = listener
+    bound.settings = listener
     return bound
 
 
@@ -286,21 +305,16 @@ def _are_alike(one: Listener, other: Listener) -> bool:
     ) and [one.tls is None, one.proxy_protocol == "none"] == [other.tls is None, other.proxy_protocol == "none"]
 
 
-def _fixed(listener: Listener) -> tuple[object, ...]:
-    """Return what of a listener cannot change while it listens."""
-    of_http = [name for name in Listener.__struct_fields__ if name.startswith(("http_", "websocket_"))]
-    return (
-        listener.name,
-        listener.host,
-        listener.port,
-        listener.path,
-        listener.path_mode,
-        listener.backlog,
-        listener.protocol,
-        listener.proxy_protocol == "none",
-        listener.tls is None,
-        *(getattr(listener, name) for name in of_http if listener.protocol == "http"),
-    )
+def _fixed(listener: Listener) -> dict[str, object]:
+    """Return what of a listener cannot change while it listens, by key."""
+    of_layers = {"proxy_protocol": listener.proxy_protocol == "none", "tls": listener.tls is None}
+    return of_layers | {key: getattr(listener, key) for key in (*_FIXED, *_fixed_of_http(listener))}
+
+
+def _fixed_of_http(listener: Listener) -> list[str]:
+    if listener.protocol != "http":
+        return []
+    return [key for key in Listener.__struct_fields__ if key.startswith(("http_", "websocket_"))]
 
 
 def _info(door: _Door) -> ListenerInfo:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from scripted_server import ScriptedServer
 
-DEADLINE_S = 20.0
+from broker_process import reserved_port
+
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -42,21 +44,18 @@ class Mosquitto:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-def _free_port():
-    # mosquitto can't print a port that the system chose; should another take this one, mosquitto fails, loudly.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def mosquitto(tmp_path_factory):
+    with reserved_port() as port, reserved_port() as guarded_port:
+        yield from _serving(Mosquitto(port, guarded_port), tmp_path_factory)
+
+
+def _serving(ports, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mosquitto")
     passwords = folder / "passwords"
     subprocess.run([_tool("mosquitto_passwd"), "-c", "-b", passwords, "ann", "secret"], check=True, capture_output=True)
     passwords.chmod(0o644)  # mosquitto gives up root's rights before it reads the file
     folder.chmod(0o755)
-    ports = Mosquitto(_free_port(), _free_port())
     config = folder / "mosquitto.conf"
     config.write_text(
         f"""

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from mqttcore.codec import ConnAck, Connect, Decoder
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 
 
 class Peer:

@@ -21,7 +21,7 @@ MQTTCORE = [sys.executable, "-m", "mqttcore"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MQTTCORE, *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([*MQTTCORE, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_mosquitto_sub_speaks_tls(broker: BrokerProcess, private: Path):
     done = subprocess.run(
         [
             *("mosquitto_sub", "-h", "localhost", "-p", str(broker.port), "--cafile", private / "ca.crt"),
-            *("-t", "room/#", "-C", "1", "-W", "10"),
+            *("-t", "room/#", "-C", "1", "-W", "60"),
         ],
         capture_output=True,
         text=True,

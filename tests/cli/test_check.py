@@ -125,7 +125,7 @@ def test_command_imports_only_what_it_needs(arguments, absent):
         "from mqttcore.cli import main\n"
         f"main({arguments!r})\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.endswith("loaded []\n")
 
 
@@ -138,3 +138,20 @@ def test_certificates_are_read_and_tried_out(config_file, tmp_path):
         assert result.exit_code == 2
         assert "listeners.lan.tls" in result.stderr
         assert key in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('[http_api]\nkeys_file = "{path}"\n', "http_api.keys_file: {path} can be read by others"),
+        ('[http_api]\nbans_file = "{path}"\n', "http_api.bans_file: {path} is no file of bans"),
+        ('[[listeners]]\nplugins = ["audit"]\n', "listeners[0].plugins[0]: no plugin audit is enabled"),
+    ],
+)
+def test_what_the_start_would_stumble_over_is_found(config_file, offered, tmp_path, text, error):
+    path = tmp_path / "file"
+    path.write_text("nonsense")
+    path.chmod(0o644)
+    result = invoke("check", config_file(text.format(path=path)))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(error.format(path=path))

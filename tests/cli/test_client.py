@@ -1,6 +1,7 @@
 """The client against a scripted server: what it acknowledges and when, its limits, and how it ends."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -26,9 +27,7 @@ from mqttcore.codec import (
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.errors import ClientError, ConnectionLost, ConnectionRefused
 
-pytestmark = pytest.mark.timeout(20)
-
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 
 
 async def connected(server, version=5, connack=None, queue_maximum=1000, in_flight_maximum=20, **connect):
@@ -189,16 +188,19 @@ async def test_refused_connection_says_why(server, version, reason_code, text):
 
 
 async def test_no_connack_in_time_is_an_error(server):
-    with pytest.raises(ClientError, match=r"no answer within 0\.05 s"):
-        await open_client(Connect("c"), host="127.0.0.1", port=server.port, timeout_s=0.05)
+    with pytest.raises(ClientError, match=r"no answer within 1 s"):
+        await open_client(Connect("c"), host="127.0.0.1", port=server.port, timeout_s=1)
     peer = await server.peer()
     await peer.expect(Connect)
     assert await peer.receive() is None
 
 
-async def test_nobody_listening_is_an_error(unused_tcp_port):
-    with pytest.raises(ClientError, match=f"cannot connect to 127.0.0.1:{unused_tcp_port}: Connection refused"):
-        await open_client(Connect("c"), host="127.0.0.1", port=unused_tcp_port)
+async def test_nobody_listening_is_an_error():
+    with socket.socket() as bound:  # bound, not listening: nobody else gets the port
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with pytest.raises(ClientError, match=f"cannot connect to 127.0.0.1:{port}: Connection refused"):
+            await open_client(Connect("c"), host="127.0.0.1", port=port)
 
 
 async def test_lost_connection_ends_every_wait(server):

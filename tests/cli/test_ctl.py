@@ -36,7 +36,7 @@ class Ctl:
 
 def config(**http_api: str) -> Config:
     listeners = [Listener(name="web", port=0, protocol="http"), Listener(name="tcp", port=0)]
-    return Config(listeners=listeners, sys_interval_s=0, http_api=HttpApi(**http_api))
+    return Config(listeners=listeners, sys_interval_s=0, overload_lag_ms=0, http_api=HttpApi(**http_api))
 
 
 async def test_clients_are_shown_subscribed_kicked_and_banned():
@@ -213,7 +213,7 @@ async def test_wrong_door_is_told_of(tmp_path: Path, has_tls: bool, scheme: str,
     server = Authority(tmp_path).issue("localhost")
     tls = Tls(certificate_file=str(server.certificate), key_file=str(server.key)) if has_tls else None
     listener = Listener(name="web", port=0, protocol="http", tls=tls)
-    async with Broker(Config(listeners=[listener], sys_interval_s=0)) as broker:
+    async with Broker(Config(listeners=[listener], sys_interval_s=0, overload_lag_ms=0)) as broker:
         url = f"{scheme}://localhost:{broker.addresses[0][2]}"
         result = await asyncio.to_thread(CliRunner().invoke, main, ["ctl", "--url", url, "clients"])
     assert result.exit_code == 1
@@ -238,7 +238,7 @@ async def test_trace_is_followed_until_it_ends(monkeypatch: pytest.MonkeyPatch):
         ctl = Ctl(broker)
         _, host, port = broker.addresses[1]
         begun = when_a_trace_begins(broker, monkeypatch)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             follows = group.create_task(ctl.run("trace", "client", "a", "--for", "30", "--payload-bytes", "3"))
             await begun.wait()
             client = await open_client(Connect("a", user_name="ann\x1b"), host=host, port=port)
@@ -270,7 +270,7 @@ async def test_trace_is_followed_as_json_and_kept(monkeypatch: pytest.MonkeyPatc
     async with Broker(config()) as broker:
         ctl = Ctl(broker)
         begun = when_a_trace_begins(broker, monkeypatch)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             follows = group.create_task(ctl.run("trace", "topic", "t/#", "--name", "mine", "--keep", "--json"))
             await begun.wait()
             await broker.publish("t/1", b"hello")

@@ -12,10 +12,7 @@ import pytest
 
 from mqttcore._version import __version__
 
-pytestmark = [
-    pytest.mark.timeout(30),
-    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
 DOUBLE = str(Path(__file__).with_name("broker_double.py"))
 LISTENING = re.compile(rf"mqttcore {re.escape(__version__)} listening on (\S+):(\d+) \(mqtt\)\n")
@@ -59,9 +56,9 @@ def test_prints_the_real_port_and_stops_on_signal(serve, number):
     process = serve("--port", 0)
     host, port = listening(process)
     assert host == "127.0.0.1"
-    socket.create_connection((host, port), timeout=5).close()
+    socket.create_connection((host, port), timeout=60).close()
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out == ""
     assert "broker_double: stopped\n" in err
@@ -72,7 +69,7 @@ def test_one_line_per_listener_and_brackets_around_ipv6(serve, config_file):
     process = serve("--config", path)
     assert [listening(process)[0] for _ in range(2)] == ["127.0.0.1", "[::1]"]
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_second_signal_ends_at_once(serve, config_file):
@@ -81,7 +78,7 @@ def test_second_signal_ends_at_once(serve, config_file):
     process.terminate()
     line_with(process, "stopping for ever")
     process.terminate()
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_ctrl_c_stops_cleanly_where_the_loop_takes_no_signal_handlers(serve, config_file):
@@ -89,7 +86,7 @@ def test_ctrl_c_stops_cleanly_where_the_loop_takes_no_signal_handlers(serve, con
     process = serve("--config", path, before=["--without-signal-handlers"])
     listening(process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err.endswith("broker_double: stopped\n")
 
@@ -97,7 +94,7 @@ def test_ctrl_c_stops_cleanly_where_the_loop_takes_no_signal_handlers(serve, con
 def test_port_in_use_is_one_line_and_exit_code_1(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = serve("--port", taken.getsockname()[1])
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert err.startswith("mqttcore: ")
     assert "address already in use" in err.lower()
@@ -106,7 +103,7 @@ def test_port_in_use_is_one_line_and_exit_code_1(serve):
 
 def test_plugin_that_does_not_start_is_exit_code_1(serve, config_file):
     process = serve("--config", config_file("[plugins.broken]\n"), "--port", 0)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "mqttcore: plugin broken, hook startup: does not start\n"
 
@@ -121,7 +118,7 @@ def test_plugin_that_does_not_start_is_exit_code_1(serve, config_file):
 )
 def test_wrong_configuration_is_exit_code_2(serve, config_file, text, arguments, error):
     process = serve("--config", config_file(text), *arguments)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert error in err
 
@@ -141,7 +138,7 @@ def test_sighup_rereads_the_configuration(serve, config_file):
     process.send_signal(signal.SIGHUP)
     line_with(process, "RuntimeError: no reload of this")
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_sighup_without_file_is_harmless(serve):
@@ -150,7 +147,7 @@ def test_sighup_without_file_is_harmless(serve):
     process.send_signal(signal.SIGHUP)
     line_with(process, "no configuration file to reread")
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(("choice", "module"), [("asyncio", "asyncio.unix_events"), ("uvloop", "uvloop")])
@@ -158,7 +155,7 @@ def test_loop_is_the_configured_one(serve, config_file, choice, module):
     process = serve("--config", config_file(f'loop = "{choice}"\nlog_format = "json"\n[[listeners]]\nport = 0\n'))
     listening(process)
     process.terminate()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     records = [json.loads(line) for line in err.splitlines()]
     assert [record["message"] for record in records] == [f"started on {module}", "stopped"]
     assert {record["level"] for record in records} == {"info"}
@@ -168,4 +165,4 @@ def test_log_level_option_overrides_the_file(serve, config_file):
     process = serve("--config", config_file('log_level = "debug"\n[[listeners]]\nport = 0\n'), "--log-level", "error")
     listening(process)
     process.terminate()
-    assert process.communicate(timeout=10)[1] == ""
+    assert process.communicate(timeout=60)[1] == ""

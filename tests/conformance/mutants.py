@@ -45,11 +45,14 @@ READER = "src/mqttcore/codec/reader.pyx"
 NAMES = "src/mqttcore/codec/names.pyx"
 VIEWS = "src/mqttcore/codec/views.pyx"
 CONNECTION = "src/mqttcore/engine/connection.pyx"
+INCOMING = "src/mqttcore/engine/incoming.pyx"
+NETWORK_CONNECTION = "src/mqttcore/engine/network_connection.pyx"
 ACCEPTOR = "src/mqttcore/engine/acceptor.pyx"
 DISPATCHER = "src/mqttcore/engine/dispatcher.pyx"
 ENGINE = "src/mqttcore/engine/engine.pyx"
 REGISTRAR = "src/mqttcore/engine/registrar.pyx"
 OUTLET = "src/mqttcore/engine/outlet.pyx"
+EXCHANGES = "src/mqttcore/engine/exchanges.pyx"
 SESSION = "src/mqttcore/engine/session.pyx"
 TOPICS = "src/mqttcore/engine/topics.pyx"
 
@@ -133,27 +136,6 @@ MUTATIONS = [
         "return 0",
     ),
     Mutation(
-        "CONNECT: silence is borne for three times the keep alive",
-        ("mqtt3:3.1.2-24",),
-        CONNECTION,
-        "due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500",
-        "due = self.last_received_ms + <int64_t>self.keep_alive_s * 3000",
-    ),
-    Mutation(
-        "PUBLISH: acknowledged with the packet identifier of a neighbour",
-        ("mqtt3:2.3.1-6", "mqtt5:2.2.1-5"),
-        CONNECTION,
-        "self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code, mark)",
-        "self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id ^ 1, reason_code, mark)",
-    ),
-    Mutation(
-        "QoS 2: a repetition is delivered again",
-        ("mqtt5:4.3.3-10", "mqtt5:4.3.3-12", "mqtt3:4.3.3-2"),
-        CONNECTION,
-        "return self.acknowledge(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, mark)",
-        "pass",
-    ),
-    Mutation(
         "SUBSCRIBE: reason codes stand in another order",
         ("mqtt5:3.9.3-1",),
         CONNECTION,
@@ -168,16 +150,37 @@ MUTATIONS = [
         'return self.end(True, "disconnected by client")',
     ),
     Mutation(
+        "PUBLISH: acknowledged with the packet identifier of a neighbour",
+        ("mqtt3:2.3.1-6", "mqtt5:2.2.1-5"),
+        INCOMING,
+        "self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id, reason_code, mark)",
+        "self.acknowledge((PT_PUBACK if view.qos == 1 else PT_PUBREC) << 4, view.packet_id ^ 1, reason_code, mark)",
+    ),
+    Mutation(
+        "QoS 2: a repetition is delivered again",
+        ("mqtt5:4.3.3-10", "mqtt5:4.3.3-12", "mqtt3:4.3.3-2"),
+        INCOMING,
+        "return self.acknowledge(PT_PUBREC << 4, view.packet_id, RC_SUCCESS, mark)",
+        "pass",
+    ),
+    Mutation(
+        "CONNECT: silence is borne for three times the keep alive",
+        ("mqtt3:3.1.2-24",),
+        NETWORK_CONNECTION,
+        "due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500",
+        "due = self.last_received_ms + <int64_t>self.keep_alive_s * 3000",
+    ),
+    Mutation(
         "DISCONNECT: Reason String goes out over Maximum Packet Size",
         ("mqtt5:3.14.2-3",),
-        CONNECTION,
+        NETWORK_CONNECTION,
         "if PyBytes_GET_SIZE(packet) > self.maximum_packet_size:",
         "if PyBytes_GET_SIZE(packet) > self.maximum_packet_size + 1000:",
     ),
     Mutation(
         "errors: closes without DISCONNECT",
         ("mqtt5:4.13.1-1",),
-        CONNECTION,
+        NETWORK_CONNECTION,
         "if send and self.version == 5 and self.state == STATE_CONNECTED:",
         "if send and self.version > 5 and self.state == STATE_CONNECTED:",
     ),
@@ -322,32 +325,32 @@ MUTATIONS = [
         "and self.resend == NULL\n",
     ),
     Mutation(
+        "shared: QoS 2 in flight moves to another member",
+        ("mqtt5:4.8.2-5",),
+        SESSION,
+        "if slot.group != NULL and slot.state == AWAIT_PUBACK and slot.message != NULL:",
+        "if slot.group != NULL and slot.message != NULL:",
+    ),
+    Mutation(
         "QoS 2: PUBREL is not repeated",
         ("mqtt5:4.3.3-5", "mqtt5:4.4.0-1"),
-        SESSION,
+        EXCHANGES,
         "return self.link.send_ack(0x62, slot.packet_id, 0)",
         "return 0",
     ),
     Mutation(
         "QoS 1 and 2: repeated without DUP",
         ("mqtt5:4.4.0-1", "mqtt3:3.3.1-1"),
-        SESSION,
+        EXCHANGES,
         "&pub, 0x38 | (2 if",
         "&pub, 0x30 | (2 if",
     ),
     Mutation(
         "QoS 2: the exchange begins anew after a refusing PUBREC",
         ("mqtt5:4.3.3-4",),
-        SESSION,
+        EXCHANGES,
         "if reason_code >= 0x80:",
         "if reason_code > 0xFE:",
-    ),
-    Mutation(
-        "shared: QoS 2 in flight moves to another member",
-        ("mqtt5:4.8.2-5",),
-        SESSION,
-        "if slot.group != NULL and slot.state == AWAIT_PUBACK and slot.message != NULL:",
-        "if slot.group != NULL and slot.message != NULL:",
     ),
 ]
 

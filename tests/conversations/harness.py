@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from mqttcore.engine.hooks import HookTable
 
-DEADLINE_S = 10.0  # for anything that is expected; conversations take milliseconds
+DEADLINE_S = 60.0  # for anything that is expected; conversations take milliseconds
 FOREVER_MS = 3_000_000_000
 NEVER_S = 0xFFFFFFFF  # the session expiry that no time reaches
 

@@ -72,7 +72,7 @@ class Codec(ABC):
         assert self._process.stdout
         self._process.stdin.close()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         finally:
             self._process.kill()
             self._process.wait()

@@ -20,7 +20,7 @@ SEED = 20
 BATCH = 1_000
 
 PACKETS = int(os.environ.get("MQTTCORE_DIFFERENTIAL_PACKETS", DEFAULT_PACKETS))
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(max(60, PACKETS // 200))]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(max(300, PACKETS // 200))]
 PAIRS = [pytest.param(codec, version, id=f"{codec.name} {version}") for codec in CODECS for version in codec.versions]
 
 

@@ -25,7 +25,7 @@ from mqttcore.codec import (
 )
 
 VERSION = 4
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Wire(asyncio.Protocol):

@@ -282,7 +282,7 @@ class Checker:
         progress = -1
         while not self._is_done(receivers):
             if self.ledger.received != progress:
-                progress, deadline = self.ledger.received, time.monotonic() + DEADLINE_S / 2
+                progress, deadline = self.ledger.received, time.monotonic() + DEADLINE_S
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.01)

@@ -78,7 +78,13 @@ async def _serve(options: dict[str, Any]) -> None:
     store.__class__ = STORES[options["store"]]
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    config = Config(listeners=[Listener(port=0)], limits=LIMITS, sys_interval_s=0, store=StoreSettings(retry_s=0.05))
+    config = Config(
+        listeners=[Listener(port=0)],
+        limits=LIMITS,
+        sys_interval_s=0,
+        store=StoreSettings(retry_s=0.05),
+        overload_lag_ms=0,  # a busy machine is no reason to refuse a client
+    )
     async with Broker(config, plugins=[_Plugin(store)]) as broker:
         print("port", broker.addresses[0][2], flush=True)  # noqa: T201
         await stop.wait()

@@ -33,7 +33,7 @@ def serving(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def client(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mqttcore", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def test_sleeping_client_gets_its_messages_after_the_plug_was_pulled(tmp_path: Path):
@@ -51,9 +51,9 @@ def test_sleeping_client_gets_its_messages_after_the_plug_was_pulled(tmp_path: P
     assert "session_records: 1" in looked.stdout
     assert "entry_records: 5" in looked.stdout
     with serving(store) as (_, port):
-        got = client(*sleeper, "-p", port, "-C", "5", "-W", "20")
+        got = client(*sleeper, "-p", port, "-C", "5", "-W", "60")
         assert got.stdout.splitlines() == [f"number {number}" for number in range(5)], got.stderr
-        retained = client("sub", "-p", port, "-t", "news/today", "-C", "1", "-W", "20")
+        retained = client("sub", "-p", port, "-t", "news/today", "-C", "1", "-W", "60")
         assert retained.stdout == "number 4\n"
 
 
@@ -64,7 +64,7 @@ def test_file_in_use_is_said_and_nothing_started(tmp_path: Path):
             [sys.executable, "-m", "mqttcore", "serve", "--port", "0", "--store", str(store)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
         )
         assert second.returncode == 1
         assert f"in use by process {process.pid}" in second.stderr

@@ -23,7 +23,7 @@ import mqttcore
 
 __all__ = ["Block", "Terminal", "Walk", "parts"]
 
-DEADLINE_S = 30
+DEADLINE_S = 100
 _BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<name>\w+))?\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 _FAULTS = ("Traceback", "was never awaited", "never retrieved", "ResourceWarning")
 

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 
-CLOSE_DEADLINE_S = 5
+CLOSE_DEADLINE_S = 60
 
 
 class Relay:

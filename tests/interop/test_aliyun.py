@@ -18,7 +18,7 @@ from interop.clients import BUILD, DRIVERS
 from mqttcore import Broker, Config, Connect, Listener, open_client
 
 TOPIC = "parent/testMq4Iot"
-DEADLINE_S = 30
+DEADLINE_S = 100
 
 
 @dataclass
@@ -73,7 +73,7 @@ async def service() -> AsyncIterator[Service]:
         "presence": {},
     }
     listeners = [Listener(name="mqtt", port=0), Listener(name="web", port=0, protocol="http")]
-    async with Broker(Config(listeners=listeners, sys_interval_s=0, plugins=tables)) as broker:
+    async with Broker(Config(listeners=listeners, sys_interval_s=0, overload_lag_ms=0, plugins=tables)) as broker:
         (url,) = [f"http://{host}:{port}" for name, host, port in broker.addresses if name == "web"]
         yield Service(broker, url)
 

@@ -20,7 +20,7 @@ from mqttcore import Broker, Client, ClientError, Config, Connect, ConnectionRef
 from mqttcore.codec import Subscription
 
 INSTANCE = "mqtt-xxxxx"
-DEADLINE_S = 30
+DEADLINE_S = 100
 ID = r"[0-9A-F]{8}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12}"
 
 
@@ -87,7 +87,7 @@ async def sdk_of(driver: str, access_key: str = "YYYYY", secret: str = "XXXXX", 
         "aliyun_openapi": settings,
     }
     listeners = [Listener(name="mqtt", port=0), Listener(name="web", port=0, protocol="http")]
-    async with Broker(Config(listeners=listeners, sys_interval_s=0, plugins=tables)) as broker:
+    async with Broker(Config(listeners=listeners, sys_interval_s=0, overload_lag_ms=0, plugins=tables)) as broker:
         (endpoint,) = [f"{host}:{port}" for name, host, port in broker.addresses if name == "web"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -96,7 +96,7 @@ def browser(page: str) -> Iterator[Any]:
     for switch in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "no-proxy-server"):
         options.add_argument(f"--{switch}")
     started = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    started.set_script_timeout(20)
+    started.set_script_timeout(60)
     started.get(page)
     yield started
     started.quit()

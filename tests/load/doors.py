@@ -17,7 +17,7 @@ CONNACK = b"\x20\x02\x00\x00"
 HELLO_BEGUN = bytes.fromhex("160301020001")  # a ClientHello that stops in its header
 PROXY_HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 1883\r\n"
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ queued_messages_maximum = 10_000_000
 queued_bytes_maximum = 1_000_000_000
 """
 DELIVERY_DEADLINE_S = 60
-GAUGES_DEADLINE_S = 30
+GAUGES_DEADLINE_S = 60
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def config_of(door: Door, crowd: Crowd, folder: Path) -> str:
         "allow_anonymous = true",
         f"handshake_timeout_s = {crowd.deadline_s}",
         f"handshakes_maximum = {crowd.count}",
-        f"http_header_timeout_s = {crowd.deadline_s}",
+        f"http_header_timeout_s = {crowd.deadline_s}" if door.is_http else "",
+        f"http_connections_maximum = {crowd.count * 2}" if door.is_http else "",
         door.listener(folder),
     ]
     return "\n".join(lines) + "\n"
@@ -71,7 +72,7 @@ class Connected:
     """A client that was there before the crowd; blocking, with a deadline."""
 
     def __init__(self, broker: BrokerProcess, client_id: str) -> None:
-        self.socket = socket.create_connection((broker.host, broker.port), timeout=10)
+        self.socket = socket.create_connection((broker.host, broker.port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(wire.connect(client_id, clean_session=True))
         assert self.socket.recv(CONNACK_BYTES, socket.MSG_WAITALL) == b"\x20\x02\x00\x00"
@@ -109,7 +110,7 @@ def half_open(broker: BrokerProcess, crowd: Crowd, said: bytes) -> Iterator[list
         for number in range(crowd.count):
             # Several source addresses: no rule about one of them is what holds the crowd.
             source = (f"127.0.2.{1 + number % 50}", 0)
-            sock = socket.create_connection((broker.host, broker.ports[1]), timeout=10, source_address=source)
+            sock = socket.create_connection((broker.host, broker.ports[1]), timeout=60, source_address=source)
             sockets.append(stack.enter_context(sock))
             sock.sendall(said)
         yield sockets

@@ -6,8 +6,6 @@ import socket
 import time
 from pathlib import Path
 
-import pytest
-
 from broker_process import BrokerProcess, running_broker
 from load import wire
 
@@ -25,7 +23,7 @@ retained_bytes_maximum = 10_000_000_000
 port = 0
 """
 ACCEPTED, UNAVAILABLE = b"\x20\x02\x00\x00", b"\x20\x02\x00\x03"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Client:
@@ -84,7 +82,6 @@ def fill(broker: BrokerProcess, writer: Client, *, retain: bool) -> int:
     return most
 
 
-@pytest.mark.timeout(120)
 def test_queue_of_somebody_away_stays_below_the_ceiling(tmp_path: Path):
     with running_broker(tmp_path, CONFIG, kind="mqttcore") as broker:
         reader = Client(broker, "reader", lasts=True)
@@ -104,7 +101,6 @@ def test_queue_of_somebody_away_stays_below_the_ceiling(tmp_path: Path):
         writer.socket.close()
 
 
-@pytest.mark.timeout(120)
 def test_retained_messages_stay_below_the_ceiling(tmp_path: Path):
     with running_broker(tmp_path, CONFIG, kind="mqttcore") as broker:
         writer = Client(broker, "writer")

@@ -74,7 +74,7 @@ async def test_broker_serves_every_door_with_its_store(system: str, environment:
     )
     assert process.stdout
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             ports = []
             for _ in range(4):
                 line = (await process.stdout.readline()).decode()

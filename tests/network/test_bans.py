@@ -76,7 +76,7 @@ async def test_ban_of_a_user_name_is_of_the_one_in_the_certificate(tmp_path: Pat
             await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("text", [r"\ud800", r"a\n", r"\u0000"])
+@pytest.mark.parametrize("text", [r"\ud800", r"\u0000"])
 @pytest.mark.parametrize("key", ["value", "reason"])
 async def test_ban_that_no_answer_could_show_is_refused(tmp_path: Path, key: str, text: str):
     path = tmp_path / "bans.json"

@@ -172,7 +172,7 @@ async def test_mosquitto_understands_us(mosquitto: BrokerProcess):
 def test_command_line(session_broker: BrokerProcess, address: Callable[[int], list[str]]):
     command = [sys.executable, "-W", "error", "-m", "mqttcore"]
     where = address(session_broker.websocket_port)
-    run = {"capture_output": True, "text": True, "timeout": 30, "check": False}
+    run = {"capture_output": True, "text": True, "timeout": 60, "check": False}
     sent = subprocess.run([*command, "pub", *where, "-t", "cli/ws", "-m", "warm", "-q", "1", "-r"], **run)
     assert (sent.returncode, sent.stderr) == (0, "")
     got = subprocess.run([*command, "sub", *where, "-t", "cli/ws", "-C", "1"], **run)

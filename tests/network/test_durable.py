@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 
 from mqttcore import Broker, Config, PropertyId, QuotaExceeded, ReasonCode, StoreError
@@ -26,13 +27,9 @@ def store() -> ControlledStore:
     return ControlledStore()
 
 
-def config_with(**settings: float | bool) -> Config:
-    base = quiet_config(shutdown_timeout_s=0.5)
-    return Config(
-        listeners=base.listeners,
-        sys_interval_s=0,
-        shutdown_timeout_s=0.5,
-        store=StoreSettings(**{"retry_s": 0.02, **settings}),  # type: ignore[arg-type]
+def config_with(*, shutdown_timeout_s: float = 60) -> Config:
+    return msgspec.structs.replace(
+        quiet_config(shutdown_timeout_s=shutdown_timeout_s), store=StoreSettings(retry_s=0.02)
     )
 
 
@@ -134,13 +131,13 @@ async def test_failing_store_is_an_alarm_until_it_recovers(store: ControlledStor
 
 
 async def test_store_that_fails_at_the_end_does_not_hold_up_the_stop(store: ControlledStore):
-    broker = Broker(config_with(), store=store)
+    broker = Broker(config_with(shutdown_timeout_s=0.5), store=store)
     await broker.start()
     async with await durable(broker, "sleeper") as client:
         await client.subscribe([Subscription("a", 1)])
     store.is_held = True
     with contextlib.suppress(StoreError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             waiting = asyncio.create_task(broker.publish("a", b"m", qos=1))
             await asyncio.sleep(0)
             await broker.stop()

@@ -5,6 +5,7 @@ import errno
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mqttcore import (
@@ -390,7 +391,7 @@ async def test_connections_beyond_the_brokers_maximum_are_refused():
 
 async def test_sys_topics_are_published():
     async with Broker(quiet_config(sys_interval_s=1)) as broker, await join(broker, "c1"):
-        async with broker.subscribe("$SYS/broker/clients/connected") as messages, asyncio.timeout(10):
+        async with broker.subscribe("$SYS/broker/clients/connected") as messages, asyncio.timeout(60):
             assert (await anext(messages)).payload == b"1"
         assert len(broker.retained("$SYS/#")) > 50
 
@@ -398,7 +399,7 @@ async def test_sys_topics_are_published():
 async def test_sys_topics_that_cannot_be_retained_disturb_nothing():
     async with Broker(quiet_config(sys_interval_s=1, retained_messages_maximum=3)) as broker:
         assert len(broker.retained("$SYS/#")) == 3
-        async with broker.subscribe("$SYS/broker/metrics/taps") as messages, asyncio.timeout(10):
+        async with broker.subscribe("$SYS/broker/metrics/taps") as messages, asyncio.timeout(60):
             assert (await anext(messages)).payload == b"1"  # the last of a round: none stopped it
 
 
@@ -412,9 +413,25 @@ async def test_stream_of_a_stopped_broker_is_refused(config: Config):
 async def test_reloaded_limits_hold_for_new_connections(config: Config):
     async with Broker(config) as broker:
         changed = quiet_config(*config.listeners, maximum_packet_size_bytes=100, topic_levels_maximum=7)
-        assert await broker.reload(changed) == ["limits.topic_levels_maximum"]
+        for _ in range(2):  # told each time, and what the broker says of itself is what holds
+            assert await broker.reload(changed) == ["limits.topic_levels_maximum"]
+            assert broker.config.limits.topic_levels_maximum == config.limits.topic_levels_maximum
+            assert broker.config.limits.maximum_packet_size_bytes == 100
         async with await join(broker, "c1") as client:
             assert client.connack.properties[PropertyId.MAXIMUM_PACKET_SIZE] == 100
+
+
+async def test_what_needs_a_restart_is_in_force_after_it(config: Config):
+    broker = Broker(config)
+    changed = msgspec.structs.replace(config, gather_us=7, sys_interval_s=5)
+    async with broker:
+        for _ in range(2):
+            assert await broker.reload(changed) == ["gather_us"]
+            assert (broker.config.gather_us, broker.config.sys_interval_s) == (config.gather_us, 5)
+        assert await broker.reload(config) == []
+        assert await broker.reload(changed) == ["gather_us"]
+    async with broker:
+        assert broker.config == changed
 
 
 async def test_services_of_a_stopped_broker_are_refused(config: Config):

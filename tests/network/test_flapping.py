@@ -10,7 +10,7 @@ from network.conftest import quiet_config
 
 
 async def test_client_that_comes_and_goes_is_refused_and_others_are_not(driver: str):
-    flapping = Flapping(connects_maximum=3, refused_s=1)
+    flapping = Flapping(connects_maximum=3, refused_s=3)
     async with Broker(msgspec.structs.replace(quiet_config(), flapping=flapping)) as broker:
 
         async def connect(client_id: str) -> int:

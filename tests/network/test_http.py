@@ -152,7 +152,7 @@ async def test_failing_handler_is_an_error_of_ours_and_the_next_request_is_answe
         raise AssertionError
 
     routes = [web.get("/fail", fail), web.post("/big", too_big), web.get("/slow", slow)]
-    settings = http(http_body_bytes_maximum=1000, http_request_timeout_s=0.2)
+    settings = http(http_body_bytes_maximum=1000, http_request_timeout_s=2)
     async with Broker(quiet_config()) as broker:
         runner = web.AppRunner(make_app(broker, settings, routes=routes), access_log=None)
         await runner.setup()
@@ -183,7 +183,7 @@ async def test_request_that_does_not_come_is_cut_off(sent):
 
 
 async def test_drip_of_headers_is_cut_off_after_a_request_too():
-    listener = http(http_header_timeout_s=0.3)
+    listener = http(http_header_timeout_s=1)
     async with Broker(quiet_config(listener)) as broker, await RawWebSocket.connect(*address_of(broker)) as client:
         await client.send(GET)
         answer = await client.answer()
@@ -194,20 +194,20 @@ async def test_drip_of_headers_is_cut_off_after_a_request_too():
                 await client.send(b"G")
                 await asyncio.sleep(0.05)
 
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             with pytest.raises(ConnectionError):
                 await drip()
 
 
 async def test_kept_connection_waits_longer_than_headers_may_take():
-    listener = http(http_header_timeout_s=0.1, http_keep_alive_s=5)
+    listener = http(http_header_timeout_s=1, http_keep_alive_s=60)
     async with Broker(quiet_config(listener)) as broker, await RawWebSocket.connect(*address_of(broker)) as client:
         for _ in range(2):
             await client.send(GET)
             answer = await client.answer()
             assert answer.status == 200
             await body_of(client, answer.headers)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.3)
 
 
 async def test_idle_connection_is_closed_after_its_keep_alive():
@@ -221,7 +221,7 @@ async def test_idle_connection_is_closed_after_its_keep_alive():
 
 async def test_many_stalling_clients_do_not_keep_others_out():
     """As many half requests as the listener has places: each frees its own in time."""
-    async with Broker(quiet_config(http(max_connections=50, http_header_timeout_s=0.3))) as broker:
+    async with Broker(quiet_config(http(max_connections=50, http_header_timeout_s=3))) as broker:
         stalling = [await RawWebSocket.connect(*address_of(broker)) for _ in range(50)]
         for client in stalling:
             await client.send(GET[:20])
@@ -238,12 +238,12 @@ async def test_many_stalling_clients_do_not_keep_others_out():
 
 
 async def test_stop_waits_for_no_idle_connection():
-    broker = Broker(quiet_config(http()))
+    broker = Broker(quiet_config(http(http_keep_alive_s=200), shutdown_timeout_s=100))
     await broker.start()
     async with await RawWebSocket.connect(*address_of(broker)) as client:
         await client.send(GET)
         await client.answer()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await broker.stop()
 
 

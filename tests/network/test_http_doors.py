@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -66,7 +67,7 @@ async def connect(client: RawWebSocket, client_id: str = "c1") -> ConnAck:
 
 
 async def said_nothing_more(client: RawWebSocket) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(8):  # the default of what may be waited for is ten
         try:
             return await client.reader.read() == b""
         except ConnectionResetError:
@@ -292,17 +293,16 @@ async def test_limits_count_the_client_and_not_the_proxy():
 async def test_handshakes_that_stall_are_ended_by_their_deadline(authority: Authority, said: bytes):
     config = http_config(authority, handshake_timeout_s=0.3)
     async with Broker(config) as broker, half_open(broker, 3, said) as sockets:
-        await until(lambda: broker.metrics()["handshakes_under_way"] == 3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(8):  # the default is ten
             for sock in sockets:
                 with contextlib.suppress(ConnectionResetError):
                     assert await asyncio.get_running_loop().sock_recv(sock, 100) == b""
-        await until(lambda: broker.metrics()["handshakes_under_way"] == 0)
-        assert broker.metrics()["tls_handshakes_failed"] == 3
+        await until(lambda: broker.metrics()["tls_handshakes_failed"] == 3)
+        assert broker.metrics()["handshakes_under_way"] == 0
 
 
 async def test_handshakes_under_way_have_a_place_and_a_bound(authority: Authority):
-    config = http_config(authority, handshakes_maximum=3, max_connections=100)
+    config = http_config(authority, handshakes_maximum=3, max_connections=100, handshake_timeout_s=100)
     async with Broker(config) as broker, half_open(broker, 20) as sockets:
         assert len(sockets) == 20
         await until(lambda: broker.metrics()["connections_refused_full"] == 17)
@@ -310,7 +310,7 @@ async def test_handshakes_under_way_have_a_place_and_a_bound(authority: Authorit
 
 
 async def test_silent_handshakes_make_room(authority: Authority):
-    config = http_config(authority, handshakes_maximum=3)
+    config = http_config(authority, handshakes_maximum=3, handshake_timeout_s=100)
     async with Broker(config) as broker, half_open(broker, 3):
         await until(lambda: broker.metrics()["handshakes_under_way"] == 3)
         await asyncio.sleep(1.1)  # what a handshake may be silent for
@@ -324,7 +324,7 @@ async def test_silent_handshakes_make_room(authority: Authority):
 
 
 async def test_handshakes_count_among_the_connections(authority: Authority):
-    config = http_config(authority, max_connections=2)
+    config = http_config(authority, max_connections=2, handshake_timeout_s=100)
     async with Broker(config) as broker, half_open(broker, 2):
         await until(lambda: broker.metrics()["handshakes_under_way"] == 2)
         async with await RawWebSocket.connect(*address_of(broker)) as third:
@@ -333,9 +333,9 @@ async def test_handshakes_count_among_the_connections(authority: Authority):
 
 
 async def test_stop_does_not_wait_for_handshakes(authority: Authority):
-    config = http_config(authority, handshake_timeout_s=60)
+    config = msgspec.structs.replace(http_config(authority, handshake_timeout_s=200), shutdown_timeout_s=100)
     with contextlib.ExitStack() as stack:
-        async with asyncio.timeout(5), Broker(config) as broker:
+        async with asyncio.timeout(60), Broker(config) as broker:
             for _ in range(3):
                 stack.enter_context(socket.create_connection(address_of(broker)))
             await until(lambda: broker.metrics()["handshakes_under_way"] == 3)

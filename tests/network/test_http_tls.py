@@ -86,7 +86,7 @@ async def test_handshake_that_stalls_is_cut_off(authority: Authority):
     settings = secure(authority.server("localhost")).listeners[0]
     listener = Listener(port=0, protocol="http", tls=settings.tls, handshake_timeout_s=0.3)
     async with Broker(quiet_config(listener)) as broker, await RawWebSocket.connect(*address_of(broker)) as client:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(8):  # the default is ten
             assert await client.reader.read() == b""
 
 
@@ -140,8 +140,8 @@ async def test_limits_per_address_hold_over_the_upgrade():
 async def test_connection_rate_holds_for_http():
     async with Broker(quiet_config(Listener(port=0, protocol="http", connection_rate=1))) as broker:
         first = await RawWebSocket.open(*address_of(broker))
-        second = await RawWebSocket.connect(*address_of(broker))
-        assert await second.frame() is None
-        assert broker.metrics()["connections_refused_rate"] == 1
-        for client in (first, second):
+        # one of them comes within the second, however slow we are
+        others = [await RawWebSocket.connect(*address_of(broker)) for _ in range(10)]
+        await until(lambda: broker.metrics()["connections_refused_rate"] >= 1)
+        for client in (first, *others):
             await client.close()

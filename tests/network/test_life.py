@@ -34,6 +34,10 @@ pytestmark = pytest.mark.usefixtures("driver")
 BLOCK = bytes(50_000)
 
 
+PATIENCE_S = 100  # of a broker that is to stop at once
+AT_ONCE_S = 30  # or what a busy machine makes of it
+
+
 async def stop_timed(broker: Broker) -> float:
     """Stop and return the seconds it took."""
     started_s = time.monotonic()
@@ -44,12 +48,12 @@ async def stop_timed(broker: Broker) -> float:
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-async def test_clients_are_told_that_the_server_shuts_down(config: Config):
-    broker = Broker(config)
+async def test_clients_are_told_that_the_server_shuts_down():
+    broker = Broker(quiet_config(shutdown_timeout_s=PATIENCE_S))
     await broker.start()
     new = await join(broker, "new")
     old = await join(broker, "old", protocol_version=4)
-    assert await stop_timed(broker) < 2
+    assert await stop_timed(broker) < AT_ONCE_S
     with pytest.raises(ConnectionLost) as caught:
         await new.wait_closed()
     assert caught.value.reason_code == ReasonCode.SERVER_SHUTTING_DOWN
@@ -58,12 +62,12 @@ async def test_clients_are_told_that_the_server_shuts_down(config: Config):
     assert caught.value.reason_code is None
 
 
-async def test_stop_does_not_wait_for_who_never_connected(config: Config):
-    broker = Broker(config)
+async def test_stop_does_not_wait_for_who_never_connected():
+    broker = Broker(quiet_config(shutdown_timeout_s=PATIENCE_S))
     await broker.start()
     async with await Raw.open(broker) as silent:
         await until(lambda: broker.metrics()["connections"] == 1)
-        assert await stop_timed(broker) < 2
+        assert await stop_timed(broker) < AT_ONCE_S
         assert await silent.receive() is None
 
 
@@ -74,7 +78,7 @@ async def test_stop_is_bounded_when_a_client_does_not_read():
         for _ in range(200):
             await broker.publish("a", BLOCK)
         await asyncio.sleep(0)
-        assert await stop_timed(broker) < 3
+        assert await stop_timed(broker) < AT_ONCE_S
 
 
 async def test_wills_are_published_when_the_broker_stops(config: Config):
@@ -189,15 +193,14 @@ async def test_connection_that_dribbles_its_connect_is_closed():
 
 async def test_silent_client_is_disconnected_after_one_and_a_half_keep_alives(config: Config):
     async with Broker(config) as broker, await Raw.open(broker) as silent:
-        await silent.send(Connect("c1", keep_alive_s=1))
-        await silent.receive()
         since_s = time.monotonic()
-        await silent.send(PingReq())
+        await silent.send(Connect("c1", keep_alive_s=1), PingReq())
+        assert isinstance(await silent.receive(), ConnAck)
         assert await silent.receive() == PingResp()
         answer = await silent.receive()
         assert isinstance(answer, Disconnect)
         assert answer.reason_code == ReasonCode.KEEP_ALIVE_TIMEOUT
-        assert 1.4 < time.monotonic() - since_s < 3
+        assert time.monotonic() - since_s > 1.4
         assert await silent.receive() is None
         assert broker.clients() == []
 
@@ -309,14 +312,14 @@ def test_broker_survives_running_out_of_descriptors(driver: str, protocol: str):
                     pass
                 await asyncio.sleep(0.3)
                 await first.publish("a", b"still here", qos=1)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while "descriptors" not in broker.alarms:
                         await asyncio.sleep(0.05)
                 if {driver == "epoll" and protocol == "mqtt"}:  # level-triggered, it would ask for ever
                     assert broker.metrics()["accept_pauses"]
                 for sock in hoard:
                     sock.close()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await (await open_client(Connect("second"), host=host, port=port)).close()
                 await first.close()
             print("served")

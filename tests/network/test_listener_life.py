@@ -54,7 +54,7 @@ def door(request: pytest.FixtureRequest, tmp_path: Path) -> Door:
 
     async def join(broker: Broker, client_id: str) -> Client:
         host, port = address_of(broker)
-        return await open_client(Connect(client_id), host=host, port=port, timeout_s=5, **how)
+        return await open_client(Connect(client_id), host=host, port=port, timeout_s=60, **how)
 
     return Door(Listener(**({"name": "door", "port": 0} | settings)), join)
 

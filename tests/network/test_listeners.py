@@ -77,9 +77,12 @@ async def test_plugins_permitted_must_be_enabled(driver: str):
 
 async def test_connections_over_the_rate_are_closed():
     async with Broker(quiet_config(Listener(port=0, connection_rate=3))) as broker:
-        answers = [await connack_of(broker) for _ in range(5)]
-        assert [answer is not None for answer in answers] == [True] * 3 + [False] * 2
-        assert broker.metrics()["connections_refused_rate"] == 2
+        began_s = time.monotonic()
+        taken = 0
+        while await connack_of(broker) is not None:
+            taken += 1
+        assert 3 <= taken <= 3 + 3 * (time.monotonic() - began_s)
+        assert broker.metrics()["connections_refused_rate"] == 1
 
 
 async def test_connections_of_an_address_are_counted_and_let_go():
@@ -131,7 +134,7 @@ async def test_kernel_gives_up_on_what_is_not_acknowledged_with_the_keep_alive()
 async def test_lagging_loop_refuses_new_clients_first_and_recovers():
     config = Config(listeners=[Listener(port=0)], sys_interval_s=0, overload_lag_ms=50)
     async with Broker(config) as broker, await join(broker, "old", keep_alive_s=0) as old:
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 60
         while not broker.metrics()["overloaded"] and time.monotonic() < deadline_s:
             time.sleep(0.2)  # noqa: ASYNC251  the point
             await asyncio.sleep(0)
@@ -154,22 +157,36 @@ async def test_reload_lets_nobody_in_who_was_to_stay_out():
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    ("wanted", "paths"),
     [
-        {"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"], "allow_anonymous": True},
-        {"host": "127.0.0.2", "allow_anonymous": True},
-        {"websocket_origins": ["https://shop.example"]},
-        {"http_body_bytes_maximum": 5},
+        ({"proxy_protocol": "any", "proxy_trusted": ["127.0.0.0/8"], "allow_anonymous": True}, ["proxy_protocol"]),
+        ({"host": "127.0.0.2", "allow_anonymous": True}, ["host"]),
+        ({"protocol": "mqtt", "backlog": 7}, ["backlog", "http_body_bytes_maximum", "protocol"]),
+        ({"websocket_origins": ["https://shop.example"]}, ["websocket_origins"]),
+        ({"http_body_bytes_maximum": 5}, ["http_body_bytes_maximum"]),
     ],
 )
-async def test_what_a_listener_cannot_change_is_told_each_time_and_not_done_by_half(wanted: dict):
-    web = Listener(port=0, protocol="http", allow_anonymous=False)
+async def test_what_a_listener_cannot_change_is_told_each_time_and_not_done_by_half(wanted: dict, paths: list[str]):
+    web = Listener(name="web", port=0, protocol="http", http_body_bytes_maximum=6, allow_anonymous=False)
     async with Broker(quiet_config(web)) as broker:
         changed = quiet_config(msgspec.structs.replace(web, **wanted))
         for _ in range(2):
-            assert await broker.reload(changed) == ["listeners"]
+            found = await broker.reload(changed)
+            assert {f"listeners.web.{key}" for key in paths} <= {*found}
+            assert all(path.startswith("listeners.web.") for path in found)
+            (shown,) = broker.config.listeners
+            assert [getattr(shown, key) for key in paths] == [getattr(web, key) for key in paths]
         (bound,) = broker._listening
         assert (bound.proxy_version, bound.allow_anonymous) == (None, False)
+        assert await broker.reload(quiet_config(web)) == []
+
+
+async def test_listeners_that_come_go_or_change_places_are_named():
+    one, two, three = (Listener(name=name, port=0) for name in ("one", "two", "three"))
+    async with Broker(quiet_config(one, two)) as broker:
+        assert await broker.reload(quiet_config(two, one)) == ["listeners"]
+        assert await broker.reload(quiet_config(one, three)) == ["listeners.three", "listeners.two"]
+        assert [shown.name for shown in broker.config.listeners] == ["one", "two"]
 
 
 async def test_settings_of_who_has_no_account_need_a_restart():

@@ -219,7 +219,7 @@ async def run(*arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode()

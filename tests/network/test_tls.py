@@ -13,12 +13,11 @@ from certificates import Authority, Issued
 from mqttcore import Broker, ReasonCode
 from mqttcore.codec import ConnAck, Connect, Decoder, PubAck, Publish, SubAck, Subscribe, Subscription
 from mqttcore.config import KeyPair
-from network.clients import until
+from network.clients import DEADLINE_S, until
 from network.tls import client_context, streams, tls_config
 
 pytestmark = pytest.mark.usefixtures("driver")
 
-DEADLINE_S = 10
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 

@@ -38,7 +38,7 @@ DOORS = {
 
 def shaken(sock: socket.socket, version: tuple[int, int], said: list[bytes]) -> TLSConnection:
     """Return a connection through which all was said that there is to say first."""
-    sock.settimeout(10)
+    sock.settimeout(60)
     settings = HandshakeSettings()
     settings.minVersion = settings.maxVersion = version
     settings.cipherNames = ["aes128gcm"]
@@ -134,7 +134,7 @@ async def test_spoilt_record_behind_good_ones_ends_the_connection(
 async def test_who_makes_us_answer_and_does_not_read_is_not_read(tmp_path: Path, door: str, flood):
     path = tmp_path / "mqtt.sock"
     protocol, said = DOORS[door]
-    listener = {"path": str(path), "protocol": protocol, "http_header_timeout_s": 60}
+    listener = {"path": str(path), "protocol": protocol, "http_header_timeout_s": 100}
     own = Authority(tmp_path).server()
     config = tls_config(own, listener=listener, limits={"output_high_water_bytes": HIGH_WATER_BYTES})
     async with Broker(config) as broker:

@@ -43,7 +43,7 @@ def kinds(trace: Trace) -> list[str]:
 
 async def seen(trace: Trace, kind: type) -> Any:
     """Return the first entry of a kind, when it comes."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for entry in trace:
             if isinstance(entry, kind):
                 return entry
@@ -57,7 +57,7 @@ async def test_entries_come_as_they_happen_until_the_trace_ends(config: Config):
         async def follow() -> list[Any]:
             return [entry async for entry in trace]
 
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             followers = [group.create_task(follow()) for _ in range(2)]
             async with await join(broker, "a"):
                 pass
@@ -79,7 +79,7 @@ async def test_entries_come_as_they_happen_until_the_trace_ends(config: Config):
 async def test_it_ends_by_itself(config: Config):
     async with Broker(config) as broker:
         trace = broker.traces.start("topic_filter", "t", duration_s=0.05)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for entry in trace:
                 raise AssertionError(entry)
         assert trace.end_reason == "its time is over"
@@ -168,10 +168,12 @@ async def test_oldest_entries_make_room(config: Config, bounds: dict[str, int]):
 async def test_entries_over_the_rate_are_counted(config: Config):
     async with Broker(tracing(config, entries_per_s_maximum=10)) as broker:
         trace = broker.traces.start("topic_filter", "#")
+        began_s = time.monotonic()
         for _ in range(20):
             await broker.publish("t")
-        assert (len(trace), trace.skipped) == (9, 11)
-        assert broker.metrics()["trace_entries_skipped"] == 11
+        taken = len(trace)
+        assert 9 <= taken <= 10 + (time.monotonic() - began_s) * 10
+        assert trace.skipped == broker.metrics()["trace_entries_skipped"] == 20 - taken
 
 
 async def test_failing_trace_is_over_and_the_connection_is_not(
@@ -401,7 +403,7 @@ async def test_a_trace_over_http():
         page = await api.ask("GET", "/traces/mine/entries")
         assert page == {"entries": [], "first_number": 0, "next_number": 0, "is_running": True}
 
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             waiting = group.create_task(api.ask("GET", "/traces/mine/entries", params={"wait_s": "10"}))
             await asyncio.sleep(0)
             for number in range(3):
@@ -424,7 +426,7 @@ async def test_a_trace_over_http():
         began = time.monotonic()
         page = await api.ask("GET", "/traces/mine/entries", params={"start": "3", "wait_s": "10"})
         assert (page["entries"], page["next_number"], page["is_running"]) == ([], 3, False)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 9
         assert [one["name"] for one in (await api.ask("GET", "/traces"))["traces"]] == ["mine"]
         assert (await api.ask("GET", "/traces/mine"))["entries"] == 3
         await api.ask("DELETE", "/traces/mine", expect=204)
@@ -467,7 +469,7 @@ async def test_viewers_see_no_entries(tmp_path: Path):
 
 async def test_wait_is_over_before_the_request_would_be_too_late():
     config = api_config()
-    config.listeners[0] = msgspec.structs.replace(config.listeners[0], http_request_timeout_s=1.0)
+    config.listeners[0] = msgspec.structs.replace(config.listeners[0], http_request_timeout_s=3.0)
     async with Broker(config) as broker, Api(broker) as api:
         trace = broker.traces.start("client_id", "a")
         page = await api.ask("GET", f"/traces/{trace.name}/entries", params={"wait_s": "10"})
@@ -475,7 +477,7 @@ async def test_wait_is_over_before_the_request_would_be_too_late():
 
 
 async def test_who_waits_for_more_does_not_keep_the_broker_from_stopping():
-    broker = Broker(api_config())
+    broker = Broker(msgspec.structs.replace(api_config(), shutdown_timeout_s=100))
     await broker.start()
     trace = broker.traces.start("client_id", "a")
     async with Api(broker) as api, asyncio.TaskGroup() as group:
@@ -483,7 +485,7 @@ async def test_who_waits_for_more_does_not_keep_the_broker_from_stopping():
         await until(lambda: trace._arrived._waiters)
         began = time.monotonic()
         await broker.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
     assert waiting.result()["is_running"] is False
 
 

@@ -328,6 +328,19 @@ async def test_request_that_does_not_come(said: bytes):
         assert await reader.read() == b""
 
 
+async def test_too_many_connections_that_speak_http():
+    async with Broker(door("http", http_connections_per_address=1)) as broker:
+        trace = broker.traces.start("address", HERE)
+        async with client_of(broker), client_of(broker):
+            assert (await failure(trace)).reason == "too many connections that speak HTTP"
+        reason = "made room for another connection that speaks HTTP"
+        async with client_of(broker):
+            while not trace_of(trace, reason):  # it is old enough to go after a second
+                async with client_of(broker):
+                    await asyncio.sleep(0.05)
+        assert trace_of(trace, reason)[0].listener == "door"
+
+
 async def test_clients_address_is_that_of_the_header():
     async with Broker(door("http", **TRUSTED)) as broker, await RawWebSocket.connect(*address_of(broker)) as client:
         trace, of_proxy = (broker.traces.start("address", address) for address in (CLIENT, HERE))

@@ -208,7 +208,7 @@ async def test_late_answer_is_refused_even_when_the_plugin_does_not_listen():
         assert broker.metrics()["authentications_timed_out"] == 1
         assert broker.metrics()["authentications_waiting"] == 1  # it still holds its place
         may_end.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while broker.metrics()["authentications_waiting"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert broker.metrics()["sessions"] == 0
@@ -224,7 +224,7 @@ async def test_no_more_wait_than_allowed():
     async with serving(Answering(lambda connect: slow()), authentications_maximum=1) as broker:
         first = await peer(broker)
         await first.send(Connect("a"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not broker.metrics()["authentications_waiting"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert await (await peer(broker)).connect("b") == ReasonCode.SERVER_BUSY
@@ -247,7 +247,7 @@ async def test_question_is_dropped_when_the_client_goes():
     async with serving(Answering(lambda connect: slow())) as broker:
         client = await peer(broker)
         await client.send(Connect("a"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not broker.metrics()["authentications_waiting"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             # A reset. An orderly end may follow a whole burst of packets that are to be handled once it is let in.
@@ -262,7 +262,7 @@ async def test_broker_stops_while_a_client_waits():
     async with serving(Answering(lambda connect: asyncio.Event().wait()), shutdown_timeout_s=0) as broker:
         client = await peer(broker)
         await client.send(Connect("a"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not broker.metrics()["authentications_waiting"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

@@ -75,7 +75,7 @@ async def fresh() -> None:
 
 
 def broker_with(*plugins: object, **settings: Any) -> Broker:
-    return Broker(Config(listeners=[Listener(port=0)], **settings), plugins=plugins)
+    return Broker(Config(listeners=[Listener(port=0)], overload_lag_ms=0, **settings), plugins=plugins)
 
 
 async def test_started_in_order_and_stopped_in_reverse():

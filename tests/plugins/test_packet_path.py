@@ -90,7 +90,7 @@ async def pair(broker: MemoryBroker) -> tuple[MemoryClient, MemoryClient]:
 
 def test_one_plugin_is_called_by_the_engine_itself():
     one = plugin("one", authorize_publish=lambda *arguments: None)
-    broker = Broker(Config(listeners=[Listener(port=0)]), plugins=[one])
+    broker = Broker(Config(listeners=[Listener(port=0)], overload_lag_ms=0), plugins=[one])
     table = broker._load_plugins().hook_table()
     assert table.authorize_publish == one.authorize_publish
     assert (table.authorize_deliver, table.transform_publish, table.admit, table.authenticate) == (None,) * 4

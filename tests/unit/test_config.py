@@ -169,3 +169,72 @@ def test_listener_behind_a_proxy_is_exposed(listener: dict, is_refused: bool):
     with pytest.raises(ConfigError, match="a proxy lets others in") as caught:
         check_exposure(config, has_authentication=False)
     assert caught.value.path == "listeners[0].proxy_protocol"
+
+
+_TLS = {"certificate_file": "server.crt", "key_file": "server.key"}
+
+
+@pytest.mark.parametrize(
+    ("listener", "path"),
+    [
+        ({"path_mode": "0660"}, "path_mode"),
+        ({"path": "/run/mqtt", "host": "::1"}, "host"),
+        ({"path": "/run/mqtt", "port": 0}, "port"),
+        ({"websocket_path": "/ws"}, "websocket_path"),
+        ({"websocket_origins": ["https://example.com"]}, "websocket_origins"),
+        ({"http_body_bytes_maximum": 7}, "http_body_bytes_maximum"),
+        ({"proxy_identity_is_user_name": True}, "proxy_identity_is_user_name"),
+        (
+            {"proxy_protocol": "v1", "proxy_trusted": ["unix"], "proxy_identity_is_user_name": True},
+            "proxy_identity_is_user_name",
+        ),
+        (
+            {"proxy_protocol": "v2", "proxy_trusted": ["unix"], "proxy_identity_is_user_name": True, "tls": _TLS},
+            "proxy_identity_is_user_name",
+        ),
+        ({"tls": {**_TLS, "client_ca_file": "ca.crt"}}, "tls.client_ca_file"),
+        ({"tls": {**_TLS, "identity": "dn"}}, "tls.identity"),
+        ({"tls": {**_TLS, "identity_is_user_name": True}}, "tls.identity_is_user_name"),
+    ],
+)
+def test_what_would_be_without_effect_is_refused(listener: dict, path: str):
+    """Whoever writes it counts on it: an authority alone would look like mutual TLS."""
+    with pytest.raises(ConfigError) as caught:
+        from_mapping({"listeners": [listener]})
+    assert caught.value.path == f"listeners[0].{path}"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/api/v1", "/api/v1/clients"])
+def test_path_of_the_broker_is_none_for_websocket(path: str):
+    with pytest.raises(ConfigError, match="is the broker's own") as caught:
+        from_mapping({"listeners": [{"protocol": "http", "websocket_path": path}]})
+    assert caught.value.path == "listeners[0].websocket_path"
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_good"),
+    [
+        ("https://example.com", True),
+        ("http://localhost:8000", True),
+        ("http://[::1]:8000", True),
+        ("capacitor://localhost", True),
+        ("file://", True),
+        ("null", True),
+        ("https://example.com/", False),
+        ("https://example.com/page", False),
+        ("https://*.example.com", False),
+        ("example.com", False),
+        ("*", False),
+        ("https://", False),
+        ("https://a b", False),
+    ],
+)
+def test_origin_is_what_browsers_send(origin: str, is_good: bool):
+    """Others would never be equal to one, and nobody would get in."""
+    given = {"listeners": [{"protocol": "http", "websocket_origins": ["https://a.example", origin]}]}
+    if is_good:
+        assert from_mapping(given).listeners[0].websocket_origins[1] == origin
+        return
+    with pytest.raises(ConfigError, match="is no origin like") as caught:
+        from_mapping(given)
+    assert caught.value.path == "listeners[0].websocket_origins[1]"

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from mqttcore.bans import Bans
 from mqttcore.config import Config, check_exposure, load
 from mqttcore.errors import ConfigError, PluginError
 from mqttcore.net.tls import build_context
-from mqttcore.plugins.loading import EnabledPlugin, enabled
+from mqttcore.plugins.loading import EnabledPlugin, enabled, narrowed_listeners
 from mqttcore.settings import visible
 
 __all__ = ["check"]
@@ -21,14 +22,20 @@ __all__ = ["check"]
 def check(file: Path, show: bool) -> None:
     """Validate the configuration FILE.
 
-    Prints file, key path and reason of the first mistake and exits with 2, or prints a summary. Certificates and keys
-    are read and tried out; plugins are loaded, not made.
+    Prints file, key path and reason of the first mistake and exits with 2, or prints a summary. Certificates, keys and
+    bans are read and tried out; plugins are loaded, not made.
     """
     try:
         config = load(file)
         plugins = enabled(config, str(file))
         authenticates = any("authenticate" in plugin.hooks for plugin in plugins)
         check_exposure(config, has_authentication=authenticates, source=str(file))
+        narrowed_listeners(config, [plugin.name for plugin in plugins])
+        Bans(config.http_api.bans_file)
+        if config.http_api.keys_file:
+            from mqttcore.http.keys import read_keys  # and with it all of aiohttp
+
+            read_keys(config.http_api.keys_file)
         for listener in config.listeners:
             if listener.tls is not None:
                 build_context(listener.tls, listener.name)

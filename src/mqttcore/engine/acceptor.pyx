@@ -14,11 +14,14 @@ from mqttcore.codec.codes cimport (
 )
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport make_message
-from mqttcore.engine.connection cimport PACKET_MAXIMUM, PAUSE_ADMITTING, STATE_ADMITTING, STATE_CONNECTED, Connection
+from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.core cimport NEVER_S, OWNER_IGNORE, OWNER_REFUSE
 from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED, EVENT_CLIENT_CONNECTED
 from mqttcore.engine.hooks cimport HOOK_ADMIT, HOOK_AUTHENTICATE
+from mqttcore.engine.inlet cimport PAUSE_ADMITTING
+from mqttcore.engine.kept_back cimport keep_back, let_go, take_back
 from mqttcore.engine.mount cimport check_mount, find_mount, whole_topic
+from mqttcore.engine.network_connection cimport PACKET_MAXIMUM, STATE_ADMITTING, STATE_CONNECTED
 from mqttcore.engine.permissions cimport Rights
 from mqttcore.engine.timers cimport timer_disarm
 
@@ -388,7 +391,7 @@ cdef class Acceptor(Registrar):
         session.publisher = session.ordering_key = None
         session.user_name = user_name
         if self.on_backlog is not None and session.queue.count:
-            session.keep_back()                                   # also from being withdrawn before rights are final
+            keep_back(session)                                    # also from being withdrawn before rights are final
         self.take_identity(session, identity, rights)             # before any of its messages is sent
         session.connected_ms = self.now_ms
         session.session_expiry_s = expiry_s
@@ -435,9 +438,9 @@ cdef class Acceptor(Registrar):
         if session.link is not conn or session.kept_back == NULL:
             return 0
         if count is not None:
-            session.let_go(bounded(count), False, 0)
+            let_go(session, bounded(count), False, 0)
             return 0
-        session.take_back()           # as a whole, however long it is
+        take_back(session)            # as a whole, however long it is
         if session.rights is not None and session.rights.has_rules:
             self.withdraw_queued(session, &session.queue)
         return 0
@@ -459,7 +462,7 @@ cdef class Acceptor(Registrar):
             raise ValueError("count and age are not negative")
         if session is None or session.link is None or session.kept_back == NULL:
             return 0
-        released = session.let_go(bounded(count), newest_first, age_maximum_ms)
+        released = let_go(session, bounded(count), newest_first, age_maximum_ms)
         session.pump()
         if session.link is not None:
             session.link.mark_dirty()

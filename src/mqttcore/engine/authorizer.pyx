@@ -14,22 +14,23 @@ from mqttcore.codec.codes cimport (
 )
 from mqttcore.codec.names cimport check_topic_filter
 from mqttcore.codec.views cimport has_reason
+from mqttcore.engine.addressee cimport GUARD_HOOK, GUARD_MOUNT, GUARD_RULES
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport change_message
-from mqttcore.engine.connection cimport PAUSE_SUBSCRIBE, STATE_CONNECTED
 from mqttcore.engine.core cimport DROP_NOT_AUTHORIZED, OWNER_IGNORE, OWNER_REFUSE, OWNER_REPLACE
 from mqttcore.engine.events cimport EVENT_CLIENT_AUTHENTICATED
 from mqttcore.engine.filters cimport share_prefix_size
 from mqttcore.engine.handler cimport Handler
 from mqttcore.engine.hooks cimport HOOK_AUTHORIZE_DELIVER, HOOK_AUTHORIZE_PUBLISH, HOOK_AUTHORIZE_SUBSCRIBE, HookTable
+from mqttcore.engine.inlet cimport PAUSE_SUBSCRIBE
 from mqttcore.engine.message cimport (
     TRACED_PUBLISHER, Message, msg_ref, msg_unref, msg_view, pub_done, pub_keep, pub_settle, stored_unref,
 )
 from mqttcore.engine.mount cimport TOPIC_BYTES_MAXIMUM, check_mount, refusal_of_filter, refusal_of_topic, whole_topic
+from mqttcore.engine.network_connection cimport STATE_CONNECTED
 from mqttcore.engine.permissions cimport MAY_PUBLISH, MAY_SUBSCRIBE, VERDICT_QOS, verdict_permits
-from mqttcore.engine.queue cimport entry_t, queue_at, queue_sweep, queue_t
+from mqttcore.engine.queue cimport IS_DIRECT, entry_t, queue_at, queue_sweep, queue_t
 from mqttcore.engine.rates cimport stricter
-from mqttcore.engine.session cimport GUARD_HOOK, GUARD_MOUNT, GUARD_RULES, IS_DIRECT
 from mqttcore.engine.subscriber cimport OPT_QOS
 from mqttcore.engine.timers cimport timer_arm, timer_disarm
 from mqttcore.engine.topics cimport route_t

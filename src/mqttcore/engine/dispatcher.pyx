@@ -14,14 +14,16 @@ from mqttcore.codec.wire cimport get_u32
 from mqttcore.engine.authorizer cimport Authorizer
 from mqttcore.engine.client_view cimport ClientView
 from mqttcore.engine.compose cimport make_message
-from mqttcore.engine.connection cimport PAUSE_CONGESTED, STATE_CONNECTED, Connection
+from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.core cimport (
     DROP_EXPIRED, DROP_NOT_AUTHORIZED, DROP_QUOTA, DROP_SESSION_ENDED, DROP_TOTAL_FULL, GIVEN_AWAY,
 )
 from mqttcore.engine.handler cimport Handler
+from mqttcore.engine.inlet cimport PAUSE_CONGESTED
 from mqttcore.engine.message cimport (
     TRACED_PUBLISHER, TRACED_TOPIC, Message, msg_props, msg_unref, msg_view, pub_done, pub_keep, pub_settle, pub_t, stored_ref, stored_t,
 )
+from mqttcore.engine.network_connection cimport STATE_CONNECTED
 from mqttcore.engine.queue cimport queue_clear, queue_head, queue_pop
 from mqttcore.engine.recipients cimport STORES_AS_SENDER, recipients_find, recipients_stand
 from mqttcore.engine.subscriber cimport HEARD, KIND_SESSION, KIND_TAP, UNHEARD, recipients_ref, recipients_unref, target_init

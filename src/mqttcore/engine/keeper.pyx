@@ -5,7 +5,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 
 from mqttcore.codec.codes cimport RC_IMPLEMENTATION_SPECIFIC_ERROR, RC_QUOTA_EXCEEDED
-from mqttcore.engine.connection cimport PAUSE_STORE, Connection
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.inlet cimport PAUSE_STORE
 from mqttcore.engine.journal cimport Journal, message_of
 from mqttcore.engine.message cimport Message, msg_unref
 from mqttcore.engine.session cimport Session

@@ -3,13 +3,18 @@
 #   [ resident ... | in the store only ... ]
 #
 # Where there is a store, only the first entries have their messages in memory; the others have a stored_t and are paged
-# in as the first ones go (Session.page_in).
+# in as the first ones go (Backlog.page_in).
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mqttcore.engine.message cimport msg_bytes, msg_t, stored_t
 from mqttcore.engine.topics cimport subids_t
+
+
+cdef enum:
+    IS_RETAINED = 0x01        # bits of what entries and slots have in retain: RETAIN of the delivery
+    IS_DIRECT = 0x80          # the client was named as its receiver: no subscription has to allow it
 
 
 cdef struct entry_t:
@@ -20,7 +25,7 @@ cdef struct entry_t:
     uint64_t key              # of the entry record; 0: none
     int64_t since_ms          # when it was queued
     uint8_t qos               # of the delivery
-    uint8_t retain            # session.IS_RETAINED and IS_DIRECT of the delivery
+    uint8_t retain            # IS_RETAINED and IS_DIRECT of the delivery
     uint8_t doom              # 1 + DROP_* or GIVEN_AWAY: why it is to be dropped without being sent; 0: it is not
 
 

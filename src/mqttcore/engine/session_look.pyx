@@ -7,8 +7,8 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint16_t, uint32_t
 from libc.stdlib cimport free
 
 from mqttcore.engine.message cimport Message, msg_bytes, msg_t, stored_t
-from mqttcore.engine.queue cimport entry_bytes, entry_t, queue_at, queue_t
-from mqttcore.engine.session cimport IS_RETAINED, Session
+from mqttcore.engine.queue cimport IS_RETAINED, entry_bytes, entry_t, queue_at, queue_t
+from mqttcore.engine.session cimport Session
 from mqttcore.engine.window cimport (
     AWAIT_PUBACK, AWAIT_PUBREC, slot_t, window_find, window_in_order, window_t,
 )

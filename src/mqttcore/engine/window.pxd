@@ -27,7 +27,7 @@ cdef struct slot_t:
     uint32_t seq              # order of sending what was sent last
     uint16_t packet_id        # 0: free
     uint8_t state
-    uint8_t retain            # session.IS_RETAINED and IS_DIRECT, as sent
+    uint8_t retain            # queue.IS_RETAINED and IS_DIRECT, as sent
 
 
 cdef struct window_t:

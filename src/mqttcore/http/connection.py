@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from mqttcore.http.lobby import Lobby
 from mqttcore.http.place import Place
 from mqttcore.http.replies import problem
 
@@ -30,8 +31,8 @@ class HttpConnection(web.RequestHandler):
 
     header_timeout_s: from the opening, or the first byte of a later request, to the end of the headers.
     answer_timeout_s: from there until the answer was taken by the client's system.
-    on_failure: called with address, listener's name and reason when the connection is given up. place: of one that was
-    admitted already. proxy: what its PROXY header said.
+    on_failure: called with address, listener's name and reason when the connection is given up. lobby: of the listener.
+    place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class HttpConnection(web.RequestHandler):
         "_is_admitted",
         "_is_answering",
         "_listener_name",
+        "_lobby",
         "_on_failure",
         "_peer",
         "_place",
@@ -52,6 +54,7 @@ class HttpConnection(web.RequestHandler):
         self,
         manager: web.Server,
         listener: "BoundListener",
+        lobby: Lobby,
         *,
         loop: asyncio.AbstractEventLoop,
         header_timeout_s: float,
@@ -64,6 +67,7 @@ class HttpConnection(web.RequestHandler):
         super().__init__(manager, loop=loop, **others)
         self._is_admitted = place is not None
         self._place = place or Place(listener, on_failure)
+        self._lobby = lobby
         self._listener_name = listener.name
         self._on_failure = on_failure
         self._peer: Any = None
@@ -78,7 +82,11 @@ class HttpConnection(web.RequestHandler):
         """Asyncio: take a place of the listener, or turn the client away."""
         place = self._place
         self._peer = transport.get_extra_info("peername")
-        if not self._is_admitted and not (place.take(self._peer) and place.admit(self._peer)):
+        is_welcome = self._is_admitted or (place.take(self._peer) and place.admit(self._peer))
+        if is_welcome and not self._lobby.enter(self, self.address):
+            is_welcome = False
+            self._on_failure(self.address, self._listener_name, "too many connections that speak HTTP")
+        if not is_welcome:
             place.free()
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -94,6 +102,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Asyncio, or whoever takes the transport over: the place is free."""
+        self._lobby.leave(self)
         self._place.free()
         self._due_s = None
         if self._timer is not None:
@@ -136,7 +145,19 @@ class HttpConnection(web.RequestHandler):
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""
         self._is_answering = True
+        self._lobby.waits(self)
         self._set_deadline(self._answer_timeout_s)
+
+    def has_good_key(self) -> None:
+        """Be told that who asks may: the request is not cut short to make room."""
+        self._lobby.vouch(self)
+
+    def cut(self) -> None:
+        """Be closed at once, to make room."""
+        self._on_failure(self.address, self._listener_name, "made room for another connection that speaks HTTP")
+        self._place.free()
+        if self.transport is not None:
+            self.transport.abort()
 
     def end(self) -> None:
         """Close the connection: at once, or when the request under way has been answered."""
@@ -148,6 +169,7 @@ class HttpConnection(web.RequestHandler):
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
         self._is_answering = False
+        self._lobby.waits(self)
         self._due_s = None
 
     def log_exception(self, *args: Any, **kw: Any) -> None:

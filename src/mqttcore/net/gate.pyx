@@ -4,7 +4,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from mqttcore.engine.connection cimport STATE_CLOSED, Connection
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.network_connection cimport STATE_CLOSED
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather, outbuf_t
 from mqttcore.net.channel cimport CIPHER_SIZE, SEAL_SIZE, TlsChannel, TlsPipes
 

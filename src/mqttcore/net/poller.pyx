@@ -9,8 +9,9 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from mqttcore.codec.codes cimport RC_UNSPECIFIED_ERROR
-from mqttcore.engine.connection cimport STATE_CLOSED, Connection
+from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.engine cimport Engine
+from mqttcore.engine.network_connection cimport STATE_CLOSED
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_clear, out_consume, out_gather
 from mqttcore.engine.watch cimport WATCH_ADDRESS
 from mqttcore.net.channel cimport TlsPipes

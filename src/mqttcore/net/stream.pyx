@@ -4,8 +4,9 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from mqttcore.engine.connection cimport STATE_CLOSED, Connection
+from mqttcore.engine.connection cimport Connection
 from mqttcore.engine.engine cimport Engine
+from mqttcore.engine.network_connection cimport STATE_CLOSED
 from mqttcore.engine.outbuf cimport out_clear, out_take
 from mqttcore.net.gate cimport GATE_OPEN, is_welcome, new_gate
 from mqttcore.net.websocket cimport ws_free, ws_init, ws_receive, ws_take

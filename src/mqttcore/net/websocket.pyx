@@ -9,7 +9,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from mqttcore.codec.codes cimport RC_PACKET_TOO_LARGE, RC_PROTOCOL_ERROR, RC_SERVER_SHUTTING_DOWN
-from mqttcore.engine.connection cimport STATE_CLOSED, Connection
+from mqttcore.engine.connection cimport Connection
+from mqttcore.engine.network_connection cimport STATE_CLOSED
 from mqttcore.engine.outbuf cimport MAX_IOV, iov_t, out_consume, out_gather, outbuf_t
 
 import logging

@@ -13,12 +13,21 @@ from mqttcore.plugins.hooks import HOOKS, implementations
 from mqttcore.settings import convert, is_settings_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from mqttcore.config import Config
     from mqttcore.plugins.discovery import InstalledPlugin
 
-__all__ = ["LASTING_HOOKS", "EnabledPlugin", "enabled", "is_replaceable", "load_class", "make", "name_of"]
+__all__ = [
+    "LASTING_HOOKS",
+    "EnabledPlugin",
+    "enabled",
+    "is_replaceable",
+    "load_class",
+    "make",
+    "name_of",
+    "narrowed_listeners",
+]
 
 # What the first instance gives cannot be had from another one while the broker runs.
 LASTING_HOOKS = {
@@ -62,6 +71,18 @@ def enabled(config: Config, source: str | None = None) -> list[EnabledPlugin]:
         cls = load_class(offered)
         found.append(EnabledPlugin(name, cls, settings_of(name, cls, table, source), offered.distribution))
     return found
+
+
+def narrowed_listeners(config: Config, loaded: Container[str]) -> dict[str, list[str]]:
+    """Return listener -> plugins that are asked about its clients, for listeners that narrow.
+
+    loaded: names of plugins. Raises ConfigError for one that is not among them.
+    """
+    for index, listener in enumerate(config.listeners):
+        for number, name in enumerate(listener.plugins or ()):
+            if name not in loaded:
+                raise ConfigError(f"listeners[{index}].plugins[{number}]", f"no plugin {name} is enabled")
+    return {listener.name: listener.plugins for listener in config.listeners if listener.plugins is not None}
 
 
 def load_class(plugin: InstalledPlugin) -> type:

@@ -33,7 +33,7 @@ from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
 from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize, fold_transform
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
-from mqttcore.plugins.loading import check_class, enabled, is_replaceable, make, name_of
+from mqttcore.plugins.loading import check_class, enabled, is_replaceable, make, name_of, narrowed_listeners
 from mqttcore.plugins.observing import GuardedObserver
 from mqttcore.plugins.state import PluginState, Reload
 
@@ -94,7 +94,7 @@ class Plugins:
             self.failures,
             timeout_s=config.authentication_timeout_s,
             waiting_maximum=config.authentications_maximum,
-            narrowed=_narrowed(config, loaded),
+            narrowed=narrowed_listeners(config, loaded),
         )
         self._guards = [GuardedObserver(one, self.failures, config.plugin_timeout_s) for one in self._hooks["observe"]]
         self._observers: list[Observer] = []
@@ -280,7 +280,7 @@ class Plugins:
         when its table changed. All or nothing: raises ConfigError or PluginError with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
-        narrowed = _narrowed(config, self.by_name)
+        narrowed = narrowed_listeners(config, self.by_name)
         need_restart = [f"plugins.{name}" for name in sorted({*self._enabled} ^ {*wanted})]
         if not need_restart and [*wanted] != [*self._enabled]:
             need_restart.append("plugins")  # in another order
@@ -473,12 +473,3 @@ def _is_event_type(item: Any) -> bool:
 def _error_of(implementation: Implementation, error: Exception) -> PluginError:
     reason = str(error) if isinstance(error, MqttCoreError) else f"{type(error).__name__}: {error}"
     return PluginError(implementation.plugin, implementation.hook, reason)
-
-
-def _narrowed(config: Config, loaded: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return listener -> plugins that are asked about its clients, for listeners that narrow."""
-    for index, listener in enumerate(config.listeners):
-        for number, name in enumerate(listener.plugins or ()):
-            if name not in loaded:
-                raise ConfigError(f"listeners[{index}].plugins[{number}]", f"no plugin {name} is enabled")
-    return {listener.name: listener.plugins for listener in config.listeners if listener.plugins is not None}

@@ -42,7 +42,7 @@ class Recorder(Sink):
             raise error
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10), self.progress:
+        async with asyncio.timeout(60), self.progress:
             await self.progress.wait_for(condition)
 
 

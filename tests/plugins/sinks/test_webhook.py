@@ -41,7 +41,7 @@ class Receiver:
         return web.Response(status=status)
 
     async def until_taken(self, count: int) -> None:
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(self.taken) >= count)
 
 

@@ -61,7 +61,7 @@ def running(
     try:
         yield StoreProcess(process)
         if process.poll() is None:
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=60)
             assert process.returncode == 0, errors
             assert "Traceback" not in errors, errors
     finally:

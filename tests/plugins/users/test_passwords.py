@@ -32,7 +32,7 @@ def test_what_mosquitto_passwd_writes(tmp_path: Path):
     if command is None:
         pytest.skip("mosquitto_passwd is not installed")
     file = tmp_path / "passwords"
-    subprocess.run([command, "-c", "-b", str(file), "ann", "pässword"], check=True, capture_output=True, timeout=30)
+    subprocess.run([command, "-c", "-b", str(file), "ann", "pässword"], check=True, capture_output=True, timeout=60)
     stored = file.read_text().strip().partition(":")[2]
     assert stored.startswith("$7$")
     check_form(stored)

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from mqttcore.bans import Ban, BanKind, host_of
 from mqttcore.constants import ReasonCode
-from mqttcore.http.api.mqtt_types import END
+from mqttcore.http.api.mqtt_types import TEXT_PATTERN, Named
 from mqttcore.http.api.operation import ApiError, Call, Operation
 from mqttcore.http.keys import Role
 
@@ -18,16 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["operations"]
 
 _Value = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=16_000,
-        pattern=rf"^[^\u0000-\u001f\u007f-\u009f]+{END}",
-        description="The client id or user name; of an address, also a network like `192.0.2.0/24`.",
-    ),
+    Named, Meta(description="The client id or user name; of an address, also a network like `192.0.2.0/24`.")
 ]
 
-_Reason = Annotated[str, Meta(max_length=1000, pattern=rf"^[^\u0000-\u001f\u007f-\u009f]*{END}")]
+_Reason = Annotated[str, Meta(max_length=1000, pattern=TEXT_PATTERN)]
 
 
 class BanGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -7,17 +7,20 @@ from msgspec import Meta
 
 from mqttcore.constants import PropertyId
 from mqttcore.engine.message import Message
-from mqttcore.http.api.operation import ApiError
+from mqttcore.http.api.operation import CURSOR_PATTERN, ApiError
+from mqttcore.tracing import NAME_PATTERN
 
 __all__ = [
-    "END",
     "NOT_BOTH_PAYLOADS",
+    "TEXT_PATTERN",
     "MessageGiven",
     "MessageShown",
+    "Named",
     "Qos",
     "Text",
     "TopicFilter",
     "TopicName",
+    "in_words",
     "properties_of",
     "shown",
 ]
@@ -26,28 +29,25 @@ _BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 Qos = Annotated[int, Meta(ge=0, le=2)]
 # Python's `$` is also before a line break at the very end; other languages' is not.
-END = r"$(?!\n)"
-# MQTT strings have no NUL [MQTT-1.5.4-2]; what else the codec refuses in them is not taken here either.
-Text = Annotated[str, Meta(max_length=16_000, pattern=rf"^[^\u0000-\u001f\u007f-\u009f]*{END}")]
-TopicName = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=16_000,
-        pattern=rf"^[^\u0000-\u001f\u007f-\u009f+#]+{END}",
-        description="Topic Name.",
-    ),
-]
-_LEVEL = r"(\+|[^\u0000-\u001f\u007f-\u009f+#/]*)"
-TopicFilter = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=16_000,
-        pattern=rf"^(#|{_LEVEL}(/{_LEVEL})*(/#)?){END}",
-        description="Topic Filter.",
-    ),
-]
+_END = r"$(?!\n)"
+# What the codec takes, control characters included: who is called so must be found, banned and tidied up after as well.
+_LEVEL = r"(\+|[^\u0000+#/]*)"
+TEXT_PATTERN = rf"^[^\u0000]*{_END}"
+_NAMED = rf"^[^\u0000]+{_END}"
+_TOPIC_NAME = rf"^[^\u0000+#]+{_END}"
+_TOPIC_FILTER = rf"^(#|{_LEVEL}(/{_LEVEL})*(/#)?){_END}"
+_WORDS = {
+    TEXT_PATTERN: "text without U+0000",
+    _NAMED: "text without U+0000",
+    _TOPIC_NAME: "a Topic Name, without `+`, `#` and U+0000",
+    _TOPIC_FILTER: "a Topic Filter: `+` fills a whole level, `#` the last one, and there is no U+0000",
+    CURSOR_PATTERN: "the `next_cursor` of the answer before",
+    NAME_PATTERN: "a name of at most 64 letters, digits, dots, dashes and underscores",
+}
+Text = Annotated[str, Meta(max_length=16_000, pattern=TEXT_PATTERN)]
+Named = Annotated[str, Meta(min_length=1, max_length=16_000, pattern=_NAMED)]
+TopicName = Annotated[str, Meta(min_length=1, max_length=16_000, pattern=_TOPIC_NAME, description="Topic Name.")]
+TopicFilter = Annotated[str, Meta(min_length=1, max_length=16_000, pattern=_TOPIC_FILTER, description="Topic Filter.")]
 # What `MessageGiven.payload_bytes` refuses, as JSON Schema.
 NOT_BOTH_PAYLOADS = {
     "not": {
@@ -85,6 +85,14 @@ class MessageShown(msgspec.Struct, frozen=True):
     payload_base64: bytes
     qos: int
     retain: bool
+
+
+def in_words(error: ValueError) -> str:
+    """Return what is wrong with a request: with words in place of the patterns above."""
+    text = str(error)
+    for pattern, words in _WORDS.items():
+        text = text.replace(f"`str` matching regex {pattern!r}", words)
+    return text
 
 
 def properties_of(given: MessageGiven) -> dict[int, object]:

@@ -14,14 +14,27 @@ from msgspec import Meta
 
 from mqttcore.http.keys import Role
 
-__all__ = ["ApiError", "Call", "Cursor", "Done", "Limit", "Operation", "Page", "decode_cursor", "encode_cursor"]
+__all__ = [
+    "CURSOR_PATTERN",
+    "ApiError",
+    "Call",
+    "Cursor",
+    "Done",
+    "Limit",
+    "Operation",
+    "Page",
+    "decode_cursor",
+    "encode_cursor",
+]
+
+CURSOR_PATTERN = r"^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?$"
 
 Limit = Annotated[int, Meta(ge=1, le=1000, description="Most items of an answer.")]
 Cursor = Annotated[
     str,
     Meta(
         max_length=100_000,
-        pattern=r"^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?$",
+        pattern=CURSOR_PATTERN,
         description="`next_cursor` of the answer before; empty: from the beginning.",
     ),
 ]

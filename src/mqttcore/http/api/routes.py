@@ -24,8 +24,10 @@ from mqttcore.http.api import (
     topics,
     traces,
 )
+from mqttcore.http.api.mqtt_types import in_words
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
+from mqttcore.http.connection import HttpConnection
 from mqttcore.http.keys import Role
 from mqttcore.http.replies import SERVER, json_reply, problem
 
@@ -69,6 +71,8 @@ def guarded(access: Access, role: Role, handler: "Handler") -> "Handler":
             key = access.check(request, role)
         except Denied as error:
             return problem(error.status, error.detail, headers=error.headers)
+        if isinstance(request.protocol, HttpConnection):
+            request.protocol.has_good_key()
         request[_ROLE] = Role.ADMIN if key is None else key.role
         answer = await handler(request)
         answer.headers[hdrs.CACHE_CONTROL] = "no-store"
@@ -94,7 +98,7 @@ def _handler(operation: Operation) -> "Handler":
         except MqttCoreError as error:
             return problem(503, str(error))
         except ValueError as error:  # what the broker says of topics, filters and properties
-            return problem(400, str(error))
+            return problem(400, in_words(error))
         if isinstance(answer, web.StreamResponse):
             return answer
         if operation.answer is None:

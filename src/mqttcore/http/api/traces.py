@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from mqttcore.http.api.mqtt_types import END
+from mqttcore.http.api.mqtt_types import Named
 from mqttcore.http.api.operation import ApiError, Call, Limit, Operation
 from mqttcore.http.keys import Role
 from mqttcore.http.replies import NDJSON
@@ -37,7 +37,7 @@ class TraceGiven(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     subject: TraceSubject
-    value: Annotated[str, Meta(min_length=1, max_length=16_000, pattern=rf"^[^\u0000-\u001f\u007f-\u009f]+{END}")]
+    value: Named
     name: _Name | None = None
     duration_s: Annotated[float, Meta(gt=0, le=604_800)] = 600.0
     payload_bytes: Annotated[int, Meta(ge=0, le=1_048_576)] = 0

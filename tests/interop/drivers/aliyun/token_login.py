@@ -27,7 +27,7 @@ def apply_token():
     form = dict(signed)
     form.update(proxyType="MQTT", accessKey=settings.ACCESS_KEY, signature=settings.signature(text))
     with urllib.request.urlopen(
-        f"{settings.TOKEN_SERVER}/token/apply", urllib.parse.urlencode(form).encode(), timeout=10
+        f"{settings.TOKEN_SERVER}/token/apply", urllib.parse.urlencode(form).encode(), timeout=60
     ) as answer:
         said = json.load(answer)
     print("token", said["code"], said["message"], flush=True)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define CONNECTIONS 64
-#define DEADLINE_MS 10000
+#define DEADLINE_MS 60000
 
 typedef struct {
     char name[64];

@@ -15,7 +15,7 @@ import (
 )
 
 // Deadline bounds every wait for an acknowledgement.
-const Deadline = 10 * time.Second
+const Deadline = 60 * time.Second
 
 // Hex is a byte string written in hexadecimal.
 type Hex []byte

@@ -69,7 +69,7 @@ function connect(command) {
     clean: command.clean_start,
     keepalive: command.keep_alive_s,
     reconnectPeriod: 0,
-    connectTimeout: 10000,
+    connectTimeout: 60000,
     resubscribe: false,
   };
   if (command.tls !== null) {

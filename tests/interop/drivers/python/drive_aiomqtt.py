@@ -13,6 +13,8 @@ from lines import Fields, Refused, emit, serve_async
 from paho.mqtt.subscribeoptions import SubscribeOptions
 from paho_properties import PacketTypes, from_paho, to_paho
 
+DEADLINE_S = 60
+
 
 class Connection:
     def __init__(self, command: Fields) -> None:
@@ -41,6 +43,7 @@ class Connection:
             identifier=command["client_id"],
             keepalive=command["keep_alive_s"],
             protocol=aiomqtt.ProtocolVersion(self.version),
+            timeout=DEADLINE_S,
             **options,
         )
 

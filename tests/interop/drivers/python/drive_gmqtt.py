@@ -11,7 +11,7 @@ from typing import Any
 import gmqtt
 from lines import Fields, Refused, emit, serve_async
 
-DEADLINE_S = 10
+DEADLINE_S = 60
 NEVER = -2  # gmqtt: -1 is without end, and 0 is one attempt
 NAMES = {
     "session_expiry_s": "session_expiry_interval",

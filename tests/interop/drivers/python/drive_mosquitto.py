@@ -16,7 +16,7 @@ from typing import Any
 
 from lines import Fields, Refused, emit, serve
 
-DEADLINE_S = 10
+DEADLINE_S = 60
 VERSIONS = {3: "mqttv31", 4: "mqttv311", 5: "mqttv5"}
 PUBLISH = {
     "content_type": "content-type",

@@ -16,7 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from paho_properties import PacketTypes, from_paho, to_paho
 
 IS_V2 = hasattr(mqtt, "CallbackAPIVersion")
-DEADLINE_S = 10
+DEADLINE_S = 60
 
 
 def number_of(code: Any) -> int:

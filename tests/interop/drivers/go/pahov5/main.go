@@ -114,7 +114,8 @@ func connect(ctx context.Context, c *lines.Command) (lines.Answer, error) {
 		return lines.Answer{}, err
 	}
 	client := paho.NewClient(paho.ClientConfig{
-		Conn: conn,
+		Conn:          conn,
+		PacketTimeout: lines.Deadline,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 			func(r paho.PublishReceived) (bool, error) {
 				lines.Emit(received(c.Name, r.Packet))

@@ -15,7 +15,7 @@ import java.util.List;
 
 /** The line protocol of ../README.md: commands on stdin, answers and events on stdout. */
 final class Lines {
-    static final long DEADLINE_MS = 10_000;
+    static final long DEADLINE_MS = 60_000;
     private static final Gson GSON = new GsonBuilder()
             .setFieldNamingPolicy(FieldNamingPolicy.LOWER_CASE_WITH_UNDERSCORES)
             .create();

@@ -1,0 +1,3 @@
+from mqttcore.engine.inlet import Inlet
+
+class Acknowledger(Inlet): ...

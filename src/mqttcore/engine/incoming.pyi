@@ -1,0 +1,6 @@
+from typing_extensions import disjoint_base
+
+from mqttcore.engine.acknowledger import Acknowledger
+
+@disjoint_base
+class Incoming(Acknowledger): ...
