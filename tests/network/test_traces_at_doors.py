@@ -108,7 +108,7 @@ async def test_handshake_that_stalls(authority: Authority, protocol: str, said: 
 async def test_handshake_that_makes_room(authority: Authority, protocol: str):
     async with Broker(door(protocol, authority, handshakes_maximum=1)) as broker:
         trace = broker.traces.start("address", HERE)
-        async with half_open(broker, 1):
+        async with half_open(broker, 1), asyncio.timeout(20):
             await until(lambda: broker.metrics()["handshakes_under_way"] == 1)
             while not trace_of(trace, "made room for a newer handshake"):
                 async with half_open(broker, 1):
@@ -123,12 +123,15 @@ def trace_of(trace: Trace, reason: str) -> list[Any]:
 async def test_one_handshake_too_many(authority: Authority, protocol: str, driver: str):
     async with Broker(door(protocol, authority, handshakes_maximum=1)) as broker:
         trace = broker.traces.start("address", HERE)
-        async with half_open(broker, 2):
-            if (driver, protocol) == ("epoll", "mqtt"):  # it stays in the kernel, so nobody knows who it is
-                paused = await seen(trace, trace_entries.AcceptingPaused)
-                assert (paused.listener, paused.reason) == ("door", "handshakes_maximum")
-            else:
-                assert (await failure(trace)).reason == "handshakes_maximum"
+        async with asyncio.timeout(20):
+            while not trace_of(trace, "handshakes_maximum"):  # on a machine that is slow the first makes room
+                async with half_open(broker, 2):
+                    await asyncio.sleep(0.05)
+        (told, *_) = trace_of(trace, "handshakes_maximum")
+        assert told.listener == "door"
+        # Where it stays in the kernel, nobody knows who it is.
+        is_known = (driver, protocol) != ("epoll", "mqtt")
+        assert type(told) is (trace_entries.ConnectionFailed if is_known else trace_entries.AcceptingPaused)
 
 
 @DOORS
@@ -198,8 +201,9 @@ async def test_overload(authority: Authority, driver: str, monkeypatch: pytest.M
             async with half_open(broker, 1, HELLO_BEGUN):
                 paused = await seen(trace, trace_entries.AcceptingPaused)
                 assert (paused.listener, paused.reason) == ("door", "overloaded")
-                await asyncio.sleep(0.35)  # of the turns that follow, one is told a second
-                assert len(trace) <= 2
+                await until(lambda: len(trace_of(trace, "overloaded")) > 1)
+                one, two, *_ = trace_of(trace, "overloaded")
+                assert two.time_ms - one.time_ms > 900  # of the turns between them, nothing is told
     async with Broker(door("mqtt")) as broker, await Raw.open(broker) as raw:
         await until(lambda: broker.metrics()["overloaded"] == 1)
         trace = broker.traces.start("address", HERE)
@@ -331,14 +335,13 @@ async def test_request_that_does_not_come(said: bytes):
 async def test_too_many_connections_that_speak_http():
     async with Broker(door("http", http_connections_per_address=1)) as broker:
         trace = broker.traces.start("address", HERE)
-        async with client_of(broker), client_of(broker):
-            assert (await failure(trace)).reason == "too many connections that speak HTTP"
-        reason = "made room for another connection that speaks HTTP"
-        async with client_of(broker):
-            while not trace_of(trace, reason):  # it is old enough to go after a second
-                async with client_of(broker):
-                    await asyncio.sleep(0.05)
-        assert trace_of(trace, reason)[0].listener == "door"
+        reasons = "too many connections that speak HTTP", "made room for another connection that speaks HTTP"
+        for reason in reasons:  # the first goes when it has been there for a second
+            async with client_of(broker), asyncio.timeout(20):
+                while not trace_of(trace, reason):
+                    async with client_of(broker):
+                        await asyncio.sleep(0.05)
+            assert trace_of(trace, reason)[0].listener == "door"
 
 
 async def test_clients_address_is_that_of_the_header():
