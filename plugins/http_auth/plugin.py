@@ -69,6 +69,7 @@ class HttpAuth:
     """Authenticates by asking a web service; fails closed."""
 
     Config = HttpAuthConfig
+    is_replaceable = True
 
     def __init__(self, config: HttpAuthConfig) -> None:
         self.config = config

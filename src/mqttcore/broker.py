@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import secrets
 import sys
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from msgspec.structs import replace
 
+from mqttcore import inspection
 from mqttcore.bans import Bans
 from mqttcore.config import Config, Listener, check_exposure
 from mqttcore.constants import ReasonCode
 from mqttcore.engine.engine import Engine
-from mqttcore.errors import MqttCoreError, NotPossible, PluginError, QuotaExceeded, StoreError
+from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
 from mqttcore.limit_alarms import LimitAlarms
 from mqttcore.listening import ListenerInfo, Listening
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
     from mqttcore.identity import Identity, Refusal
+    from mqttcore.inspection import QueuedMessage
     from mqttcore.net.proxy import ProxyInfo
     from mqttcore.net.tls import TlsInfo
     from mqttcore.plugins.state import PluginState
@@ -206,7 +207,7 @@ class Broker(Services):
             engine.set_wake(self._wake)
             await self._open_store(engine, plugins)
             await plugins.start(self)
-            self._hang_handlers(plugins)
+            plugins.hang_handlers(self)
             await self._listen()
         except BaseException:
             self._listening.close()
@@ -236,13 +237,9 @@ class Broker(Services):
         await self._persistence.restore()
         self._persistence.begin()
 
-    def _hang_handlers(self, plugins: Plugins) -> None:
-        for order, (name, handler) in enumerate(plugins.topic_handlers(self)):
-            on_failure = functools.partial(plugins.failures.record, name, "topic_handlers")
-            try:
-                self.add_handler(handler, order=order, owner=name, on_failure=on_failure)
-            except ValueError as error:
-                raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+    def take_hooks(self, plugins: Plugins) -> None:
+        """Ask other instances of the same plugins from now on."""
+        self._running().replace_hooks(plugins.hook_table(admit_first=self._admit_first))
 
     def _load_plugins(self) -> Plugins:
         return Plugins(self.config, self._given_plugins)
@@ -461,10 +458,10 @@ class Broker(Services):
         return self._plugins.states if self._plugins is not None else []
 
     async def reload_plugin(self, name: str) -> None:
-        """Give a plugin the settings in force once more: what these name (files, say) is read anew.
+        """Give a plugin the settings in force once more: what these name (files, say) is read anew; or make it anew.
 
-        Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs,
-        PluginError or ConfigError when it does not take them; it goes on as before then.
+        Raises MqttCoreError when there is none of this name, NotPossible for one that takes no settings while it runs
+        and does not say `is_replaceable`, PluginError or ConfigError when it does not take them: it goes on as before.
         """
         async with self._changing:
             self._running()
@@ -532,6 +529,18 @@ class Broker(Services):
         self._running()
         assert self._persistence is not None
         return PluginData(self._persistence, namespace)
+
+    async def read_queued_messages(
+        self, client_id: str, *, limit: int = 100, after: str | None = None
+    ) -> tuple[list[QueuedMessage], str | None]:
+        """As `queued_messages`, with the messages that are in the store only; they stay there.
+
+        A page is shorter than *limit* when 4 MiB would have to be read for it. A message is None all the same when the
+        store cannot be read, which is logged, or when it went to the client meanwhile.
+        """
+        engine = self._running()
+        assert self._persistence is not None
+        return await inspection.read_queued_messages(engine, self._persistence, client_id, limit=limit, after=after)
 
     @property
     def store(self) -> SessionStore:
@@ -802,7 +811,8 @@ class Broker(Services):
                 self.raise_alarm("flapping", "clients connect too often and are refused for a while")
             else:
                 self.clear_alarm("flapping")
-            self._descriptors.look()
+            if not self._descriptors.look():
+                self.traces.accepting_paused(None, "there is no descriptor left")
             self._limit_alarms.look(self._network_metrics() | {"overloaded": int(engine.is_overloaded)})
         if self._ticks % _LOOK_TICKS == 0:
             for listener in self._listening:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mqttcore.engine.filter_scan import filters_from
 from mqttcore.engine.session_look import awaiting_release_ids, in_flight_from, queued_from
-from mqttcore.errors import MqttCoreError
+from mqttcore.errors import MqttCoreError, StoreError
 
 if TYPE_CHECKING:
     from mqttcore.engine.engine import Engine
     from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
+    from mqttcore.persistence import Persistence
+
+    _Row = tuple[int, int, int, bool, Message | int, int, int]  # of `queued_from`
 
 __all__ = [
     "FilterInfo",
@@ -23,14 +27,18 @@ __all__ = [
     "in_flight_messages",
     "listing_place",
     "queued_messages",
+    "read_queued_messages",
     "topic_filters",
 ]
+
+log = logging.getLogger("mqttcore.broker")
 
 _FILTERS_END = 2**32
 _NODES_AT_ONCE = 10_000  # of the subscription trie: others wait meanwhile
 _SUBSCRIPTIONS_AT_ONCE = 100_000
 _PLACE_CHARACTERS = 1000
 _KEPT_BACK = 0  # a part of what `queued_from` gives
+_STORED_BYTES_AT_ONCE = 4 * 1024 * 1024  # of messages read from the store for a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +59,11 @@ class FilterInfo:
 
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
-    """A message that waits for a client. message: None when it is in the store only.
+    """A message that waits for a client.
 
-    qos, retain: of the delivery. size_bytes: what it counts to limits, a little more than topic, properties and
-    payload. expires_in_s: None: never. is_kept_back: it goes only when a plugin lets it (`Broker.keep_backlogs`).
+    message: of one that is in the store only (not is_in_memory), None unless it was read from there. qos, retain: of
+    the delivery. size_bytes: what it counts to limits, a little more than topic, properties and payload. expires_in_s:
+    None: never. is_kept_back: it goes only when a plugin lets it (`Broker.keep_backlogs`).
     """
 
     message: Message | None
@@ -64,6 +73,7 @@ class QueuedMessage:
     queued_for_s: float
     expires_in_s: float | None
     is_kept_back: bool
+    is_in_memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +120,51 @@ def queued_messages(
     engine: Engine, client_id: str, *, limit: int, after: str | None
 ) -> tuple[list[QueuedMessage], str | None]:
     """As `Broker.queued_messages`."""
+    rows, following = _queued(engine, client_id, limit, after)
+    return _shown(engine, rows, {}), following
+
+
+async def read_queued_messages(
+    engine: Engine, persistence: Persistence, client_id: str, *, limit: int, after: str | None
+) -> tuple[list[QueuedMessage], str | None]:
+    """As `Broker.read_queued_messages`."""
+    rows, following = _queued(engine, client_id, limit, after, stored_bytes_maximum=_STORED_BYTES_AT_ONCE)
+    messages: dict[int, Message] = {}
+    try:
+        messages = await persistence.look_up({row[4] for row in rows if isinstance(row[4], int)})
+    except StoreError as error:
+        log.error("queue of %s: what is in the store cannot be shown: %s", client_id, error)
+    return _shown(engine, rows, messages), following
+
+
+def _queued(
+    engine: Engine, client_id: str, limit: int, after: str | None, **bounds: int
+) -> tuple[list[_Row], str | None]:
     place = None
     if after is not None:
         part, since_ms, left = _numbers(after, 3)
         if not (0 <= part < 3 and abs(since_ms) < 2**62 and 0 <= left < 2**32):
             raise _no_place(after)
         place = (part, since_ms, left)
-    rows, following = queued_from(_session(engine, client_id), place, limit)
+    rows, following = queued_from(_session(engine, client_id), place, limit, **bounds)
+    return rows, None if following is None else ".".join(map(str, following))
+
+
+def _shown(engine: Engine, rows: list[_Row], messages: dict[int, Message]) -> list[QueuedMessage]:
     now_ms = engine.clock_ms
-    found = [
+    return [
         QueuedMessage(
-            message=message,
+            message=messages.get(message) if isinstance(message, int) else message,
             qos=qos,
             retain=retain,
             size_bytes=size,
             queued_for_s=max(0, now_ms - since_ms) / 1000,
             expires_in_s=_left_s(expires_ms, now_ms),
             is_kept_back=part == _KEPT_BACK,
+            is_in_memory=not isinstance(message, int),
         )
         for part, since_ms, qos, retain, message, size, expires_ms in rows
     ]
-    return found, None if following is None else ".".join(map(str, following))
 
 
 def in_flight_messages(

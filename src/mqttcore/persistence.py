@@ -5,6 +5,7 @@ One commit is under way at a time; while it runs, the next batch gathers, so one
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import logging
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from mqttcore.config import StoreSettings
     from mqttcore.engine.engine import Engine
+    from mqttcore.engine.message import Message
     from mqttcore.engine.session import Session
     from mqttcore.store.contract import SessionStore, StoreAlarm, ValueChange
 
@@ -29,6 +31,8 @@ __all__ = ["Persistence", "PluginData"]
 log = logging.getLogger("mqttcore.store")
 
 _READS_AT_ONCE = 8
+_LOOKS_AT_ONCE = 2  # of operators
+_LOOK_TIMEOUT_S = 5.0  # for what is still to be written
 
 
 class Persistence:
@@ -72,6 +76,7 @@ class Persistence:
         self._unsafe_values: dict[tuple[str, bytes], tuple[int, bytes | None]] = {}
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
+        self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._read_tasks: set[asyncio.Task[None]] = set()
         self._figures = dict.fromkeys(
             (
@@ -275,6 +280,26 @@ class Persistence:
         if self._keeper is not None and not self._is_closed:
             self._keeper.ask_again()
             self._work()
+
+    async def look_up(self, keys: set[int]) -> dict[int, Message]:
+        """Return messages that are in the store only, without paging them in; those that are gone are left out.
+
+        Waits for a commit where one of them is not safe yet. Raises StoreError. A few at a time: who sends comes first.
+        """
+        keeper = self._keeper
+        if keeper is None or not keys:
+            return {}
+        packed = array.array("Q", sorted(keys)).tobytes()
+        async with self._looking:
+            if not keeper.are_safe(packed):
+                await self.settle(_LOOK_TIMEOUT_S)
+            self._figures["store_reads"] += 1
+            try:
+                chunk = await self._store.read(packed)
+            except StoreError:
+                self._figures["store_read_failures"] += 1
+                raise
+        return keeper.messages_of(chunk)
 
     # --- what others wait for -----------------------------------------------------------------------------------------
 

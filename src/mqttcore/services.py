@@ -293,8 +293,9 @@ class Services(ABC):
     ) -> tuple[list[QueuedMessage], str | None]:
         """Return a page of what waits for a client, and *after* for the next page, as `topic_filters`.
 
-        What is kept back comes first, then QoS 1 and 2, then QoS 0, each oldest first. Raises MqttCoreError when the
-        client has no session, ValueError for an *after* that is none.
+        What is kept back comes first, then QoS 1 and 2, then QoS 0, each oldest first. What is in the store only comes
+        without its message; `read_queued_messages` reads that. Raises MqttCoreError when the client has no session,
+        ValueError for an *after* that is none.
         """
         return inspection.queued_messages(self._running(), client_id, limit=limit, after=after)
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 __all__ = [
+    "AcceptingPaused",
     "ConnectRefused",
     "ConnectionClosed",
     "ConnectionFailed",
@@ -29,6 +30,7 @@ __all__ = [
     "PublishRefused",
     "PublishTaken",
     "Published",
+    "RequestRefused",
     "SessionEnded",
     "SessionOpened",
     "Subscribed",
@@ -69,6 +71,31 @@ class ConnectionFailed(Entry, frozen=True, kw_only=True):
     """A connection is given up for what is below MQTT: TLS, PROXY header, WebSocket frames, limits of the listener."""
 
     address: str | None
+    listener: str | None
+    reason: str
+
+
+class RequestRefused(Entry, frozen=True, kw_only=True):
+    """An HTTP request was answered with an error; so was one that asked for MQTT in WebSocket.
+
+    path: as it was asked for, without a query, which may hold something secret. detail: as in the answer, or null.
+    listener: null in an application of one's own.
+    """
+
+    address: str | None
+    listener: str | None
+    method: str
+    path: str
+    status: int
+    detail: str | None = None
+
+
+class AcceptingPaused(Entry, frozen=True, kw_only=True):
+    """Nobody is accepted for a while, so nobody knows who is waiting. listener: null: on none of them.
+
+    Said again each second in which somebody has to wait.
+    """
+
     listener: str | None
     reason: str
 
@@ -194,7 +221,7 @@ class MessagePassedBy(Entry, frozen=True, kw_only=True):
     """A message is not for the client though it subscribed.
 
     reason: `no_local`: it published it itself; `away`: QoS 0, and it has no connection; `mount_point`: it does not know
-    of such a topic.
+    of such a topic; `not_authorized`: it may not hear it, and another member of the shared group is looked for.
     """
 
     topic: str
@@ -238,8 +265,10 @@ class SessionEnded(Entry, frozen=True, kw_only=True):
 
 
 TraceEntry = (
-    ConnectionOpened
+    AcceptingPaused
+    | ConnectionOpened
     | ConnectionFailed
+    | RequestRefused
     | PacketSeen
     | Decided
     | SessionOpened

@@ -39,6 +39,7 @@ TraceSubject = Literal["client_id", "address", "topic_filter"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _SLICE = 500  # connections looked at in one turn of the loop
 _BATCH = 100  # entries that an iteration takes at once
+_PATH_MAXIMUM = 500  # characters of what a request asked for
 _ENTRY_BYTES = 400  # an entry without its texts, and its place
 
 
@@ -295,6 +296,23 @@ class Traces:
         """Tell of a connection that is given up before it reached the engine."""
         if self._engine is not None:
             self._engine.trace_failure(peer, listener, reason)
+
+    @property
+    def watches_addresses(self) -> bool:
+        """Whether a trace of addresses is running."""
+        return self._engine is not None and self._engine.watches_addresses
+
+    def request_refused(
+        self, peer: object, listener: str | None, method: str, path: str, status: int, detail: str | None
+    ) -> None:
+        """Tell of an HTTP request that was answered with an error."""
+        if self._engine is not None:
+            self._engine.trace_request(peer, listener, method, path[:_PATH_MAXIMUM], status, detail)
+
+    def accepting_paused(self, listener: str | None, reason: str) -> None:
+        """Tell that a listener, or with None all of them, accept nobody for a while."""
+        if self._engine is not None:
+            self._engine.trace_pause(listener, reason)
 
     def metrics(self) -> dict[str, int]:
         """Return counters and gauges."""

@@ -24,9 +24,11 @@ from mqttcore.codec import (
 )
 from mqttcore.constants import PropertyId, ReasonCode
 from mqttcore.engine.hooks import HookTable
+from mqttcore.engine.watch import Watch
 from mqttcore.errors import StoreError
 from mqttcore.identity import Action, Identity, Permission
 from mqttcore.store import records
+from mqttcore.trace_entries import PacketSeen
 
 SUCCESS = ReasonCode.SUCCESS
 EXPIRY = PropertyId.MESSAGE_EXPIRY_INTERVAL
@@ -1028,3 +1030,45 @@ def test_message_keeps_id_time_and_publisher(people, hooks):
         for name in ("message_id", "received_ms", "client_id", "identity_name"):
             assert getattr(message, name) == getattr(was, name), name
     assert before["r"].client_id == "writer"
+
+
+# --- what the store does not know of a message ------------------------------------------------------------------------
+
+
+def test_trace_of_a_topic_follows_what_comes_back_from_the_store():
+    world = World(queued_resident_messages=2, in_flight_maximum=1)
+    world.durable("sleeper", "#").lose()
+    writer = world.publisher()
+    seen = []
+    world.engine.add_watch(Watch("topic_filter", "a/#", seen.append, seen.append))
+    for number in range(1, 11):
+        writer.send(publish("a/b" if number % 2 else "other", b"%d" % number, packet_id=number))
+    world.settle()
+    assert world.engine.metrics()["queued_paged_out"] == 8
+    seen.clear()
+    drain(world, world.connect("sleeper"), 10)
+    sent = [entry for entry in seen if isinstance(entry, PacketSeen)]
+    assert [(entry.direction, entry.topic, entry.client_id) for entry in sent] == [("out", "a/b", "sleeper")] * 5
+    assert world.engine.metrics()["queued_paged_in"] == 8
+
+
+def test_shared_messages_that_come_back_too_late_for_their_member_go_to_another():
+    # The rights were taken away while the messages were out of sight: none is lost, none counted as dropped.
+    people = {"m0": Identity("m"), "m1": Identity("m")}
+    hooks = HookTable(authenticate=lambda client, connect: people.get(client.client_id, Identity("w")))
+    world = World(queued_resident_messages=2, hooks=hooks)
+    world.durable("m0", "$share/g/a/#").lose()
+    writer = world.publisher()
+    for number in range(1, 11):
+        writer.send(publish("a/b", b"%d" % number, packet_id=number))
+    world.settle()
+    assert world.engine.session("m0").queued == 10
+    other = world.durable("m1", "$share/g/a/#")
+    people["m0"] = Identity("m", (Permission(Action.ALL, "a/#", is_allowed=False),))
+    world.connect("m0")
+    world.settle()
+    found = drain(world, other, 10)
+    assert sorted(found[1]) == list(range(1, 11))
+    world.settle()
+    dropped = {key for key, value in world.engine.metrics().items() if key.startswith("messages_dropped") and value}
+    assert not dropped

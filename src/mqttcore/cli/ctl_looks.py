@@ -83,7 +83,7 @@ def show_plugin(api: ApiClient, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def reload_plugin(api: ApiClient, name: str) -> None:
-    """Give a plugin its settings once more: files that these name are read anew."""
+    """Give a plugin its settings once more, files that these name are read anew; or make it anew, if it can be."""
     show_one(api.ask("POST", "/plugins/{}/reload", name))
 
 

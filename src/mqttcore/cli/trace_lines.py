@@ -13,7 +13,12 @@ from mqttcore.constants import ReasonCode
 __all__ = ["line_of"]
 
 _ARROWS = {"in": "-->", "out": "<--"}
-_PASSED_BY = {"no_local": "its own, and No Local", "away": "QoS 0, and it is away"}
+_PASSED_BY = {
+    "no_local": "its own, and No Local",
+    "away": "QoS 0, and it is away",
+    "mount_point": "it does not know of such a topic",
+    "not_authorized": "not authorized; another member may be",
+}
 _Entry = dict[str, Any]
 
 
@@ -48,6 +53,11 @@ def _opened(entry: _Entry) -> str:
 
 def _failed(entry: _Entry) -> str:
     return f"connection from {entry['address']} on {entry['listener']} fails: {entry['reason']}"
+
+
+def _request(entry: _Entry) -> str:
+    words = f"{entry['method']} {entry['path']} from {entry['address']} on {entry['listener'] or 'no listener'}"
+    return f"{words}: HTTP {entry['status']}" + (f": {entry['detail']}" if entry.get("detail") else "")
 
 
 def _packet(entry: _Entry) -> str:
@@ -123,6 +133,8 @@ def _closed(entry: _Entry) -> str:
 _WORDS: dict[str, Callable[[_Entry], str]] = {
     "connection_opened": _opened,
     "connection_failed": _failed,
+    "request_refused": _request,
+    "accepting_paused": lambda e: f"nobody is accepted on {e['listener'] or 'any listener'}: {e['reason']}",
     "packet_seen": _packet,
     "decided": _decided,
     "session_opened": _session,

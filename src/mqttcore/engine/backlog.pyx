@@ -251,6 +251,8 @@ cdef class Backlog(SessionRecord):
                     m = message.ref
                     m.stored = entry.stored
                     entry.stored.message = m
+                    if self.core.tracer.subjects:         # the store does not know who watches
+                        m.traced = self.core.tracer.trace_of(m.data, m.topic_size)
             group = None
             if m == NULL:
                 entry.doom = 1 + DROP_LOST

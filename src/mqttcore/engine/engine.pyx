@@ -393,6 +393,12 @@ cdef class Engine(Acceptor):
         self.limits_source = limits
         self.read_limits(limits)
 
+    def replace_hooks(self, hooks: HookTable) -> None:
+        """Call other functions from now on, for the same hooks; ValueError for a table with others."""
+        if hooks.mask != self.hook_mask:
+            raise ValueError("hooks can be replaced, not added or taken away")
+        self.hooks = hooks
+
     def set_overloaded(self, is_overloaded: bool) -> None:
         """Refuse new clients with Server busy (0x89) from now on, or no longer; who is connected stays."""
         self.is_overloaded = is_overloaded

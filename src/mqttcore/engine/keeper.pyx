@@ -132,17 +132,36 @@ cdef class Keeper:
 
         None: it could not be read; the session asks again when a batch is safe, or `ask_again` is called.
         """
-        cdef const uint8_t* data
-        cdef Py_ssize_t at = 0, used, size
         cdef dict messages
-        cdef Message message
         if session.has_ended or self.journal is not self.engine.journal:
             return
         if chunk is None:
             self.journal.starved.append(session)
             return
-        publishers = {}
         messages = dict.fromkeys(memoryview(keys).cast("Q"))
+        messages.update(self.messages_of(chunk))
+        if not session.page_in(messages):
+            session.is_paging = True
+            self.journal.starved.append(session)
+        session.pump()
+        if session.link is not None:
+            session.link.mark_dirty()
+
+    def are_safe(self, keys: bytes) -> bool:
+        """Say whether the store has been told of the records of these keys, packed as in `take_reads`, and has them."""
+        cdef uint64_t key
+        for key in memoryview(keys).cast("Q"):
+            if self.journal.is_unsafe(key):
+                return False
+        return True
+
+    def messages_of(self, chunk: bytes) -> dict:
+        """Return the messages of a chunk that the store gave, by key. Raises StoreError for what is none."""
+        cdef const uint8_t* data
+        cdef Py_ssize_t at = 0, used, size
+        cdef Message message
+        cdef dict messages = {}
+        publishers = {}
         data = <const uint8_t*>PyBytes_AS_STRING(chunk)
         size = PyBytes_GET_SIZE(chunk)
         while at < size:
@@ -154,9 +173,4 @@ cdef class Keeper:
             msg_unref(m)
             messages[load_u64(data + at + 4)] = message
             at += used
-        if not session.page_in(messages):
-            session.is_paging = True
-            self.journal.starved.append(session)
-        session.pump()
-        if session.link is not None:
-            session.link.mark_dirty()
+        return messages

@@ -60,7 +60,7 @@ cdef struct msg_t:
     uint8_t qos               # as published
     uint8_t retain            # as published
     uint8_t is_utf8           # Payload Format Indicator
-    uint8_t traced            # TRACED_TOPIC or 0; the one thing that may be set later: by the publish that it was kept for
+    uint8_t traced            # TRACED_TOPIC or 0; may be set later: by the publish that it was kept for, or by paging in
     uint8_t data[1]           # topic, props, payload: one behind the other
 
 

@@ -53,6 +53,8 @@ cdef class NetworkConnection(Outlet):
     cdef int address_known(self) except -1
     # It is given up for what is below MQTT: who watches hears why.
     cdef int failed_below(self, str reason) except -1
+    # Drivers override: what they wait for before the CONNECT, in words; None: nothing.
+    cdef str awaited(self)
     # Ends the connection when it has not got beyond CONNECT in so many ms from now.
     cdef int set_deadline(self, int64_t ms) except -1
     # Drivers override: the keep alive is known, and may be told to the network.

@@ -112,6 +112,9 @@ cdef class NetworkConnection(Outlet):
         self.address_known()          # of a proxy that said nothing useful, its own
         return self.core.tracer.failed(self, reason) if self.traced else 0
 
+    cdef str awaited(self):
+        return None
+
     cdef int set_deadline(self, int64_t ms) except -1:
         if self.state == STATE_NEW:
             timer_arm(&self.core.wheel, &self.timer, self.core.now_ms + ms)
@@ -125,8 +128,12 @@ cdef class NetworkConnection(Outlet):
         cdef int64_t due
         try:
             if self.state == STATE_NEW or self.state == STATE_ADMITTING:
-                log.info("%s: no CONNECT answered within %d ms", self.peer, now_ms - self.opened_ms)
-                self.end(False, "no CONNECT answered in time")
+                below = self.awaited()
+                awaited = below or "CONNECT answered"
+                log.info("%s: no %s within %d ms", self.peer, awaited, now_ms - self.opened_ms)
+                if below is not None:
+                    self.failed_below(f"no {below} in time")
+                self.end(False, f"no {awaited} in time")
                 return
             due = self.last_received_ms + <int64_t>self.keep_alive_s * 1500
             if self.is_paused:

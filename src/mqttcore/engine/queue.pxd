@@ -26,7 +26,7 @@ cdef struct entry_t:
     int64_t since_ms          # when it was queued
     uint8_t qos               # of the delivery
     uint8_t retain            # IS_RETAINED and IS_DIRECT of the delivery
-    uint8_t doom              # 1 + DROP_*: why it is to be dropped without being sent; 0: it is not
+    uint8_t doom              # 1 + DROP_* or GIVEN_AWAY: why it is to be dropped without being sent; 0: it is not
 
 
 cdef struct queue_t:

@@ -21,6 +21,7 @@ from mqttcore.engine.watch cimport WATCH_ADDRESS, WATCH_CLIENT, WATCH_TOPIC, Wat
 import logging
 
 from mqttcore.errors import QuotaExceeded
+from mqttcore.trace_entries import ConnectionFailed, RequestRefused
 
 log = logging.getLogger("mqttcore.engine")
 
@@ -192,6 +193,11 @@ cdef class Registrar(Dispatcher):
                     connection.session.traced = 0
 
     @property
+    def watches_addresses(self) -> bool:
+        """Whether anybody watches addresses: what happens before a client is known is worth telling."""
+        return self.tracer.subjects & WATCH_ADDRESS != 0
+
+    @property
     def is_watched(self) -> bool:
         """Whether anybody watches clients, so that it is worth telling about them."""
         return self.tracer.subjects & (WATCH_CLIENT | WATCH_ADDRESS) != 0
@@ -203,7 +209,19 @@ cdef class Registrar(Dispatcher):
 
     def trace_failure(self, address: object, listener: str, reason: str) -> None:
         """Tell who watches *address* of a connection that was given up before it came here."""
-        self.tracer.failed_outside(address, listener, reason)
+        self.tracer.outside(address, ConnectionFailed, {"listener": listener, "reason": reason})
+
+    def trace_request(
+        self, address: object, listener: str | None, method: str, path: str, status: int, detail: str | None
+    ) -> None:
+        """Tell who watches *address* of an HTTP request that was answered with an error."""
+        self.tracer.outside(address, RequestRefused, {
+            "listener": listener, "method": method, "path": path, "status": status, "detail": detail,
+        })
+
+    def trace_pause(self, listener: str | None, reason: str) -> None:
+        """Tell who watches addresses that a listener, or with None all of them, accept nobody for a while."""
+        self.tracer.accepting_paused(listener, reason)
 
     # --- subscriptions, from outside --------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
     kept back  ->  queue of QoS 1 and 2  ->  queue of QoS 0        the parts, in this order
 """
 
-from libc.stdint cimport INT64_MIN, int64_t, uint16_t, uint32_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint16_t, uint32_t
 from libc.stdlib cimport free
 
 from mqttcore.engine.message cimport Message, msg_bytes, msg_t, stored_t
@@ -47,13 +47,16 @@ cdef uint32_t place_of(queue_t* q, int64_t since_ms, uint32_t left) noexcept:
     return index
 
 
-def queued_from(Session session not None, tuple place, Py_ssize_t limit) -> tuple:
+def queued_from(
+    Session session not None, tuple place, Py_ssize_t limit, int64_t stored_bytes_maximum=INT64_MAX
+) -> tuple:
     """Return (rows, place of the next page).
 
-    place: three numbers; None at the beginning and at the end. A row is (part, since_ms, qos, retain, Message or None, bytes, expires_ms):
-    part 0 is kept back, 1 of QoS 1 and 2, 2 of QoS 0; since_ms: when it was queued, on the engine's clock; qos and
-    retain: of the delivery; None: the message is in the store only; bytes: what it counts to limits; expires_ms: on
-    the engine's clock, 0: never. What is to be dropped without being sent is left out.
+    place: three numbers; None at the beginning and at the end. A row is (part, since_ms, qos, retain, Message or key, bytes,
+    expires_ms): part 0 is kept back, 1 of QoS 1 and 2, 2 of QoS 0; since_ms: when it was queued, on the engine's clock;
+    qos and retain: of the delivery; key: of a message that is in the store only; bytes: what it counts to limits;
+    expires_ms: on the engine's clock, 0: never. What is to be dropped without being sent is left out. Messages that are
+    in the store only, but for the first, end the page when they would be more than stored_bytes_maximum.
 
     A queue moves at its ends: what was shown and went, and what came behind, put no page out of step. Looks at every
     entry before the place.
@@ -65,6 +68,7 @@ def queued_from(Session session not None, tuple place, Py_ssize_t limit) -> tupl
     cdef uint32_t index, left = 0
     cdef int part = 0
     cdef int64_t since_ms = INT64_MIN         # what was restored may be from before the engine's clock began
+    cdef int64_t stored_bytes = 0
     if place is not None:
         part, since_ms, left = place
     while 0 <= part < PARTS:
@@ -76,12 +80,16 @@ def queued_from(Session session not None, tuple place, Py_ssize_t limit) -> tupl
                 break
             entry = queue_at(q, index)
             if not entry.doom:
-                if len(rows) >= limit:
-                    return rows, (part, entry.since_ms, same_ms(q, index))
                 m = entry.message if entry.message != NULL else entry.stored.message
+                if m == NULL:
+                    stored_bytes += entry_bytes(entry)
+                if len(rows) >= limit or (
+                    m == NULL and stored_bytes > stored_bytes_maximum and stored_bytes > entry_bytes(entry)
+                ):
+                    return rows, (part, entry.since_ms, same_ms(q, index))
                 rows.append((
                     part, entry.since_ms, entry.qos, entry.retain & IS_RETAINED != 0,
-                    None if m == NULL else Message.new(m), entry_bytes(entry),
+                    entry.stored.key if m == NULL else Message.new(m), entry_bytes(entry),
                     m.expires_ms if m != NULL else entry.stored.expires_ms,
                 ))
             index += 1

@@ -26,8 +26,10 @@ cdef class Tracer(Watchers):
     cdef object malformed(self, object connection, uint8_t first, Py_ssize_t total)
     cdef int packet_out(self, object connection, const uint8_t* packet, Py_ssize_t size) except -1
     cdef int failed(self, object connection, str reason) except -1
-    # As failed(), of a connection that is none of the engine's.
-    cdef int failed_outside(self, object address, str listener, str reason) except -1
+    # Of what is none of the engine's, by its address: kind is the class of the entry, fields are those besides address.
+    cdef int outside(self, object address, object kind, dict fields) except -1
+    # Nobody is accepted for a while, so nobody's address is known: tells all who watch addresses. listener None: all of them.
+    cdef int accepting_paused(self, str listener, str reason) except -1
     cdef int decided(self, object client, str hook, str plugin, str answer) except -1
     cdef int session_opened(self, object connection, object session, bint session_present) except -1
     cdef int connect_refused(self, object connection, uint8_t reason_code, str reason) except -1

@@ -18,6 +18,7 @@ from mqttcore.codec import decode_properties
 from mqttcore.engine.events import REASONS
 from mqttcore.errors import ProtocolError
 from mqttcore.trace_entries import (
+    AcceptingPaused,
     ConnectionClosed,
     ConnectionFailed,
     ConnectionPaused,
@@ -193,7 +194,14 @@ cdef class Tracer(Watchers):
             "address": text_of(connection.peer), "listener": getattr(connection.listener, "name", None), "reason": reason,
         })
 
-    cdef int failed_outside(self, object address, str listener, str reason) except -1:
+    cdef int accepting_paused(self, str listener, str reason) except -1:
+        cdef Watch watch
+        return self.tell(
+            [watch for watch in self.watches if watch.subject == WATCH_ADDRESS], None, AcceptingPaused,
+            {"listener": listener, "reason": reason},
+        )
+
+    cdef int outside(self, object address, object kind, dict fields) except -1:
         cdef Watch watch
         cdef list watches = []
         for watch in self.watches:
@@ -202,9 +210,7 @@ cdef class Tracer(Watchers):
                     watches.append(watch)
             except Exception as error:
                 watch.fail(error)
-        return self.tell(watches, None, ConnectionFailed, {
-            "address": text_of(address), "listener": listener, "reason": reason,
-        })
+        return self.tell(watches, None, kind, {"address": text_of(address), **fields})
 
     cdef int decided(self, object client, str hook, str plugin, str answer) except -1:
         return self.tell(self.watches_of(client), client, Decided, {"hook": hook, "plugin": plugin, "answer": answer})

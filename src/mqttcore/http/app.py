@@ -16,8 +16,9 @@ from mqttcore.http.api.routes import guarded
 from mqttcore.http.api.routes import routes as api_routes
 from mqttcore.http.connection import HttpConnection
 from mqttcore.http.keys import Role
+from mqttcore.http.refusals import tell_refusal
 from mqttcore.http.replies import SERVER, problem
-from mqttcore.http.websocket import websocket_handler
+from mqttcore.http.websocket import upgrade_handler
 from mqttcore.net.listeners import BoundListener
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def make_app(
     them is there already. allow_anonymous: of MQTT clients. listener: the broker's own, which says that and counts.
     """
     app = web.Application(
-        middlewares=[_bounded(settings.http_request_timeout_s)], client_max_size=settings.http_body_bytes_maximum
+        middlewares=[_telling(broker, listener), _bounded(settings.http_request_timeout_s)],
+        client_max_size=settings.http_body_bytes_maximum,
     )
     app.add_routes(health.routes(broker))
     if broker.config.http_api.enabled:
@@ -51,7 +53,7 @@ def make_app(
         app.router.add_get("/metrics", guarded(access, Role.VIEWER, metrics.handler(broker)))
         app.add_routes(api_routes(broker, access))
     if settings.websocket_path:
-        handler = websocket_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
+        handler = upgrade_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
         app.router.add_get(settings.websocket_path, handler, allow_head=False)
     for route in routes:
         _add(app, route)
@@ -74,6 +76,19 @@ def _add(app: web.Application, route: web.AbstractRouteDef) -> None:
 
 async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.SERVER] = SERVER
+
+
+def _telling(broker: "Broker", listener: BoundListener | None) -> Middleware:
+    name = None if listener is None else listener.name
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let traces know of every answer that is an error."""
+        answer = await handler(request)
+        tell_refusal(broker, request, answer, name)
+        return answer
+
+    return middleware
 
 
 def _bounded(timeout_s: float) -> Middleware:

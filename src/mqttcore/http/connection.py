@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from mqttcore.http.lobby import Lobby
 from mqttcore.http.place import Place
@@ -20,6 +22,7 @@ __all__ = ["HttpConnection"]
 
 log = logging.getLogger("mqttcore.http")
 
+_NO_HTTP = "not a request of HTTP/1.1, or larger than we take"
 _BUFFER_BYTES = 65_536  # unsent, from which on a client is not read; with TLS it would be half a megabyte
 
 
@@ -28,7 +31,8 @@ class HttpConnection(web.RequestHandler):
 
     header_timeout_s: from the opening, or the first byte of a later request, to the end of the headers.
     answer_timeout_s: from there until the answer was taken by the client's system.
-    lobby: of the listener. place: of a connection that was admitted already. proxy: what its PROXY header said.
+    on_failure: called with address, listener's name and reason when the connection is given up. lobby: of the listener.
+    place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
     __slots__ = (
@@ -37,7 +41,10 @@ class HttpConnection(web.RequestHandler):
         "_header_timeout_s",
         "_is_admitted",
         "_is_answering",
+        "_listener_name",
         "_lobby",
+        "_on_failure",
+        "_peer",
         "_place",
         "_timer",
         "proxy",
@@ -52,14 +59,18 @@ class HttpConnection(web.RequestHandler):
         loop: asyncio.AbstractEventLoop,
         header_timeout_s: float,
         answer_timeout_s: float,
+        on_failure: Callable[[object, str, str], object],
         place: Place | None = None,
         proxy: "ProxyInfo | None" = None,
         **others: Any,
     ) -> None:
         super().__init__(manager, loop=loop, **others)
         self._is_admitted = place is not None
-        self._place = place or Place(listener)
+        self._place = place or Place(listener, on_failure)
         self._lobby = lobby
+        self._listener_name = listener.name
+        self._on_failure = on_failure
+        self._peer: Any = None
         self.proxy = proxy
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
@@ -70,11 +81,12 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
         place = self._place
-        peer = transport.get_extra_info("peername")
-        is_welcome = self._is_admitted or (place.take() and place.admit(peer))
-        if self.proxy is not None and self.proxy.source is not None:
-            peer = self.proxy.source
-        if not is_welcome or not self._lobby.enter(self, peer):
+        self._peer = transport.get_extra_info("peername")
+        is_welcome = self._is_admitted or (place.take(self._peer) and place.admit(self._peer))
+        if is_welcome and not self._lobby.enter(self, self.address):
+            is_welcome = False
+            self._on_failure(self.address, self._listener_name, "too many connections that speak HTTP")
+        if not is_welcome:
             place.free()
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -118,6 +130,11 @@ class HttpConnection(web.RequestHandler):
         self.connection_lost(None)
         return is_counted
 
+    @property
+    def address(self) -> Any:
+        """Of the client: what a PROXY header said, if there was one."""
+        return self._peer if self.proxy is None or self.proxy.source is None else self.proxy.source
+
     def with_client(self, request: web.Request) -> web.Request:
         """Return *request* with the address and scheme that the client used towards the proxy."""
         if self.proxy is None or self.proxy.source is None:
@@ -138,6 +155,7 @@ class HttpConnection(web.RequestHandler):
 
     def cut(self) -> None:
         """Be closed at once, to make room."""
+        self._on_failure(self.address, self._listener_name, "made room for another connection that speaks HTTP")
         self._place.free()
         if self.transport is not None:
             self.transport.abort()
@@ -174,9 +192,14 @@ class HttpConnection(web.RequestHandler):
         self.headers_are_complete()
         if status >= 500:
             return super().handle_error(request, status, exc, message)
+        # Not aiohttp's own words: they repeat what was sent, which may hold a key.
+        words = (
+            "a line, or a header, is longer than http_line_bytes_maximum" if isinstance(exc, LineTooLong) else _NO_HTTP
+        )
+        self._on_failure(self.address, self._listener_name, f"HTTP: {words}")
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
-        answer = problem(status, "not a request of HTTP/1.1, or larger than we take")
+        answer = problem(status, _NO_HTTP)
         answer.force_close()
         return answer
 
@@ -198,4 +221,6 @@ class HttpConnection(web.RequestHandler):
         if self._due_s > loop.time():
             self._timer = loop.call_at(self._due_s, self._look)
         elif self.transport is not None:
+            late = "the answer was not taken in time" if self._is_answering else "no whole request came in time"
+            self._on_failure(self.address, self._listener_name, f"HTTP: {late}")
             self.transport.abort()

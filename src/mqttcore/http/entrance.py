@@ -34,13 +34,13 @@ class Entrance(asyncio.Protocol):
         listener: "BoundListener",
         make_connection: Callable[..., "HttpConnection"],
         handshakes: set[asyncio.Task[None]],
-        on_failure: Callable[[object, str, str], object] | None = None,
+        on_failure: Callable[[object, str, str], object],
     ) -> None:
         self._listener = listener
         self._make_connection = make_connection
         self._handshakes = handshakes
         self._on_failure = on_failure
-        self._place = Place(listener)
+        self._place = Place(listener, on_failure)
         self._proxy: ProxyInfo | None = None
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -77,6 +77,11 @@ class Entrance(asyncio.Protocol):
         """Asyncio: the peer is gone, or was sent away."""
         self._end()
 
+    def make_room(self) -> None:
+        """Cut the connection for the sake of another one."""
+        self._on_failure(self._peer, self._listener.name, "made room for a newer handshake")
+        self.abort()
+
     def abort(self) -> None:
         """Cut the connection; its place is free at once."""
         transport = self._transport
@@ -86,7 +91,7 @@ class Entrance(asyncio.Protocol):
 
     def _is_welcome(self) -> bool:
         listener = self._listener
-        if not self._place.take():
+        if not self._place.take(self._peer):
             return False
         if self._peer is None:  # gone before we looked, as the checks of proxies are: there is nobody to be judged
             return False
@@ -94,6 +99,7 @@ class Entrance(asyncio.Protocol):
             if not listener.proxy_trust.covers(self._peer):
                 listener.proxy_rejected += 1
                 log.info("listener %s: %s is not among proxy_trusted: closed", listener.name, self._peer)
+                self._on_failure(self._peer, listener.name, "not among proxy_trusted")
                 return False
         elif not self._place.admit(self._peer):
             return False
@@ -102,9 +108,10 @@ class Entrance(asyncio.Protocol):
         oldest: Entrance = next(iter(listener.handshaking.values()))
         if self.heard_ms - oldest.heard_ms < _PATIENCE_MS:
             listener.refused += 1
+            self._on_failure(self._peer, listener.name, "handshakes_maximum")
             return False
         listener.handshakes_evicted += 1
-        oldest.abort()
+        oldest.make_room()
         return True
 
     def _read_header(self) -> None:
@@ -170,7 +177,7 @@ class Entrance(asyncio.Protocol):
         self._pass_on(secured)
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
-        place, self._place = self._place, Place(self._listener)
+        place, self._place = self._place, Place(self._listener, self._on_failure)
         self._end()
         connection = self._make_connection(place=place, proxy=self._proxy)
         transport.set_protocol(connection)
@@ -196,8 +203,7 @@ class Entrance(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         log.info("listener %s: %s: %s", self._listener.name, self._peer, reason)
-        if self._on_failure is not None:
-            self._on_failure(self._peer, self._listener.name, reason)
+        self._on_failure(self._peer, self._listener.name, reason)
         self.abort()
 
     def _end(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,22 +14,28 @@ log = logging.getLogger("mqttcore.http")
 
 
 class Place:
-    """Counts one connection at its listener, and its address once that is known."""
+    """Counts one connection at its listener, and its address once that is known.
 
-    __slots__ = ("_address", "_is_taken", "_listener")
+    on_failure: called with address, listener's name and reason when there is no place.
+    """
 
-    def __init__(self, listener: "BoundListener") -> None:
+    __slots__ = ("_address", "_is_taken", "_listener", "_on_failure")
+
+    def __init__(self, listener: "BoundListener", on_failure: Callable[[object, str, str], object]) -> None:
         self._listener = listener
+        self._on_failure = on_failure
         self._is_taken = False
         self._address: Any = None
 
-    def take(self) -> bool:
+    def take(self, peer: Any) -> bool:
         """Count the connection; False: the listener is full, or too many came in the last second."""
         listener = self._listener
         if 0 < listener.max_connections <= listener.connections:
             listener.refused += 1
+            self._on_failure(peer, listener.name, "max_connections")
             return False
         if listener.admission is not None and not listener.admission.take(time.monotonic_ns() // 1_000_000):
+            self._on_failure(peer, listener.name, "connection_rate")
             return False
         listener.connections += 1
         self._is_taken = True
@@ -42,6 +49,7 @@ class Place:
         reason = admission.enter(peer[:2], time.monotonic_ns() // 1_000_000)
         if reason is not None:
             log.info("listener %s: %s: %s", self._listener.name, peer, reason)
+            self._on_failure(peer, self._listener.name, reason)
             return False
         self._address = peer[:2]
         return True

@@ -75,6 +75,7 @@ class HttpServer:
             lingering_time=2.0,
             access_log=None,
             logger=log,
+            on_failure=self._tell_failure,
         )
         self._make_first = make
         if self._listener.is_gated:

@@ -11,13 +11,14 @@ from aiohttp import hdrs, web
 
 from mqttcore.config import Listener, is_loopback, trusts_machine
 from mqttcore.http.connection import HttpConnection
+from mqttcore.http.refusals import tell_refusal
 from mqttcore.http.replies import problem
 
 if TYPE_CHECKING:
     from mqttcore.broker import Broker
     from mqttcore.net.listeners import BoundListener
 
-__all__ = ["websocket_handler"]
+__all__ = ["upgrade_handler", "websocket_handler"]
 
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # §1.3
 _SUBPROTOCOLS = ("mqtt", "mqttv3.1")  # the second is what clients of MQTT 3.1 offer
@@ -71,6 +72,21 @@ def websocket_handler(
     settings: its `websocket_…` fields count, but for the path. listener: where connections are counted.
     What is no upgrade to MQTT is answered with a problem: 400, 403 for an origin not allowed, 426, 503.
     """
+    upgrade = upgrade_handler(broker, settings, allow_anonymous=allow_anonymous, listener=listener)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        """Answer the upgrade; traces hear of a refusal."""
+        answer = await upgrade(request)
+        tell_refusal(broker, request, answer, None if listener is None else listener.name)
+        return answer
+
+    return handler
+
+
+def upgrade_handler(
+    broker: "Broker", settings: Listener | None, *, allow_anonymous: bool, listener: "BoundListener | None"
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """As `websocket_handler`, for an application that tells traces of every refusal itself."""
     chosen = settings if settings is not None else Listener(protocol="http")
     origins = frozenset(origin.casefold() for origin in chosen.websocket_origins)
 

@@ -25,14 +25,16 @@ class DescriptorWatch:
     def __init__(self) -> None:
         self.exhausted = 0
 
-    def look(self) -> None:
-        """Open one, and close it again."""
+    def look(self) -> bool:
+        """Open one, and close it again; False: there was none."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             self.exhausted += 1
+            return False
+        return True
 
     def metrics(self) -> dict[str, int]:
         """Return the counter."""

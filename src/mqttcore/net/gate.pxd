@@ -41,6 +41,8 @@ cdef class Gate:
     cdef int sent(self, Py_ssize_t size) except -1
     # Bytes sealed and not sent: OpenSSL answers some of what a peer says (KeyUpdate, renegotiation) without asking us.
     cdef Py_ssize_t unsent_size(self) noexcept
+    # What its stage waits for, in words; GATE_OPEN has none.
+    cdef str awaited(self)
     # Be no longer among those whose handshake is under way. Always 0.
     cdef bint leave(self, Connection connection) except -1
 

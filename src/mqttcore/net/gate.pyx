@@ -161,6 +161,9 @@ cdef class Gate:
         connection.failed_below(reason)
         return self.leave(connection)
 
+    cdef str awaited(self):
+        return "PROXY header" if self.stage == GATE_PROXY else "TLS handshake"
+
     cdef bint leave(self, Connection connection) except -1:
         self.listener.handshaking.pop(id(connection), None)
         return False

@@ -64,6 +64,7 @@ class BoundListener:
     handshakes_evicted: int = 0
     proxy_rejected: int = 0
     accept_paused: int = 0
+    pause_told_ms: int = -1_000_000  # by the engine's clock: when traces were last told that nobody is accepted
     http_connections: int = 0  # those that speak HTTP, and not MQTT in WebSocket
     http_request_bytes: int = 0  # of large requests that are under way
     http_evicted: int = 0  # of them, those that were cut to make room

@@ -75,7 +75,9 @@ cdef class Poller:
     cdef int cut_lingering(self) except -1
     cdef int accept_batch(self, int fd, object listener) except -1
     cdef bint has_room(self, object listener) except -1
-    cdef int suspend(self, int fd, object listener) except -1
+    cdef int suspend(self, int fd, object listener, str reason) except -1
+    # Tells traces of addresses, who cannot know whom it meets, that a listener accepts nobody.
+    cdef int tell_pause(self, object listener, str reason) except -1
     # Serves *connection*, which nothing else knows yet, on *fd*; 0: it could not be.
     cdef bint enroll(self, SocketConnection connection, int fd, const uint8_t* address, uint32_t size) except -1
     # As enroll, for a socket object, which is detached.

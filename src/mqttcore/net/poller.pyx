@@ -92,6 +92,7 @@ cdef enum:
     LINGERING_MAXIMUM = 10000
     LINGER_MS = 2000          # a closed connection's last bytes, and the peer's close, may take this long
     ACCEPT_PAUSE_MS = 500     # without descriptors
+    TELL_PAUSE_MS = 1000      # how often traces are told that nobody is accepted
     HANDSHAKE_STEPS = 8       # in one turn: each costs as much as hundreds of messages
     PATIENCE_MS = 1000        # a handshake that was silent for less does not have to make room for another
 
@@ -180,6 +181,9 @@ cdef class SocketConnection(Connection):
         self.was_reset = n < 0
         self.drop()
         return 0
+
+    cdef str awaited(self):
+        return None if self.gate is None or self.gate.stage == GATE_OPEN else self.gate.awaited()
 
     cdef void drop(self) noexcept:
         # The network connection is gone: nothing more can be written.
@@ -583,11 +587,18 @@ cdef class Poller:
         oldest.drop()
         return True
 
-    cdef int suspend(self, int fd, object listener) except -1:
+    cdef int suspend(self, int fd, object listener, str reason) except -1:
         # Level-triggered, a listener we do not accept on would wake us for ever.
         cdef epoll_event event
         epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
         self.suspended[fd] = listener
+        return self.tell_pause(listener, reason)
+
+    cdef int tell_pause(self, object listener, str reason) except -1:
+        # Of turns that follow each other one is told a second.
+        if self.engine.tracer.subjects & WATCH_ADDRESS and self.engine.now_ms - listener.pause_told_ms >= TELL_PAUSE_MS:
+            listener.pause_told_ms = self.engine.now_ms
+            self.engine.tracer.accepting_paused(listener.name, reason)
         return 0
 
     cdef int accept_batch(self, int fd, object listener) except -1:
@@ -603,7 +614,7 @@ cdef class Poller:
             most = HANDSHAKE_STEPS    # to begin a TLS session takes time as well
         for _ in range(most):
             if is_gated and not self.has_room(listener):
-                return self.suspend(fd, listener)
+                return self.suspend(fd, listener, "overloaded" if self.engine.is_overloaded else "handshakes_maximum")
             size = sizeof(address)
             accepted = accept4(fd, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if accepted < 0:
@@ -633,9 +644,10 @@ cdef class Poller:
     def pause_accepting(self, fd: int, listener: object) -> None:
         """Leave a listener alone for a while: the process is out of descriptors or memory."""
         cdef epoll_event event
-        log.error("listener %s: cannot accept: %s; trying again in %d ms",
-                  listener.name, os.strerror(errno), ACCEPT_PAUSE_MS)
+        reason = os.strerror(errno)
+        log.error("listener %s: cannot accept: %s; trying again in %d ms", listener.name, reason, ACCEPT_PAUSE_MS)
         listener.accept_paused += 1
+        self.tell_pause(listener, reason)
         epoll_ctl(self.epfd, EPOLL_CTL_DEL, fd, &event)
         self.loop.call_later(ACCEPT_PAUSE_MS / 1000, self.resume_accepting, fd)
 

@@ -205,6 +205,9 @@ cdef class StreamConnection(Connection):
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         return self.feed(data, size)
 
+    cdef str awaited(self):
+        return None if self.gate is None or self.gate.stage == GATE_OPEN else self.gate.awaited()
+
     cdef bytes due(self):
         return out_take(&self.out)
 

@@ -161,9 +161,10 @@ class Decisions:
     def _asked(self, question: _Question, client: ClientView) -> Iterator[Implementation]:
         everybody = self._hooks.get(question.hook, ())
         narrowed = self.narrowed.get(client.listener or "") if question.narrows else None
+        # Looked up as they are asked: one may be replaced while a client waits for another.
         if narrowed is None:
             return iter(everybody)
-        return iter([one for one in everybody if one.plugin in narrowed])
+        return (one for one in everybody if one.plugin in narrowed)
 
     def _checked(self, question: _Question, implementation: Implementation, answer: Any) -> Any:
         # Nothing but what the hook may answer lets anybody in.
@@ -254,6 +255,11 @@ class Decisions:
                 waiting.is_over = True
                 waiting.timer.cancel()
                 waiting.task.cancel()
+
+    async def answered(self, plugin: str) -> None:
+        """Return when a plugin has answered what it is being asked now, or is late with it."""
+        if tasks := {waiting.task for waiting in self._waiting if waiting.plugin == plugin}:
+            await asyncio.wait(tasks, timeout=self.timeout_s + _STOP_S)
 
     async def stop(self) -> None:
         """Stop asking about anybody; waits a moment for what was cancelled."""

@@ -18,7 +18,24 @@ if TYPE_CHECKING:
     from mqttcore.config import Config
     from mqttcore.plugins.discovery import InstalledPlugin
 
-__all__ = ["EnabledPlugin", "enabled", "load_class", "make", "name_of", "narrowed_listeners"]
+__all__ = [
+    "LASTING_HOOKS",
+    "EnabledPlugin",
+    "enabled",
+    "is_replaceable",
+    "load_class",
+    "make",
+    "name_of",
+    "narrowed_listeners",
+]
+
+# What the first instance gives cannot be had from another one while the broker runs.
+LASTING_HOOKS = {
+    "continue_authentication": "exchanges of AUTH that one instance began another one does not know",
+    "event_types": "observers have chosen among those that were there at the start",
+    "http_routes": "aiohttp freezes them when the listener begins to accept",
+    "open_store": "sessions and messages are in it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +98,18 @@ def check_class(name: str, cls: type) -> None:
     """Raise PluginError unless *cls* can be a plugin."""
     if hasattr(cls, "Config") and not is_settings_type(cls.Config):
         raise PluginError(name, "", "its Config is neither a frozen dataclass nor a frozen msgspec struct")
-    if not implementations(name, cls):
+    hooks = implementations(name, cls)
+    if not hooks:
         raise PluginError(name, "", f"implements no hook; there are {', '.join(sorted(HOOKS))}")
+    if is_replaceable(cls):
+        for hook, reason in LASTING_HOOKS.items():
+            if hook in hooks:
+                raise PluginError(name, hook, f"a plugin that is_replaceable cannot have it: {reason}")
+
+
+def is_replaceable(cls: type) -> bool:
+    """Say whether a plugin's class declares that another instance may take its place while the broker runs."""
+    return getattr(cls, "is_replaceable", False) is True
 
 
 def settings_of(name: str, cls: type, table: Mapping[str, Any], source: str | None = None) -> Any:

@@ -1,7 +1,19 @@
-"""The plugins of one broker, from load to shutdown."""
+"""The plugins of one broker, from load to shutdown.
+
+A plugin that is replaced while the broker runs:
+
+    make ── startup ── topic handlers ── │ seat │ ── what the former is being asked ends ── shutdown of the former
+    ◀─────── fails: nothing changed ────▶│      │◀─────── fails: recorded, the new one stays ───────────────────▶
+
+The seat changes hands in one step, with nothing awaited: each question goes to the former or to the new one, none to
+nobody. The former, which is still served by its connections and files, answers what it has been asked already.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import functools
 import inspect
 import logging
 import time
@@ -21,7 +33,7 @@ from mqttcore.plugins.decisions import Decisions
 from mqttcore.plugins.failures import Failures
 from mqttcore.plugins.folding import Recorded, fold_admit, fold_authorize, fold_transform
 from mqttcore.plugins.hooks import HOOKS, Implementation, hook_manager, implementations
-from mqttcore.plugins.loading import check_class, enabled, make, name_of, narrowed_listeners
+from mqttcore.plugins.loading import check_class, enabled, is_replaceable, make, name_of, narrowed_listeners
 from mqttcore.plugins.observing import GuardedObserver
 from mqttcore.plugins.state import PluginState, Reload
 
@@ -32,11 +44,14 @@ if TYPE_CHECKING:
 
     from mqttcore.broker import Broker
     from mqttcore.config import Config
+    from mqttcore.engine.handler import Handler
     from mqttcore.observers import Observer, Observers
 
 __all__ = ["Plugins"]
 
 log = logging.getLogger("mqttcore.plugins")
+
+_HANDLERS_BITS = 16  # of the order of a topic handler: its number among those of its plugin
 
 
 class Plugins:
@@ -53,6 +68,7 @@ class Plugins:
         instrument: Callable[[Implementation], Implementation] | None = None,
     ) -> None:
         self._enabled = {plugin.name: plugin for plugin in enabled(config)}
+        self._instrument = instrument
         loaded: dict[str, object] = {name: make(plugin) for name, plugin in self._enabled.items()}
         for plugin in given:
             name = name_of(plugin, [*loaded])
@@ -63,13 +79,14 @@ class Plugins:
         self._manager = hook_manager()
         self._hooks: dict[str, list[Implementation]] = {hook: [] for hook in HOOKS}
         for name, plugin in loaded.items():
-            for hook, implementation in implementations(name, plugin).items():
-                self._hooks[hook].append(implementation if instrument is None else instrument(implementation))
+            for hook, implementation in self._implementations(name, plugin).items():
+                self._hooks[hook].append(implementation)
             try:
                 self._manager.register(plugin, name)
             except (ValueError, pluggy.PluginValidationError) as error:
                 raise PluginError(name, "", str(error)) from error
         self._manager.check_pending()
+        self._loaded = loaded
         self.by_name: Mapping[str, object] = MappingProxyType(loaded)
         self.failures = Failures()
         self.decisions = Decisions(
@@ -84,7 +101,16 @@ class Plugins:
         self.event_types = frozenset(self._all_of("event_types", _is_event_type, "a subclass of Event"))
         self._timeout_s = config.plugin_timeout_s
         self._started: list[str] = []
+        self._handlers: dict[str, list[Handler]] = {}  # those that hang, by plugin
         self._reloads: dict[str, Reload] = {}  # the last of each plugin
+        self._broker: Broker | None = None
+        self._leaving: set[asyncio.Task[None]] = set()  # who is being replaced and has not shut down yet
+
+    def _implementations(self, name: str, plugin: object) -> dict[str, Implementation]:
+        found = implementations(name, plugin)
+        if self._instrument is not None:
+            found = {hook: self._instrument(one) for hook, one in found.items()}
+        return found
 
     def implementations(self, hook: str) -> Sequence[Implementation]:
         """Return who implements a hook, in order."""
@@ -128,16 +154,31 @@ class Plugins:
 
     # --- wiring -----------------------------------------------------------------------------------------------------
 
-    def topic_handlers(self, broker: Broker) -> list[tuple[str, TopicHandler]]:
-        """Return the topic handlers of all plugins with the plugin's name, in order; raises PluginError."""
-        found = []
+    def hang_handlers(self, broker: Broker) -> None:
+        """Hang the topic handlers of all plugins on the broker's tree, in order; raises PluginError."""
         for implementation in self._hooks["topic_handlers"]:
+            self._handlers[implementation.plugin] = self._hang(implementation, broker)
+
+    def _hang(self, implementation: Implementation, broker: Broker) -> list[Handler]:
+        # All that the plugin gives, or none.
+        name = implementation.plugin
+        first = [*self.by_name].index(name) << _HANDLERS_BITS  # the order in which handlers are asked is the plugins'
+        hung: list[Handler] = []
+        try:
             for handler in _items(implementation, lambda one: isinstance(one, TopicHandler), "a TopicHandler", broker):
                 if inspect.iscoroutinefunction(handler.function) or inspect.isgeneratorfunction(handler.function):
                     reason = f"the handler of {handler.topic_filter} must be a plain function"
-                    raise PluginError(implementation.plugin, "topic_handlers", reason)
-                found.append((implementation.plugin, handler))
-        return found
+                    raise PluginError(name, "topic_handlers", reason)
+                on_failure = functools.partial(self.failures.record, name, "topic_handlers")
+                try:
+                    hung.append(broker.add_handler(handler, order=first + len(hung), owner=name, on_failure=on_failure))
+                except ValueError as error:
+                    raise PluginError(name, "topic_handlers", f"{handler.topic_filter!r}: {error}") from error
+        except BaseException:
+            for one in hung:
+                broker.remove_handler(one)
+            raise
+        return hung
 
     def http_routes(self, broker: Broker) -> list[AbstractRouteDef]:
         """Return the routes of all plugins, no two alike; raises PluginError."""
@@ -183,6 +224,7 @@ class Plugins:
 
     async def start(self, broker: Broker) -> None:
         """Start all, one after another; when one fails, those before are shut down. Raises PluginError."""
+        self._broker = broker
         starting = {implementation.plugin: implementation for implementation in self._hooks["startup"]}
         try:
             for name in self.by_name:
@@ -207,17 +249,22 @@ class Plugins:
         await self.decisions.stop()
         for observer in self._observers:
             observer.close()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
         stopping = {implementation.plugin: implementation for implementation in self._hooks["shutdown"]}
         while self._started:
-            name = self._started.pop()
-            if (implementation := stopping.get(name)) is None:
-                continue
-            try:
-                await within(implementation.call(broker=broker), self._timeout_s)
-            except Late:
-                self.failures.record(name, "shutdown", f"did not stop within {self._timeout_s:g} s")
-            except Exception as error:
-                self.failures.record(name, "shutdown", error)
+            await self._shut_down(stopping.get(self._started.pop()), broker)
+        self._broker = None
+
+    async def _shut_down(self, implementation: Implementation | None, broker: Broker) -> None:
+        if implementation is None:
+            return
+        try:
+            await within(implementation.call(broker=broker), self._timeout_s)
+        except Late:
+            self.failures.record(implementation.plugin, "shutdown", f"did not stop within {self._timeout_s:g} s")
+        except Exception as error:
+            self.failures.record(implementation.plugin, "shutdown", error)
 
     def look(self) -> None:
         """Do what is due; to be called some times a second."""
@@ -229,8 +276,8 @@ class Plugins:
     async def reload(self, config: Config) -> list[str]:
         """Give their tables to plugins that can take them, changed or not; returns the paths that need a restart.
 
-        What is as it was may name what is not: a file of users, say. All or nothing: raises ConfigError or PluginError
-        with the former settings in force.
+        What is as it was may name what is not: a file of users, say. A plugin that takes none, but can be replaced, is,
+        when its table changed. All or nothing: raises ConfigError or PluginError with the former settings in force.
         """
         wanted = {plugin.name: plugin for plugin in enabled(config)}  # every table is checked before one is applied
         narrowed = narrowed_listeners(config, self.by_name)
@@ -241,8 +288,9 @@ class Plugins:
         for name in self._enabled:
             if name not in wanted:
                 continue
-            if not self._can_reload(name):
-                if wanted[name].settings != self._enabled[name].settings:
+            is_changed = wanted[name].settings != self._enabled[name].settings
+            if not self._takes_settings(name) and not (is_changed and self._can_reload(name)):
+                if is_changed:
                     need_restart.append(f"plugins.{name}")
                 continue
             try:
@@ -262,7 +310,7 @@ class Plugins:
         return need_restart
 
     async def reload_again(self, name: str) -> None:
-        """Give one plugin the settings in force once more, so that it reads anew what these name.
+        """Give one plugin the settings in force once more, so that it reads anew what these name; or replace it.
 
         Raises MqttCoreError when there is none of this name, NotPossible for one that cannot take them, PluginError or
         ConfigError when it does not; it goes on as before then.
@@ -272,7 +320,7 @@ class Plugins:
         if name not in self._enabled:
             raise NotPossible(f"plugin {name} came as an object: it has no table to be reloaded from")
         if not self._can_reload(name):
-            raise NotPossible(f"plugin {name} takes no settings while it runs")
+            raise NotPossible(f"plugin {name} takes no settings while it runs, and cannot be replaced")
         try:
             await self._reload(name, self._enabled[name].settings)
         except MqttCoreError as error:
@@ -280,8 +328,11 @@ class Plugins:
             raise
         log.info("plugin %s reloaded", name)
 
-    def _can_reload(self, name: str) -> bool:
+    def _takes_settings(self, name: str) -> bool:
         return name in self._enabled and callable(getattr(self.by_name[name], "reload", None))
+
+    def _can_reload(self, name: str) -> bool:
+        return self._takes_settings(name) or (name in self._enabled and is_replaceable(type(self.by_name[name])))
 
     async def _reload(self, name: str, settings: Any) -> None:
         error: str | None = "was cancelled"
@@ -295,6 +346,9 @@ class Plugins:
             self._reloads[name] = Reload(time.time(), error)
 
     async def _give(self, name: str, settings: Any) -> None:
+        if not self._takes_settings(name):
+            await self._replace(name, settings)
+            return
         plugin: Any = self.by_name[name]
         try:
             await within(plugin.reload(settings), self._timeout_s)
@@ -305,6 +359,51 @@ class Plugins:
             raise PluginError(name, "", f"did not reload within {self._timeout_s:g} s") from error
         except Exception as error:
             raise PluginError(name, "", f"cannot be reloaded: {type(error).__name__}: {error}") from error
+
+    # --- replacing --------------------------------------------------------------------------------------------------
+
+    async def _replace(self, name: str, settings: Any) -> None:
+        broker = self._broker
+        if broker is None:
+            raise PluginError(name, "", "is replaced while the broker runs, not before or after")
+        plugin = make(dataclasses.replace(self._enabled[name], settings=settings))
+        hooks = self._implementations(name, plugin)
+        former = {hook: one for hook, found in self._hooks.items() for one in found if one.plugin == name}
+        if (startup := hooks.get("startup")) is not None:
+            await self._start(startup, broker)
+        try:
+            self._seat(name, plugin, hooks, broker)
+        except BaseException:
+            await self._shut_down(hooks.get("shutdown"), broker)
+            raise
+        task = asyncio.get_running_loop().create_task(self._let_go(name, former, broker))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.shield(task)  # whoever asked may go; the former is shut down all the same
+
+    def _seat(self, name: str, plugin: object, hooks: Mapping[str, Implementation], broker: Broker) -> None:
+        # Nothing is awaited here, and only the first step can fail. The class is the same, so the hooks are.
+        handlers = hooks.get("topic_handlers")
+        hung = [] if handlers is None else self._hang(handlers, broker)
+        for handler in self._handlers.get(name, ()):
+            broker.remove_handler(handler)
+        self._handlers[name] = hung
+        for hook, found in self._hooks.items():
+            found[:] = [hooks[hook] if one.plugin == name else one for one in found]
+        for guard in self._guards:
+            if guard.implementation.plugin == name:
+                guard.implementation = hooks["observe"]
+        self._loaded[name] = plugin
+        self._manager.unregister(name=name)
+        self._manager.register(plugin, name)
+        broker.take_hooks(self)
+
+    async def _let_go(self, name: str, former: Mapping[str, Implementation], broker: Broker) -> None:
+        await self.decisions.answered(name)
+        for guard in self._guards:
+            if guard.implementation.plugin == name:
+                await guard.settled()
+        await self._shut_down(former.get("shutdown"), broker)
 
     async def _take_back(self, done: list[str]) -> None:
         for name in reversed(done):

@@ -35,6 +35,7 @@ class GuardedObserver:
         self._failures = failures
         self._failed_in_a_row = 0
         self._paused_until_s: float | None = None  # by the loop's clock
+        self._batch: asyncio.Event | None = None  # set when the batch under way is done with; None: there is none
         self._go_on = asyncio.Event()
 
     def __call__(self, events: Sequence[Event]) -> Awaitable[None] | None:
@@ -53,7 +54,8 @@ class GuardedObserver:
         except Exception as error:
             return self._failed(error)
         if inspect.isawaitable(result):
-            return self._wait(result)
+            self._batch = asyncio.Event()
+            return self._wait(result, self._batch)
         self._failed_in_a_row = 0
         return None
 
@@ -64,11 +66,16 @@ class GuardedObserver:
             return None
         return max(0.0, self._paused_until_s - asyncio.get_running_loop().time())
 
+    async def settled(self) -> None:
+        """Return when the plugin is done with the batch that it has now, or is late with it."""
+        if self._batch is not None:
+            await self._batch.wait()
+
     def stop_pausing(self) -> None:
         """Go on at once, and pause no more: the broker stops."""
         self._go_on.set()
 
-    async def _wait(self, result: Awaitable[Any]) -> None:
+    async def _wait(self, result: Awaitable[Any], batch: asyncio.Event) -> None:
         try:
             await within(result, self.timeout_s)
         except Late:
@@ -78,6 +85,9 @@ class GuardedObserver:
         else:
             self._failed_in_a_row = 0
             return
+        finally:
+            self._batch = None
+            batch.set()
         if pause is not None:
             await pause
 

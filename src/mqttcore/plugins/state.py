@@ -26,7 +26,7 @@ class PluginState:
     place: `module:class`. distribution: name and version of what it came with; None for one given as an object, as
     has_table, whether the configuration enables it. failures: hook -> how often it failed. is_failing: the alarm is
     raised. last_failure_s: wall clock. observing_paused_for_s: how long it is not told of events yet, for failing at
-    it; None: it is. can_reload: it takes settings while it runs.
+    it; None: it is. can_reload: it takes settings while it runs, or another instance may take its place.
     """
 
     name: str

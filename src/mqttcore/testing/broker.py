@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from mqttcore.broker import Broker
 from mqttcore.config import Config, takes_anonymous
 from mqttcore.constants import ReasonCode
@@ -169,6 +171,12 @@ class MemoryBroker(Broker):
 
     async def _listen(self) -> None:
         """Listen nowhere."""
+
+    async def _reload(self, config: Config) -> list[str]:
+        """Have clients come through the listeners of the new configuration: there are none that could stay."""
+        need_restart = await super()._reload(config)
+        self.config = msgspec.structs.replace(self.config, listeners=config.listeners)
+        return [path for path in need_restart if not path.startswith("listeners")]
 
     def _flush(self) -> None:
         if self._engine is None:

@@ -23,8 +23,8 @@ class PluginShown(msgspec.Struct, frozen=True, kw_only=True):
     is_enabled: it is loaded; of one that is only installed, the rest says nothing. has_table: the configuration enables
     it. failures: how often each hook failed; is_failing: its alarm is raised; times are seconds since 1970.
     observing_paused_for_s: how long it is not told of events, having failed at it; null: it is. can_reload: it takes
-    settings while it runs. reload_failed: it did not take the last ones; the log says why. metrics: what is counted of
-    it and what it counts.
+    settings while it runs, or can be replaced. reload_failed: it did not take the last ones; the log says why. metrics:
+    what is counted of it and what it counts.
     """
 
     name: str

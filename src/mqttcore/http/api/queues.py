@@ -23,11 +23,11 @@ class PayloadWish(Page, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class QueuedShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that waits. Of one that is in the store only, topic, publisher, times and payload are null.
+    """A message that waits. Topic, publisher, times and payload of one that cannot be read from the store are null.
 
     publisher: client id; null: the broker itself. qos, retain: of the delivery. size_bytes: what it counts to limits.
-    published_ms: since 1970 (UTC). expires_in_s null: never. is_kept_back: it goes only when a plugin lets it.
-    payload_base64: null when it was not asked for, or the page had no room for it.
+    published_ms: since 1970 (UTC). expires_in_s null: never. is_in_memory: it is not in the store only. is_kept_back:
+    it goes only when a plugin lets it. payload_base64: null when it was not asked for, or the page had no room for it.
     """
 
     topic: str | None
@@ -122,7 +122,7 @@ def operations(broker: "Broker") -> list[Operation]:
         wanted = wish_of(call)
         client = existing(call)
         try:
-            found, after = broker.queued_messages(
+            found, after = await broker.read_queued_messages(
                 client.client_id, limit=wanted.limit, after=decode_cursor(wanted.cursor)
             )
         except ValueError:
@@ -140,7 +140,7 @@ def operations(broker: "Broker") -> list[Operation]:
                 published_ms=_published_ms(one.message),
                 queued_for_s=one.queued_for_s,
                 expires_in_s=one.expires_in_s,
-                is_in_memory=one.message is not None,
+                is_in_memory=one.is_in_memory,
                 is_kept_back=one.is_kept_back,
             )
             for one in found
