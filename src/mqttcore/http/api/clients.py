@@ -13,7 +13,8 @@ from mqttcore.http.api.operation import ApiError, Call, Done, Operation, Page, d
 from mqttcore.http.keys import Role
 
 if TYPE_CHECKING:
-    from mqttcore.broker import Broker, ClientInfo
+    from mqttcore.broker import Broker
+    from mqttcore.client_services import ClientInfo
 
 __all__ = ["ClientFilter", "ClientList", "ClientShown", "operations", "page_of_clients"]
 
