@@ -157,8 +157,17 @@ class OpenApiConfig(_Settings, frozen=True):
         float, Meta(gt=0, le=86_400, description="How far the time of a request may be off.")
     ] = 900.0
     nonces_maximum: Annotated[
-        int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Requests remembered so that none counts twice; more wait.")
-    ] = 1_000_000
+        int,
+        Meta(
+            ge=1,
+            le=_COUNT_MAXIMUM,
+            description="Requests remembered so that none counts twice; more wait, and so does an access key that holds"
+            " as many of them as are free.",
+        ),
+    ] = 2_000_000
+    calls_per_s: Annotated[
+        float, Meta(gt=0, description="All actions of one access key together, those that there are not too.")
+    ] = 2000
     message_qos: Annotated[int, Meta(ge=0, le=2, description="QoS of SendMessage.")] = 1
     decodes_base64: Annotated[
         bool, Meta(description="Payloads of SendMessage are Base64 of what is published; the service publishes them.")

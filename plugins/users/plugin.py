@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from mqttcore import ConfigError, Identity, ReasonCode, Refusal, hookimpl, read_private_file
+from mqttcore import ConfigError, Identity, ReasonCode, Refusal, address_key, hookimpl, read_private_file
 
-from .book import Book, User
+from .book import Book
+from .decoys import Decoys
 from .failures import Failures
 from .mosquitto_files import parse_acl, parse_passwords
 from .own_file import parse_users
@@ -31,10 +32,6 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("mqttcore.plugins.users")
 
-# Verified for names that nobody has, so that an answer takes as long as for names that somebody has. PBKDF2 of random
-# bytes: no password fits.
-_NOBODY = User("", "$7$210000$bm9ib2R5IGhhcyB0aGlz$" + "A" * 86 + "==")
-
 
 class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[plugins.users]`."""
@@ -43,7 +40,12 @@ class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     password_file: Annotated[str, Meta(description="mosquitto's password file; empty: none.")] = ""
     acl_file: Annotated[str, Meta(description="mosquitto's ACL file; empty: none.")] = ""
     failures_maximum: Annotated[
-        int, Meta(ge=0, le=1000, description="Failed logins per address, and per user, before refusal; 0: no limit.")
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="Failed logins per address (IPv6: /64), and per user, before refusal; 0: no limit.",
+        ),
     ] = 5
     failures_window_s: Annotated[float, Meta(ge=1, le=86_400, description="How long a failed login counts.")] = 60.0
     threads: Annotated[int, Meta(ge=1, le=64, description="Passwords verified at a time.")] = 2
@@ -63,7 +65,9 @@ class Users:
     def __init__(self, config: UsersConfig) -> None:
         self.config = config
         self._book = _read(config)
+        self._decoys = Decoys(self._book)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="mqttcore-users")
+        self._free_threads = asyncio.Semaphore(config.threads)
         self._waiting = 0
         self._failures = Failures(maximum=config.failures_maximum, window_s=config.failures_window_s)
         self._broker: Broker | None = None
@@ -87,19 +91,23 @@ class Users:
         if connect.user_name is None:
             rules = self._book.anonymous
             return None if rules is None else Identity("anonymous", rules)
-        address = str(client.address[0]) if isinstance(client.address, tuple) else ""
-        if self._failures.is_closed(address, connect.user_name, time.monotonic()):
-            _log.warning("login of %r from %s: too many failures", connect.user_name, address)
-            return Refusal(ReasonCode.BANNED, "too many failed logins")
+        address = address_key(client.address) or ""
+        if (refusal := self._closed(address, connect.user_name)) is not None:
+            return refusal
         if self._waiting >= self.config.waiting_maximum:
             return Refusal(ReasonCode.SERVER_BUSY)
-        book = self._book
-        user = book.users.get(connect.user_name)
         self._waiting += 1
         try:
-            is_right = await asyncio.get_running_loop().run_in_executor(
-                self._pool, verify_password, (user or _NOBODY).password_hash, connect.password or b""
-            )
+            async with self._free_threads:
+                # Once more: those who waited together must not all have a guess.
+                if (refusal := self._closed(address, connect.user_name)) is not None:
+                    return refusal
+                book = self._book
+                user = book.users.get(connect.user_name)
+                password_hash = self._decoys.hash_for(connect.user_name) if user is None else user.password_hash
+                is_right = await asyncio.get_running_loop().run_in_executor(
+                    self._pool, verify_password, password_hash, connect.password or b""
+                )
         finally:
             self._waiting -= 1
         if user is None or not is_right or user.client_id not in (None, connect.client_id):
@@ -110,10 +118,17 @@ class Users:
         self._failures.succeeded(address, connect.user_name)
         return Identity(user.name, self._book.permissions(user))
 
+    def _closed(self, address: str, user_name: str) -> Refusal | None:
+        if not self._failures.is_closed(address, user_name, time.monotonic()):
+            return None
+        _log.warning("login of %r from %s: too many failures", user_name, address)
+        return Refusal(ReasonCode.BANNED, "too many failed logins")
+
     def reload(self, config: UsersConfig) -> None:
         """Read the files again; clients stay connected and get their users' new rights. Raises ConfigError."""
         book = _read(config)
         former, self._book, self.config = self._book, book, config
+        self._decoys = Decoys(book)
         self._failures.maximum, self._failures.window_s = config.failures_maximum, config.failures_window_s
         if self._broker is None:
             return

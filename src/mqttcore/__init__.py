@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from mqttcore.identity import Action, Challenge, Identity, Permission, Quotas, Refusal
     from mqttcore.inspection import FilterInfo, InFlightMessage, QueuedMessage
     from mqttcore.listening import ListenerInfo
+    from mqttcore.net.admission import address_key
     from mqttcore.observers import EventStream
     from mqttcore.permission_rules import parse_permissions
     from mqttcore.plugins.state import PluginState
@@ -153,6 +154,7 @@ __all__ = [
     "Unsubscribed",
     "Will",
     "__version__",
+    "address_key",
     "as_json",
     "hookimpl",
     "load",
@@ -229,6 +231,7 @@ _PLACES = {
     "Traces": "mqttcore.tracing",
     "Unsubscribed": "mqttcore.events",
     "Will": "mqttcore.codec",
+    "address_key": "mqttcore.net.admission",
     "as_json": "mqttcore.sinks",
     "hookimpl": "mqttcore.hookspecs",
     "load": "mqttcore.config",

@@ -159,6 +159,17 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     http_keep_alive_s: Annotated[
         float, Meta(ge=0, le=3600, description="HTTP: time a connection is kept for its next request; 0: none.")
     ] = 75.0
+    http_connections_maximum: Annotated[
+        Annotated[int, Meta(ge=1, le=_COUNT_MAXIMUM)] | None,
+        Meta(
+            description="HTTP: connections at a time, WebSocket clients not counted; who waits longest makes room; not "
+            "set: 4096, or a quarter of the descriptors the process may have, if that is less."
+        ),
+    ] = None
+    http_connections_per_address: Annotated[
+        Annotated[int, Meta(ge=1, le=_COUNT_MAXIMUM)] | None,
+        Meta(description="HTTP: those of one client address (IPv6: /64); not set: a quarter of all."),
+    ] = None
     http_line_bytes_maximum: Annotated[
         int, Meta(ge=128, le=65536, description="HTTP: longest request line and longest header.")
     ] = 8190
@@ -476,6 +487,14 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     failures_per_minute: Annotated[
         int, Meta(ge=1, le=_COUNT_MAXIMUM, description="Wrong keys of one address (IPv6: /64) in a minute; 429 beyond.")
     ] = 10
+    requests_per_s_per_key: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_COUNT_MAXIMUM,
+            description="Requests a second of one API key on one listener; 429 beyond; 0: no limit.",
+        ),
+    ] = 1000
     bans_file: Annotated[
         str, Meta(max_length=4096, description="Where bans are kept; empty: in memory, as long as the broker runs.")
     ] = ""

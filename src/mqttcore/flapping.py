@@ -6,6 +6,7 @@ table is bounded; a full one forgets whom it has not seen for longest.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections import OrderedDict
@@ -25,6 +26,8 @@ __all__ = ["FlappingWatch"]
 log = logging.getLogger("mqttcore.broker")
 
 _Key = tuple[str, str | None]
+
+_CLIENT_ID_LENGTH = 64  # kept of a longer one, with a digest: 64 KiB each would be gigabytes for a full table
 
 
 class _Seen:
@@ -63,7 +66,7 @@ class FlappingWatch:
         """Answer for a CONNECT; a client id that the broker makes up says nothing."""
         if not self.settings.connects_maximum or not client.client_id:
             return None
-        return self.look((client.client_id, address_key(client.address)), time.monotonic())
+        return self.look((_shortened(client.client_id), address_key(client.address)), time.monotonic())
 
     def look(self, key: _Key, now_s: float) -> Refusal | None:
         """Count a CONNECT of client id and address at *now_s*."""
@@ -107,3 +110,10 @@ class FlappingWatch:
             if now_s < until_s and self.settings.connects_maximum:
                 return
             del self._refused_until_s[key]
+
+
+def _shortened(client_id: str) -> str:
+    """Return a client id that is not long as it is, of a longer one its beginning and what tells it from others."""
+    if len(client_id) <= _CLIENT_ID_LENGTH:
+        return client_id
+    return f"{client_id[:_CLIENT_ID_LENGTH]}…{hashlib.blake2b(client_id.encode(), digest_size=16).hexdigest()}"

@@ -20,7 +20,12 @@ _CASES = {
     "handshakes_full": (("handshakes_evicted",), "silent handshakes are cut off: more than handshakes_maximum"),
     "addresses_full": (("addresses_overflowed",), "new addresses have no limits: more than addresses_remembered"),
     "lingering_full": (("connections_lingering_cut",), "closed connections are cut before their peers have read all"),
+    "http_full": (
+        ("http_connections_evicted", "connections_refused_http"),
+        "connections that speak HTTP are cut or refused: more than http_connections_maximum, or one address's part",
+    ),
     "http_keys": (("http_keys_throttled",), "an address is refused for too many wrong API keys"),
+    "http_rate": (("http_requests_throttled",), "an API key asks more often than requests_per_s_per_key"),
 }
 # Alarm -> the gauge that is not 0 while it lasts.
 _STATES = {

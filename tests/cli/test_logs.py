@@ -5,6 +5,8 @@ import json
 import logging
 import threading
 
+import pytest
+
 from mqttcore.cli import logs
 
 log = logging.getLogger("mqttcore.test")
@@ -90,6 +92,62 @@ def test_level_can_be_changed_and_is_put_back():
     assert (root.level, root.handlers) == before
 
 
+class Clock:
+    """A time that is set."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def monotonic(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(logs, "time", clock)
+    return clock
+
+
+def test_flood_of_one_kind_is_cut_and_counted_and_hides_no_other(clock):
+    def act():
+        for number in range(1000):
+            log.info("refused %d", number)
+        log.info("something else")
+        clock.now_s += 1
+        log.info("refused %d", 1000)
+
+    lines = logged("text", act).splitlines()
+    assert len(lines) == 100 + 1 + 1 + 1
+    assert lines[99].endswith(": refused 99")
+    assert lines[100].endswith(": something else")
+    assert lines[101].endswith("warning mqttcore.cli.logs: 900 log records left out: over 100 alike in a second")
+    assert lines[102].endswith(": refused 1000")
+
+
+def test_what_was_left_out_at_the_end_is_told(clock):
+    lines = logged("text", lambda: [log.info("x") for _ in range(103)]).splitlines()
+    assert len(lines) == 101
+    assert ": 3 log records left out" in lines[-1]
+
+
+def test_who_asks_for_debug_gets_all_of_it(clock):
+    assert len(logged("text", lambda: [log.debug("x") for _ in range(500)], "debug").splitlines()) == 500
+
+
+def test_kinds_are_bounded(clock, monkeypatch):
+    monkeypatch.setattr(logs, "_KINDS_MAXIMUM", 3)
+    lines = logged("text", lambda: [log.info(f"kind {number}") for number in range(500)]).splitlines()
+    assert len(lines) == 3 + 100 + 1
+    assert ": 397 log records left out" in lines[-1]
+
+
+def test_long_words_of_peers_are_cut():
+    line = logged("text", lambda: log.info("client %s refused", "x" * 65_535))
+    assert line.endswith("xxx… (61454 more characters)\n")
+    assert len(line) < 4200
+
+
 class Stuck(io.StringIO):
     """A stream that takes nothing until it may."""
 
@@ -102,7 +160,8 @@ class Stuck(io.StringIO):
         return super().write(text)
 
 
-def test_slow_reader_makes_records_drop_and_never_wait():
+def test_slow_reader_makes_records_drop_and_never_wait(monkeypatch):
+    monkeypatch.setattr(logs, "_ALIKE_PER_S", 1_000_000)
     stream = Stuck()
     count = 30_000
     with logs.running("info", "text", stream):
@@ -117,7 +176,8 @@ def test_slow_reader_makes_records_drop_and_never_wait():
     assert "mqttcore.test: 0\n" in written
 
 
-def test_end_waits_until_a_full_queue_is_written():
+def test_end_waits_until_a_full_queue_is_written(monkeypatch):
+    monkeypatch.setattr(logs, "_ALIKE_PER_S", 1_000_000)
     stream = Stuck()
     with logs.running("info", "text", stream):
         for number in range(20_000):

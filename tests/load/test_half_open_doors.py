@@ -62,6 +62,7 @@ def config_of(door: Door, crowd: Crowd, folder: Path) -> str:
         f"handshake_timeout_s = {crowd.deadline_s}",
         f"handshakes_maximum = {crowd.count}",
         f"http_header_timeout_s = {crowd.deadline_s}" if door.is_http else "",
+        f"http_connections_maximum = {crowd.count * 2}" if door.is_http else "",
         door.listener(folder),
     ]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,9 @@
 """Clients that come and go all the time are counted by client id and address, and refused for a while."""
 
+from types import SimpleNamespace
+from typing import Any
+
+from mqttcore import Connect
 from mqttcore.config import Flapping
 from mqttcore.constants import ReasonCode
 from mqttcore.flapping import FlappingWatch
@@ -61,3 +65,12 @@ def test_both_tables_are_bounded():
     assert counted["clients_flapping"] == 4
     assert counted["flapping_watched"] == 4
     assert counted["flapping_forgotten"] == 12
+
+
+def test_long_client_ids_are_told_apart_and_take_no_room():
+    watch = FlappingWatch(SETTINGS)
+    for last in "ab":
+        client: Any = SimpleNamespace(client_id="x" * 65_534 + last, address=("192.0.2.1", 40_000))
+        answers = [watch.admit(client, Connect(client.client_id)) for _ in range(4)]
+        assert [answer is None for answer in answers] == [True, True, True, False]
+    assert max(len(client_id) for client_id, _ in watch._refused_until_s) < 100

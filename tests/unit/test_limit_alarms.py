@@ -37,7 +37,10 @@ def alarms(services: Services) -> LimitAlarms:
         ("handshakes_evicted", "handshakes_full"),
         ("addresses_overflowed", "addresses_full"),
         ("connections_lingering_cut", "lingering_full"),
+        ("http_connections_evicted", "http_full"),
+        ("connections_refused_http", "http_full"),
         ("http_keys_throttled", "http_keys"),
+        ("http_requests_throttled", "http_rate"),
     ],
 )
 def test_alarm_lasts_until_there_was_no_case_for_a_while(

@@ -52,9 +52,12 @@ class AliyunOpenApi:
         self._config = config
         self._services: Services | None = None
         self._nonces = Nonces(config.nonces_maximum)
+        self._window_ms = round(config.timestamp_window_s * 1000)
+        self._rate = Rates(config.calls_per_s)
         self._rates = {name: _rates(config, action.rate) for name, action in ACTIONS.items()}
         self._calls = 0
         self._refused = 0
+        self._throttled = 0
 
     @hookimpl
     def startup(self, broker: Broker) -> None:
@@ -67,7 +70,9 @@ class AliyunOpenApi:
         section = broker.plugin_section(self.name)
         section.measure("calls", lambda: self._calls)
         section.measure("calls_refused", lambda: self._refused)
+        section.measure("calls_throttled", lambda: self._throttled)
         section.measure("nonces", self._nonces.__len__)
+        section.measure("nonces_largest_share", lambda: self._nonces.largest_share)
 
     @hookimpl
     def http_routes(self, broker: Broker) -> Iterable[web.AbstractRouteDef]:
@@ -106,11 +111,13 @@ class AliyunOpenApi:
         if claim.parameters.get("Format", "JSON").upper() != "JSON":
             raise ApiError("InvalidParameter.Format", "answers are JSON")
         if not self._rates[claim.action].take(key.access_key_id):
-            raise ApiError("Throttling.User", "too many requests, try again later")
+            raise self._throttle("Throttling.User", "too many requests for this action, try again later")
+        # Last: what is not done, throttled above all, may as well come again, and takes no room.
+        self._nonces.take(key.access_key_id, claim.nonce, until_ms=claim.time_ms + self._window_ms)
         return await action.run(Call(key, claim.parameters, self._services))
 
     def _signer(self, claim: Claim) -> AccessKey:
-        """Return the key that a request was signed with. ApiError; each request counts once."""
+        """Return the key that a request was signed with. ApiError, also for one that came before or has to wait."""
         assert self._services is not None
         registry = self._services.registry
         key = registry.access_keys.find(claim.access_key_id)
@@ -118,14 +125,24 @@ class AliyunOpenApi:
         if key is None or not is_good or not key.is_enabled:
             # The old core SDK looks for what stands behind a colon; were it the string to sign, secrets could be in it.
             raise ApiError("SignatureDoesNotMatch", "no match: unknown access key, or bad signature")
-        now_ms, window_ms = registry.now_ms(), round(self._config.timestamp_window_s * 1000)
-        if abs(now_ms - claim.time_ms) > window_ms:
+        now_ms = registry.now_ms()
+        if abs(now_ms - claim.time_ms) > self._window_ms:
             raise ApiError("InvalidTimeStamp.Expired", "the request's time is too far from now")
-        if self._nonces.is_full(now_ms):
-            raise ApiError("Throttling", "too many requests, try again later")
-        if not self._nonces.take(key.access_key_id, claim.nonce, until_ms=claim.time_ms + window_ms):
+        if self._nonces.was_seen(key.access_key_id, claim.nonce):
             raise ApiError("SignatureNonceUsed", "the nonce was used before")
+        lacking = self._nonces.lacks_room(key.access_key_id, now_ms)
+        if lacking == "all":
+            raise self._throttle("Throttling", "too many requests of all access keys, try again later")
+        if lacking == "key":
+            said = "too many requests whose timestamps are still good, try again later"
+            raise self._throttle("Throttling.User", said)
+        if not self._rate.take(key.access_key_id):
+            raise self._throttle("Throttling.User", "too many requests, try again later")
         return key
+
+    def _throttle(self, code: str, text: str) -> ApiError:
+        self._throttled += 1
+        return ApiError(code, text)
 
 
 def _rates(config: OpenApiConfig, setting: str) -> Rates:

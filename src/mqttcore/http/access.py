@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from mqttcore.config import HttpApi, is_loopback
 from mqttcore.errors import ConfigError
 from mqttcore.http.keys import Key, Keys, Role
-from mqttcore.net.admission import address_key
+from mqttcore.net.admission import Bucket, address_key
 from mqttcore.net.listeners import BoundListener
 
 __all__ = ["Access", "Denied"]
@@ -44,6 +44,7 @@ class Access:
         self._is_local = is_local
         self._keys = Keys(settings.keys_file)
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address -> since when, how many
+        self._buckets: dict[str, Bucket] = {}  # of keys that there are, by name
         self._listener = listener
 
     def check(self, request: web.Request, role: Role) -> Key | None:
@@ -64,6 +65,7 @@ class Access:
         if key is None:
             self._count(peer)
             raise Denied(401, "a good API key is needed", {hdrs.WWW_AUTHENTICATE: 'Bearer realm="mqttcore"'})
+        self._pace(key)
         if key.role < role:
             said = f"the key {key.name} has the role {key.role.name.lower()}; this takes {role.name.lower()}"
             raise Denied(403, said)
@@ -90,6 +92,17 @@ class Access:
         if count >= self._settings.failures_per_minute and left_s > 0:
             self._listener.keys_throttled += 1
             raise Denied(429, "too many wrong API keys", {hdrs.RETRY_AFTER: str(int(left_s) + 1)})
+
+    def _pace(self, key: Key) -> None:
+        rate, now_ms = self._settings.requests_per_s_per_key, time.monotonic_ns() // 1_000_000
+        bucket = self._buckets.get(key.name)
+        if bucket is None:
+            self._buckets = {name: one for name, one in self._buckets.items() if name in self._keys}
+            bucket = self._buckets[key.name] = Bucket(rate, now_ms)
+        if rate and not bucket.take(rate, now_ms):
+            self._listener.requests_throttled += 1
+            said = f"the key {key.name} asks more than {rate} times a second"
+            raise Denied(429, said, {hdrs.RETRY_AFTER: "1"})
 
     def _count(self, peer: str) -> None:
         self._listener.keys_refused += 1

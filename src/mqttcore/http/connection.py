@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from mqttcore.http.lobby import Lobby
 from mqttcore.http.place import Place
 from mqttcore.http.replies import problem
 
@@ -27,7 +28,7 @@ class HttpConnection(web.RequestHandler):
 
     header_timeout_s: from the opening, or the first byte of a later request, to the end of the headers.
     answer_timeout_s: from there until the answer was taken by the client's system.
-    place: of a connection that was admitted already. proxy: what its PROXY header said.
+    lobby: of the listener. place: of a connection that was admitted already. proxy: what its PROXY header said.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class HttpConnection(web.RequestHandler):
         "_header_timeout_s",
         "_is_admitted",
         "_is_answering",
+        "_lobby",
         "_place",
         "_timer",
         "proxy",
@@ -45,6 +47,7 @@ class HttpConnection(web.RequestHandler):
         self,
         manager: web.Server,
         listener: "BoundListener",
+        lobby: Lobby,
         *,
         loop: asyncio.AbstractEventLoop,
         header_timeout_s: float,
@@ -56,6 +59,7 @@ class HttpConnection(web.RequestHandler):
         super().__init__(manager, loop=loop, **others)
         self._is_admitted = place is not None
         self._place = place or Place(listener)
+        self._lobby = lobby
         self.proxy = proxy
         self._header_timeout_s = header_timeout_s
         self._answer_timeout_s = answer_timeout_s
@@ -66,7 +70,11 @@ class HttpConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: take a place of the listener, or turn the client away."""
         place = self._place
-        if not self._is_admitted and not (place.take() and place.admit(transport.get_extra_info("peername"))):
+        peer = transport.get_extra_info("peername")
+        is_welcome = self._is_admitted or (place.take() and place.admit(peer))
+        if self.proxy is not None and self.proxy.source is not None:
+            peer = self.proxy.source
+        if not is_welcome or not self._lobby.enter(self, peer):
             place.free()
             transport.abort()  # type: ignore[attr-defined]
             return
@@ -82,6 +90,7 @@ class HttpConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Asyncio, or whoever takes the transport over: the place is free."""
+        self._lobby.leave(self)
         self._place.free()
         self._due_s = None
         if self._timer is not None:
@@ -119,7 +128,18 @@ class HttpConnection(web.RequestHandler):
     def headers_are_complete(self) -> None:
         """Be told that a request is about to be answered."""
         self._is_answering = True
+        self._lobby.waits(self)
         self._set_deadline(self._answer_timeout_s)
+
+    def has_good_key(self) -> None:
+        """Be told that who asks may: the request is not cut short to make room."""
+        self._lobby.vouch(self)
+
+    def cut(self) -> None:
+        """Be closed at once, to make room."""
+        self._place.free()
+        if self.transport is not None:
+            self.transport.abort()
 
     def end(self) -> None:
         """Close the connection: at once, or when the request under way has been answered."""
@@ -131,6 +151,7 @@ class HttpConnection(web.RequestHandler):
     def log_access(self, request: "BaseRequest", response: web.StreamResponse, time: float | None) -> None:
         """Be told by aiohttp that an answer is through; nothing is logged."""
         self._is_answering = False
+        self._lobby.waits(self)
         self._due_s = None
 
     def log_exception(self, *args: Any, **kw: Any) -> None:

@@ -88,6 +88,10 @@ class Keys:
         self._keys: dict[str, Key] = {}
         self._had_keys = False
 
+    def __contains__(self, name: str) -> bool:
+        """Say whether there is a key of this name."""
+        return name in self._keys
+
     def look(self) -> bool:
         """Read the file if it changed; say whether it has keys. Raises ConfigError when it cannot be used.
 

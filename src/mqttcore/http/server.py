@@ -12,6 +12,7 @@ from mqttcore.config import Listener
 from mqttcore.http.app import make_app
 from mqttcore.http.connection import HttpConnection
 from mqttcore.http.entrance import Entrance
+from mqttcore.http.lobby import Lobby
 from mqttcore.net.listeners import BoundListener, serve
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class HttpServer:
             HttpConnection,
             server,
             self._listener,
+            Lobby(self._listener, settings),
             loop=asyncio.get_running_loop(),
             header_timeout_s=settings.http_header_timeout_s,
             answer_timeout_s=settings.http_request_timeout_s + settings.http_header_timeout_s,

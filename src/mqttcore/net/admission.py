@@ -10,12 +10,12 @@ from typing import Any
 
 from mqttcore.config import Listener
 
-__all__ = ["Admission", "address_key"]
+__all__ = ["Admission", "Bucket", "address_key"]
 
 _SCANNED = 16
 
 
-class _Bucket:
+class Bucket:
     """Holds one second's worth of *rate* and fills continuously."""
 
     __slots__ = ("looked_ms", "tokens")
@@ -25,6 +25,7 @@ class _Bucket:
         self.looked_ms = now_ms
 
     def take(self, rate: int, now_ms: int) -> bool:
+        """Take one; False when there is none. rate: a second, which may be another one than before."""
         self.tokens = min(float(rate), self.tokens + (now_ms - self.looked_ms) * rate / 1000)
         self.looked_ms = now_ms
         if self.tokens < 1:
@@ -33,7 +34,7 @@ class _Bucket:
         return True
 
 
-class _Address(_Bucket):
+class _Address(Bucket):
     __slots__ = ("connections",)
 
     def __init__(self, rate: int, now_ms: int) -> None:
@@ -46,7 +47,7 @@ class Admission:
 
     def __init__(self, settings: Listener) -> None:
         self.settings = settings
-        self._all: _Bucket | None = None
+        self._all: Bucket | None = None
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
         self.rate_refused = 0
         self.address_refused = 0
@@ -68,7 +69,7 @@ class Admission:
         if not rate:
             return True
         if self._all is None:
-            self._all = _Bucket(rate, now_ms)
+            self._all = Bucket(rate, now_ms)
         if self._all.take(rate, now_ms):
             return True
         self.rate_refused += 1

@@ -3,7 +3,20 @@
 import errno
 import os
 
-__all__ = ["DescriptorWatch"]
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["DescriptorWatch", "descriptors_maximum"]
+
+
+def descriptors_maximum() -> int | None:
+    """Return how many the process may have now; None: nobody says."""
+    if resource is None:
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 class DescriptorWatch:

@@ -64,8 +64,12 @@ class BoundListener:
     handshakes_evicted: int = 0
     proxy_rejected: int = 0
     accept_paused: int = 0
+    http_connections: int = 0  # those that speak HTTP, and not MQTT in WebSocket
+    http_evicted: int = 0  # of them, those that were cut to make room
+    http_refused: int = 0  # and those for which none could be made
     keys_refused: int = 0  # requests of HTTP without a good API key
     keys_throttled: int = 0  # and those that came after too many of them
+    requests_throttled: int = 0  # requests of a good key over its rate
     key_addresses: int = 0  # addresses that such requests are counted for
 
     @property
@@ -253,11 +257,15 @@ def listener_metrics(listeners: Sequence[BoundListener]) -> dict[str, int]:
         "connections_refused_full": sum(one.refused for one in listeners),
         "connections_refused_rate": sum(one.rate_refused for one in admissions),
         "connections_refused_address": sum(one.address_refused for one in admissions),
+        "connections_refused_http": sum(one.http_refused for one in listeners),
+        "http_connections": sum(one.http_connections for one in listeners),
+        "http_connections_evicted": sum(one.http_evicted for one in listeners),
         "addresses_counted": sum(one.addresses for one in admissions),
         "addresses_overflowed": sum(one.addresses_overflowed for one in admissions),
         "accept_pauses": sum(one.accept_paused for one in listeners),
         "http_keys_refused": sum(one.keys_refused for one in listeners),
         "http_keys_throttled": sum(one.keys_throttled for one in listeners),
+        "http_requests_throttled": sum(one.requests_throttled for one in listeners),
         "http_key_addresses": sum(one.key_addresses for one in listeners),
         "proxy_headers_rejected": sum(one.proxy_rejected for one in listeners),
         "tls_handshakes": sum(one.handshakes for one in listeners),

@@ -193,9 +193,37 @@ async def test_time_must_be_near_ours(off_s: int):
 async def test_full_memory_of_requests_lets_none_through():
     async with world_of(nonces_maximum=2) as world:
         await world.done("ListGroupId")
-        await world.done("ListGroupId")
-        assert await world.refused("ListGroupId") == "Throttling"
-        assert world.gauges()["nonces"] == 2
+        await world.done("ListGroupId", "SUB")
+        assert await world.refused("ListGroupId", "PUB") == "Throttling"
+        assert (world.gauges()["nonces"], world.gauges()["calls_throttled"]) == (2, 1)
+
+
+async def test_one_key_does_not_fill_the_memory_of_requests_for_others():
+    async with world_of(nonces_maximum=8) as world:
+        for _ in range(4):
+            await world.done("ListGroupId")
+        assert await world.refused("ListGroupId") == "Throttling.User"
+        for _ in range(2):
+            await world.done("ListGroupId", "SUB")
+        gauges = world.gauges()
+        assert (gauges["nonces"], gauges["nonces_largest_share"], gauges["calls_throttled"]) == (6, 4, 1)
+
+
+async def test_all_calls_of_a_key_have_a_rate():
+    async with world_of(calls_per_s=0.001) as world:
+        assert await world.refused("Nothing") == "InvalidAction.NotFound"
+        assert await world.refused("ListGroupId") == "Throttling.User"
+        await world.done("ListGroupId", "SUB")
+
+
+async def test_throttled_request_takes_no_room_and_may_come_again():
+    async with world_of(old_calls_per_minute=1) as world:
+        given = {"InstanceId": INSTANCE, "Version": "2019-02-14"}
+        assert (await world.call("OnsMqttGroupIdList", **given))[0] == 200
+        signed = world.signed("OnsMqttGroupIdList", "FULL", "POST", given)
+        for _ in range(2):
+            assert (await world.send(signed))[1]["Code"] == "Throttling.User"
+        assert world.gauges()["nonces"] == 1
 
 
 @pytest.mark.parametrize(

@@ -217,25 +217,52 @@ def test_nothing_secret_shows_in_a_claim():
     assert "XML" not in repr(version_1())  # no parameter does
 
 
-def test_nonce_is_taken_once_for_each_key_until_its_time_is_over():
+def test_nonce_is_remembered_for_each_key_until_its_time_is_over():
     nonces = Nonces(maximum=10)
-    assert nonces.take("key", "1", until_ms=100)
-    assert not nonces.take("key", "1", until_ms=200)
-    assert nonces.take("other", "1", until_ms=50)
-    assert not nonces.is_full(51)
-    assert len(nonces) == 1
-    assert not nonces.take("key", "1", until_ms=200)
-    assert not nonces.is_full(101)
-    assert nonces.take("key", "1", until_ms=200)
+    nonces.take("key", "1", until_ms=100)
+    nonces.take("other", "1", until_ms=50)
+    assert nonces.was_seen("key", "1")
+    assert nonces.was_seen("other", "1")
+    assert not nonces.was_seen("key", "2")
+    assert nonces.lacks_room("key", 51) == ""
+    assert (len(nonces), nonces.largest_share) == (1, 1)
+    assert nonces.was_seen("key", "1")
+    assert nonces.lacks_room("key", 101) == ""
+    assert not nonces.was_seen("key", "1")
+    assert (len(nonces), nonces.largest_share) == (0, 0)
 
 
-def test_nonces_are_bounded():
-    nonces = Nonces(maximum=2)
-    assert nonces.take("key", "1", until_ms=200)
-    assert nonces.take("key", "2", until_ms=100)
-    assert nonces.is_full(50)
-    assert len(nonces) == 2
-    assert not nonces.is_full(101)
+def test_key_holds_as_many_nonces_as_are_free():
+    nonces = Nonces(maximum=9)
+
+    def fill(key: str) -> int:
+        taken = 0
+        while not nonces.lacks_room(key, 0):
+            nonces.take(key, str(taken), until_ms=100 + taken)
+            taken += 1
+        return taken
+
+    assert fill("greedy") == 5
+    assert nonces.lacks_room("greedy", 0) == "key"
+    assert fill("second") == 2  # as many as it leaves
+    assert fill("third") == 1
+    assert fill("fourth") == 1
+    assert (len(nonces), nonces.largest_share) == (9, 5)
+    assert nonces.lacks_room("fifth", 0) == "all"
+    assert nonces.lacks_room("greedy", 101) == "key"  # four of five, of nine, and two free
+    assert nonces.lacks_room("greedy", 104) == ""
+
+
+def test_no_request_waits_until_all_is_forgotten(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mqttcore_plugins.aliyun.openapi.nonces._FORGOTTEN_AT_ONCE", 3)
+    nonces = Nonces(maximum=20)
+    for number in range(10):
+        nonces.take("key", str(number), until_ms=100 + number // 4)
+    left = []
+    while len(nonces):
+        assert not nonces.lacks_room("key", 1000)
+        left.append(len(nonces))
+    assert left == [7, 4, 1, 0]
 
 
 _HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF) | st.sampled_from("\udc80\udcff"), max_size=80)

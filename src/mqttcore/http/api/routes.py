@@ -27,6 +27,7 @@ from mqttcore.http.api import (
 from mqttcore.http.api.mqtt_types import in_words
 from mqttcore.http.api.openapi import document
 from mqttcore.http.api.operation import ApiError, Call, Operation
+from mqttcore.http.connection import HttpConnection
 from mqttcore.http.keys import Role
 from mqttcore.http.replies import SERVER, json_reply, problem
 
@@ -70,6 +71,8 @@ def guarded(access: Access, role: Role, handler: "Handler") -> "Handler":
             key = access.check(request, role)
         except Denied as error:
             return problem(error.status, error.detail, headers=error.headers)
+        if isinstance(request.protocol, HttpConnection):
+            request.protocol.has_good_key()
         request[_ROLE] = Role.ADMIN if key is None else key.role
         answer = await handler(request)
         answer.headers[hdrs.CACHE_CONTROL] = "no-store"
