@@ -30,8 +30,9 @@ from mqttcore.errors import (
 if TYPE_CHECKING:
     from mqttcore import trace_entries
     from mqttcore.batches import BatchTap
-    from mqttcore.broker import Broker, ClientInfo
+    from mqttcore.broker import Broker
     from mqttcore.client import Client, open_client
+    from mqttcore.client_services import ClientInfo
     from mqttcore.codec import Auth, Connect, Will, require_topic_filter, require_topic_name
     from mqttcore.config import Authorization, Config, Flapping, Limits, Listener, load
     from mqttcore.engine.client_view import ClientView
@@ -181,7 +182,7 @@ _PLACES = {
     "ClientAuthenticated": "mqttcore.events",
     "ClientConnected": "mqttcore.events",
     "ClientDisconnected": "mqttcore.events",
-    "ClientInfo": "mqttcore.broker",
+    "ClientInfo": "mqttcore.client_services",
     "ClientView": "mqttcore.engine.client_view",
     "Config": "mqttcore.config",
     "Connect": "mqttcore.codec",

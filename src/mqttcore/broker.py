@@ -8,34 +8,27 @@ import logging
 import secrets
 import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace
 
 from mqttcore import inspection
 from mqttcore.bans import Bans
-from mqttcore.config import Config, Listener, check_exposure
-from mqttcore.constants import ReasonCode
+from mqttcore.config import Config, check_exposure
+from mqttcore.connections import Connections
 from mqttcore.engine.engine import Engine
 from mqttcore.errors import MqttCoreError, NotPossible, QuotaExceeded, StoreError
 from mqttcore.flapping import FlappingWatch
 from mqttcore.limit_alarms import LimitAlarms
 from mqttcore.listening import ListenerInfo, Listening
 from mqttcore.memory_guard import MemoryGuard
-from mqttcore.mount_point import check_mount_point
-from mqttcore.net.channel import TlsPipes
 from mqttcore.net.descriptors import DescriptorWatch
-from mqttcore.net.listeners import BoundListener, listener_metrics
+from mqttcore.net.listeners import listener_metrics
 from mqttcore.net.overload import OverloadWatch
-from mqttcore.net.stream import StreamConnection, WebSocketStream
-from mqttcore.net.tls import describe
 from mqttcore.persistence import Persistence, PluginData
 from mqttcore.plugins.manager import Plugins
-from mqttcore.services import Services
 from mqttcore.store.contract import SessionStore
 from mqttcore.store.memory import MemoryStore
-from mqttcore.subscription import MessageStream
 from mqttcore.sys_topics import SysTopics
 from mqttcore.tracing import Traces
 
@@ -43,22 +36,16 @@ if sys.platform.startswith("linux"):
     from mqttcore.net.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-    from socket import socket
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from mqttcore.codec import Connect
     from mqttcore.engine.client_view import ClientView
-    from mqttcore.engine.connection import Connection
-    from mqttcore.engine.message import Message
-    from mqttcore.engine.session import Session
-    from mqttcore.identity import Identity, Refusal
+    from mqttcore.identity import Refusal
     from mqttcore.inspection import QueuedMessage
-    from mqttcore.net.proxy import ProxyInfo
-    from mqttcore.net.tls import TlsInfo
     from mqttcore.plugins.state import PluginState
 
-__all__ = ["Broker", "ClientInfo", "ListenerInfo"]
+__all__ = ["Broker", "ListenerInfo"]
 
 log = logging.getLogger("mqttcore.broker")
 
@@ -72,42 +59,12 @@ _FIXED_LIMITS = (
     "retained_messages_maximum",
     "retained_bytes_maximum",
 )
-_RETAINED_NODES = 2_000  # looked at in one slice
 _TICK_S = 0.1
 _SWEEP_TICKS = 10
 _LOOK_TICKS = 30  # how often certificate files are looked at
-_ENDED_AT_ONCE = 200  # connections of a listener that is stopped
 
 
-@dataclass(frozen=True, slots=True)
-class ClientInfo:
-    """One client as it was when asked. connected_s: since when, in seconds of `time.monotonic()`.
-
-    address: (host, port), a path, or None; what a PROXY header said, if there was one.
-    session_expiry_s 4294967295: never. mount_point: prefix of its topics, which it neither says nor hears; "": none.
-    """
-
-    client_id: str
-    is_connected: bool
-    user_name: str | None
-    mount_point: str
-    address: Any
-    protocol_version: int | None
-    keep_alive_s: int | None
-    connected_s: float
-    session_expiry_s: int
-    subscriptions: tuple[str, ...]
-    subscription_count: int
-    in_flight: int
-    awaiting_release: int
-    queued: int
-    queued_bytes: int
-    dropped: int
-    tls: TlsInfo | None
-    proxy: ProxyInfo | None
-
-
-class Broker(Services):
+class Broker(Connections):
     """An MQTT broker in the running event loop.
 
         async with Broker() as broker:
@@ -131,18 +88,12 @@ class Broker(Services):
         self._plugins: Plugins | None = None
         self._given_store = store
         self._store: SessionStore | None = None  # opened
-        self._persistence: Persistence | None = None
         self._provided: dict[str, object] = {}
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._poller: Poller | None = None
         self._listening = Listening(self, self._new_protocol)
-        self._streams: set[StreamConnection] = set()
-        self._message_streams: set[MessageStream] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._flush_handle: asyncio.Handle | None = None
         self._ticks = 0
-        self._pipes = TlsPipes()
         self._overload = OverloadWatch(self.config.overload_lag_ms, _TICK_S)
         self._memory = MemoryGuard(0, self)  # until it starts
         self._limit_alarms = LimitAlarms(self)
@@ -155,7 +106,6 @@ class Broker(Services):
         self._changing = asyncio.Lock()  # held while it starts, stops or reloads
         self._is_ready = False
         self._rereading: Callable[[], Awaitable[list[str]]] | None = None
-        self._drained = asyncio.Event()  # set whenever the last closing connection is gone
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -420,7 +370,10 @@ class Broker(Services):
         async with self._changing:
             self._running()
             bound = self._listening.stop(name, spares_last_http=spares_last_http)
-            return await self._end_connections(bound) if close_connections else 0
+            if not close_connections:
+                return 0
+            self._listening.end_http(bound.name)
+            return await self._end_connections(bound)
 
     async def start_listener(self, name: str) -> None:
         """Have a listener accept again, at the address it had; without effect when it does.
@@ -431,21 +384,6 @@ class Broker(Services):
         async with self._changing:
             self._running()
             await self._listening.start(name)
-
-    async def _end_connections(self, listener: BoundListener) -> int:
-        self._listening.end_http(listener.name)
-        connections: list[Connection] = [one for one in self._streams if one.listener is listener]
-        if self._poller is not None:
-            connections += self._poller.connections_of(listener)
-        disconnected = 0
-        for number, connection in enumerate(connections, 1):
-            disconnected += connection.current_session is not None
-            connection.close(ReasonCode.ADMINISTRATIVE_ACTION, "the listener was stopped", publish_will=True)
-            if number % _ENDED_AT_ONCE == 0:
-                self._wake()
-                await asyncio.sleep(0)  # others wait meanwhile
-        self._wake()
-        return disconnected
 
     @property
     def plugins(self) -> Mapping[str, object]:
@@ -489,41 +427,6 @@ class Broker(Services):
             raise MqttCoreError(f"no plugin provides {name}; provided: {there}")
         return self._provided[name]
 
-    async def publish(
-        self,
-        topic: str,
-        payload: bytes = b"",
-        *,
-        qos: int = 0,
-        retain: bool = False,
-        properties: Mapping[int, Any] | None = None,
-    ) -> int:
-        """Publish a message as the broker; the number of subscribers it reached.
-
-        properties: `PropertyId` -> value. Raises ValueError for what is no Topic Name, QoS or property, QuotaExceeded
-        when it cannot be retained or a full queue refuses it, StoreError when it has to be kept and cannot be. Returns
-        when the message is as safe as a PUBACK would make it.
-        """
-        assert self._persistence is not None or self._running()  # or it raises
-        before = self._persistence.writes if self._persistence is not None else 0
-        reached = self.publish_nowait(topic, payload, qos=qos, retain=retain, properties=properties)
-        if self._persistence is not None and qos:
-            await self._persistence.until_safe(before)
-        return reached
-
-    def publish_nowait(
-        self,
-        topic: str,
-        payload: bytes = b"",
-        *,
-        qos: int = 0,
-        retain: bool = False,
-        properties: Mapping[int, Any] | None = None,
-    ) -> int:
-        """Publish as `publish` does, without waiting until the message is safe."""
-        block = dict(properties) if properties else None
-        return self._running().publish_bytes(topic.encode(), payload, qos, retain, block)
-
     def plugin_data(self, namespace: str) -> PluginData:
         """Return values that the store keeps for a plugin. namespace: the plugin's name, or its name and a dot."""
         self._running()
@@ -549,81 +452,6 @@ class Broker(Services):
         assert self._store is not None
         return self._store
 
-    def subscribe(
-        self, topic_filter: str, *, messages_maximum: int = 10_000, bytes_maximum: int = 64 * 1024 * 1024
-    ) -> MessageStream:
-        """Return a stream of the messages that match *topic_filter*; use it with `async with`.
-
-        It takes every QoS as published, and no retained messages (see `retained`).
-        """
-        return MessageStream(
-            self._running(),
-            topic_filter,
-            messages_maximum=messages_maximum,
-            bytes_maximum=bytes_maximum,
-            streams=self._message_streams,
-        )
-
-    def retained(self, topic_filter: str = "#") -> list[Message]:
-        """Return the retained messages that match; a leading wildcard does not match `$` topics."""
-        return self._running().retained_messages(topic_filter.encode())
-
-    def retained_slices(self, topic_filter: str = "#") -> Iterator[list[Message]]:
-        """Yield the same in slices that take a few milliseconds each, so that others can be served between them.
-
-        A message that is there all the time comes once. Stop asking when the broker stops.
-        """
-        engine = self._running()
-        cursor = engine.retained_cursor(topic_filter.encode())
-        is_at_end = False
-        while not is_at_end:
-            found, is_at_end = engine.take_retained(cursor, _RETAINED_NODES)
-            yield found
-
-    def clients(self) -> list[ClientInfo]:
-        """Return all clients that have a session, connected or not."""
-        return [_client_info(session) for session in self._running().sessions()]
-
-    def client_ids(self) -> list[str]:
-        """Return the ids of all clients that have a session, in no order."""
-        return self._running().client_ids()
-
-    def client(self, client_id: str, *, with_subscriptions: bool = True) -> ClientInfo | None:
-        """Return one client, or None when it has no session.
-
-        with_subscriptions: filters may be ten thousand; who looks at many clients does without, and has their number.
-        """
-        session = self._running().session(client_id)
-        return None if session is None else _client_info(session, with_subscriptions=with_subscriptions)
-
-    def is_connected(self, client_id: str) -> bool:
-        """Say whether a client has a connection; cheaper than `client`, whatever the client has subscribed to."""
-        session = self._running().session(client_id)
-        return session is not None and session.is_connected
-
-    def disconnect(
-        self, client_id: str, reason_code: int = ReasonCode.ADMINISTRATIVE_ACTION, reason: str | None = None
-    ) -> bool:
-        """Close a client's connection; False when it has none. Its will is published, its session goes on."""
-        return self._running().disconnect(client_id, reason_code, reason)
-
-    def discard_session(self, client_id: str) -> bool:
-        """End a session with everything it holds, and its connection; False when there is none."""
-        return self._running().discard_session(client_id)
-
-    def identity(self, client_id: str) -> Identity | None:
-        """Return the identity of a client's session; None when it has none, or there is no session."""
-        session = self._running().session(client_id)
-        return None if session is None else session.identity
-
-    def set_identity(self, client_id: str, identity: Identity) -> bool:
-        """Replace the identity of a client, connected or not; False when it has no session.
-
-        What it does not allow any more goes at once: subscriptions (the client is not told), queued messages. Rates and
-        expiry begin anew. Raises TypeError, ValueError or ProtocolError, and changes nothing, when it cannot be used.
-        """
-        return self._running().set_identity(client_id, identity)
-
     def metrics(self) -> dict[str, int]:
         """Return all counters and gauges; the keys are stable."""
         values = self._running().metrics() | self._network_metrics() | self._service_metrics()
@@ -648,133 +476,12 @@ class Broker(Services):
                 values[name] = values.get(name, {}) | of_hooks
         return values
 
-    async def attach(
-        self,
-        transport: asyncio.Transport,
-        *,
-        allow_anonymous: bool = False,
-        name: str = "attached",
-        mount_point: str = "",
-    ) -> None:
-        """Serve MQTT on an accepted transport of the running loop, one with TLS, say; from now on it is the broker's.
-
-        The transport must not have read what belongs to MQTT: pause it before it does, it is resumed here. mount_point:
-        as of a listener; ValueError for what is none.
-        """
-        self._running()
-        if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
-            log.info("attached transport of %s: the peer is gone", name)
-            transport.abort()
-            return
-        protocol = self._new_protocol(_unbound(name, allow_anonymous, mount_point))
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        transport.resume_reading()
-
-    def attach_socket(
-        self, sock: socket, *, allow_anonymous: bool = False, name: str = "attached", mount_point: str = ""
-    ) -> None:
-        """Serve MQTT on an accepted stream socket; from now on it is the broker's. MqttCoreError where not on Linux.
-
-        mount_point: as of a listener; ValueError for what is none.
-        """
-        self._running()
-        if self._poller is None:
-            raise MqttCoreError("sockets are attached on Linux only; use attach() with a transport")
-        self._poller.adopt(sock, _unbound(name, allow_anonymous, mount_point))
-
-    def attach_websocket(
-        self,
-        transport: asyncio.Transport,
-        *,
-        upgraded: bytes,
-        received: bytes = b"",
-        settings: Listener | None = None,
-        allow_anonymous: bool = False,
-        name: str = "attached",
-        listener: BoundListener | None = None,
-        is_counted: bool = False,
-        proxy: ProxyInfo | None = None,
-    ) -> None:
-        """Serve MQTT in WebSocket on a transport whose request to upgrade was read; from now on it is the broker's.
-
-        `mqttcore.http.websocket_handler` does the HTTP part for aiohttp applications. upgraded: the HTTP answer that
-        agrees; it is written here. received: what was read beyond the request. settings: its `websocket_…` bounds
-        and mount point count. listener: where it is counted, with its own mount point; None: nowhere, with
-        *allow_anonymous* and *name*. is_counted: the listener's limits per address have it already. proxy: what a PROXY
-        header before the request said.
-        """
-        engine = self._running()
-        if transport.is_closing():  # its end may have been told to who had it before: we would wait for it for ever
-            transport.abort()
-            return
-        chosen = settings or Listener()
-        listener = listener or _unbound(name, allow_anonymous, chosen.mount_point)
-        framing: dict[str, Any] = {
-            "upgraded": upgraded,
-            "message_bytes_maximum": chosen.websocket_message_bytes_maximum,
-            "pings_per_s_maximum": chosen.websocket_pings_per_s_maximum,
-            "is_counted": is_counted,
-            "proxy": proxy,
-        }
-        session = transport.get_extra_info("ssl_object")
-        if session is None:
-            tls = None if proxy is None else proxy.tls
-        else:
-            tls = describe(session, None, listener.tls.settings.identity if listener.tls is not None else "cn")
-        if listener.certificate_authenticates:
-            if tls is not None and tls.is_verified:
-                framing["certified_name"] = tls.identity or ""  # "": a certificate that names nobody
-            elif listener.tls is not None and listener.tls.settings.client_certificate == "required":
-                framing["certified_name"] = ""  # resumed with one that has expired meanwhile
-        framing["tls_info"] = tls
-        if self._poller is not None and (sock := _socket_of(transport)) is not None:
-            self._poller.adopt_websocket(sock, listener, received=received, **framing)
-            transport.abort()  # closes its own descriptor only
-            return
-        connection = WebSocketStream(engine, listener, when_closed=self._stream_closed, **framing)
-        self._streams.add(connection)
-        transport.set_protocol(cast("asyncio.BaseProtocol", connection))
-        connection.connection_made(transport)
-        if received:
-            connection.data_received(received)
-        transport.resume_reading()
-
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def _running(self) -> Engine:
         if self._engine is None:
             raise MqttCoreError("the broker is not running")
         return self._engine
-
-    def _new_protocol(self, listener: BoundListener) -> asyncio.BaseProtocol:
-        connection = StreamConnection(
-            self._running(), listener, when_closed=self._stream_closed, pipes=self._pipes if listener.is_gated else None
-        )
-        self._streams.add(connection)
-        return cast("asyncio.BaseProtocol", connection)
-
-    def _stream_closed(self, connection: StreamConnection) -> None:
-        self._streams.discard(connection)
-        if not self._streams:
-            self._drained.set()
-
-    def _wake(self) -> None:
-        # Output outside a turn: written in the next one, together with what else comes until then.
-        if self._flush_handle is None and self._loop is not None:
-            self._flush_handle = self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()  # called directly: the one that was asked for has nothing left to do
-            self._flush_handle = None
-        engine = self._running()
-        if self._poller is not None:
-            self._poller.flush()
-        else:
-            engine.flush()
-            if engine.has_output:
-                self._wake()
 
     def _alarm(self, name: str, is_raised: bool, text: str) -> None:
         # A store may call from a thread of its own.
@@ -826,46 +533,3 @@ class Broker(Services):
             for topic, payload in self._sys.messages(self.metrics(), now_s - self._started_s, interval_s, sections):
                 with contextlib.suppress(QuotaExceeded):  # delivered all the same; the engine counts and logs it
                     engine.publish_bytes(topic.encode(), payload.encode(), 0, True, None)
-
-
-def _unbound(name: str, allow_anonymous: bool, mount_point: str) -> BoundListener:
-    """Return what stands for the listener of connections that were accepted elsewhere."""
-    if mount_point:
-        check_mount_point(mount_point)
-    return BoundListener(name, allow_anonymous, 0, 1, 1, mount_point=mount_point)
-
-
-def _socket_of(transport: asyncio.Transport) -> socket | None:
-    """Return a second descriptor of the transport's connection; None when its bytes need the transport."""
-    given = transport.get_extra_info("socket")
-    if given is None or transport.get_extra_info("sslcontext") is not None or transport.get_write_buffer_size():
-        return None
-    try:
-        return cast("socket", given.dup())
-    except OSError as error:  # out of descriptors: the transport has its own
-        log.error("WebSocket connection stays with the event loop: %s", error)
-        return None
-
-
-def _client_info(session: Session, *, with_subscriptions: bool = True) -> ClientInfo:
-    connection = session.connection
-    return ClientInfo(
-        client_id=session.client_id,
-        is_connected=session.is_connected,
-        user_name=session.user_name,
-        mount_point=session.mount_point,
-        address=connection.peer if connection is not None else None,
-        protocol_version=connection.version if connection is not None else None,
-        keep_alive_s=connection.keep_alive_s if connection is not None else None,
-        connected_s=session.connected_ms / 1000,
-        session_expiry_s=session.session_expiry_s,
-        subscriptions=session.topic_filters if with_subscriptions else (),
-        subscription_count=session.subscription_count,
-        in_flight=session.in_flight,
-        awaiting_release=session.awaiting_release,
-        queued=session.queued,
-        queued_bytes=session.queued_bytes_held,
-        dropped=session.dropped,
-        tls=connection.tls if connection is not None else None,
-        proxy=connection.proxy if connection is not None else None,
-    )

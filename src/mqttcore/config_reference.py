@@ -16,7 +16,7 @@ __all__ = ["reference"]
 _HEAD = """\
 # Configuration
 
-<!-- Made by `python -m mqttcore.config_reference`; edit the structs in src/mqttcore/config.py instead. -->
+<!-- Made by `python -m mqttcore.config_reference`; edit the structs in src/mqttcore/config instead. -->
 
 `mqttcore serve --config FILE` reads one TOML file, `mqttcore check FILE` tries it. Every key has a default.
 An unknown key, a value of the wrong type or out of its range stops the start; path and reason are printed, exit code 2.

@@ -1,6 +1,6 @@
 """Mappings into typed settings: strict, and a mistake is a ConfigError that says where.
 
-The types are frozen msgspec structs or dataclasses, the broker's own (`config.py`) and the `Config` of each plugin.
+The types are frozen msgspec structs or dataclasses, the broker's own (`config`) and the `Config` of each plugin.
 """
 
 from __future__ import annotations

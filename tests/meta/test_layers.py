@@ -48,7 +48,7 @@ LAYERS = (
         "flapping",
         "inspection",
     ),
-    ("services",),
+    ("client_services", "connections", "publishing", "services"),
     ("broker", "limit_alarms", "listening", "memory_guard", "plugins", "sinks"),
     ("bench", "cli", "http", "config_reference", "testing"),
 )

@@ -9,8 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from mqttcore import Broker, ConfigError, PropertyId, Secret, hookimpl
-from mqttcore import broker as broker_module
+from mqttcore import Broker, ConfigError, PropertyId, Secret, hookimpl, publishing
 from mqttcore.client import Client, open_client
 from mqttcore.codec import Connect
 from mqttcore.plugins import loading
@@ -379,7 +378,7 @@ async def test_null_is_a_word_in_queries():
 
 
 async def test_listing_many_retained_messages_leaves_others_their_turns(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(broker_module, "_RETAINED_NODES", 50)
+    monkeypatch.setattr(publishing, "_RETAINED_NODES", 50)
     async with Broker(api_config()) as broker, Api(broker) as api:
         for number in range(1000):
             broker.set_retained(f"t/{number}", b"x")

@@ -22,7 +22,8 @@ from mqttcore.http.keys import Role
 from mqttcore.inspection import listing_place
 
 if TYPE_CHECKING:
-    from mqttcore.broker import Broker, ClientInfo
+    from mqttcore.broker import Broker
+    from mqttcore.client_services import ClientInfo
 
 __all__ = ["ClientFilter", "ClientList", "ClientShown", "Clients", "operations"]
 

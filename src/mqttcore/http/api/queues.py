@@ -9,7 +9,8 @@ from mqttcore.http.api.operation import ApiError, Call, Operation, Page, decode_
 from mqttcore.http.keys import Role
 
 if TYPE_CHECKING:
-    from mqttcore.broker import Broker, ClientInfo
+    from mqttcore.broker import Broker
+    from mqttcore.client_services import ClientInfo
 
 __all__ = ["operations"]
 
