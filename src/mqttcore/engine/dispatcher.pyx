@@ -245,13 +245,14 @@ cdef class Dispatcher(Authorizer):
         cdef pub_t pub
         cdef route_t* route
         cdef uint8_t ignored
-        cdef object client
+        cdef object client, _publisher
         msg_view(m, &pub)
         pub.kept = NULL               # a copy is made if it has to be kept: with its id, time and deadline as of now
         pub.origin = origin
         pub.birth = &self.birth
         if origin != NULL:
             pub.publisher = (<Session>origin).as_publisher()
+            _publisher = <object>pub.publisher     # a hook may give the session another one
             pub.traced = (<Session>origin).traced
         if m.expiry_at:
             pub.expires_ms = self.now_ms + <int64_t>get_u32(msg_props(m) + m.expiry_at - 1) * 1000

@@ -65,6 +65,7 @@ cdef class Incoming(Acknowledger):
         cdef uint8_t reason_code = RC_SUCCESS
         cdef uint32_t cut
         cdef uint64_t mark = core.journal.writes if core.journal is not None else 0
+        cdef object _publisher                # keeps pub.publisher, where Python may end it
         cdef bytes whole                      # of what a mounted client said; view.topic points into it
         cdef uint8_t refused = 0
         cdef bint is_taken = False            # by a topic handler, or refused
@@ -138,6 +139,8 @@ cdef class Incoming(Acknowledger):
         pub.expires_ms = core.now_ms + <int64_t>view.expiry_s * 1000 if view.expiry_at else 0
         pub.origin = <void*>session
         pub.publisher = session.as_publisher() if session.publisher is None else <PyObject*>session.publisher
+        if core.hook_mask or route.handler_count:
+            _publisher = <object>pub.publisher     # they may give the session another identity, and so another publisher
         pub.birth = &core.birth
         pub.kept = NULL
         pub.qos = view.qos
