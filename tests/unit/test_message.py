@@ -100,6 +100,22 @@ def test_identity_is_that_of_the_moment():
     assert [message.identity_name for message in room.tap.take()] == ["first", "second"]
 
 
+def test_publisher_outlives_an_identity_that_a_hook_replaces():
+    def authorize(client, topic, *_):
+        if topic == "t":
+            room.engine.set_identity("first", Identity("later"))
+            other.receive(Publish("other", b"1").encode(5))  # makes a publisher, where there is memory for one
+        return True
+
+    room = Room(
+        HookTable(authenticate=lambda client, connect: Identity(connect.client_id), authorize_publish=authorize)
+    )
+    other = room.connect("other")
+    room.connect("first").receive(Publish("t", b"1").encode(5))
+    seen = {message.topic: (message.client_id, message.identity_name) for message in room.tap.take()}
+    assert seen == {"t": ("first", "first"), "other": ("other", "other")}
+
+
 def test_publisher_outlives_its_session():
     room = Room()
     connection = room.connect("short")
