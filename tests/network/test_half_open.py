@@ -56,6 +56,7 @@ async def test_handshake_that_stalls_is_ended_by_its_deadline(authority: Authori
                     assert await asyncio.get_running_loop().sock_recv(sock, 100) == b""
         await until(lambda: broker.metrics()["connections"] == 0)
         assert broker.metrics()["handshakes_under_way"] == 0
+        assert broker.metrics()["tls_handshakes_failed"] == 3
 
 
 async def test_connect_has_its_own_deadline_after_the_handshake(authority: Authority):

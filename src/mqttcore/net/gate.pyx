@@ -135,8 +135,6 @@ cdef class Gate:
             if got and connection.state != STATE_CLOSED and (channel.fault is None or connection.session is not None):
                 connection.feed(self.pipes.plain, got)
         if channel.fault is not None:
-            if self.stage == GATE_HANDSHAKE:
-                self.listener.handshakes_failed += 1
             return self.fail(connection, f"TLS: {channel.fault}")
         return not channel.is_ended
 
@@ -165,7 +163,8 @@ cdef class Gate:
         return "PROXY header" if self.stage == GATE_PROXY else "TLS handshake"
 
     cdef bint leave(self, Connection connection) except -1:
-        self.listener.handshaking.pop(id(connection), None)
+        if self.listener.handshaking.pop(id(connection), None) is not None and self.stage == GATE_HANDSHAKE:
+            self.listener.handshakes_failed += 1      # for whatever reason: a fault, the client, the deadline
         return False
 
     cdef bint prepare(self, outbuf_t* out, bint is_last) except -1:
