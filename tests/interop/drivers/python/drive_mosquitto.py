@@ -35,6 +35,8 @@ CONNECT = {
 WILL = PUBLISH | {"will_delay_s": "will-delay-interval"}
 # Each message is "<hex payload> <JSON>"; debug lines begin with a word that is no hexadecimal number.
 MESSAGE = re.compile(r"^MESSAGE ([0-9a-f]*) (\{.*\})$")
+# Those not stopped yet: left alone, one would connect for ever, to whoever gets the port.
+RUNNING: set[subprocess.Popen[str]] = set()
 SUBACK = re.compile(r"^Subscribed \(mid: \d+\): (.*)$")
 
 
@@ -109,6 +111,7 @@ class Connection:
             encoding="utf-8",
             errors="replace",  # the JSON repeats payloads that are no text; %x has them whole
         )
+        RUNNING.add(self.process)
         self.connack: Future[Fields] = Future()
         self.suback: Future[list[int]] = Future()
         self.reader = threading.Thread(target=self.read, args=(self.process,), daemon=True)
@@ -176,6 +179,7 @@ class Connection:
         assert self.process
         self.process.send_signal(how)
         self.process.wait(DEADLINE_S)
+        RUNNING.discard(self.process)
         self.reader.join(DEADLINE_S)
 
 
@@ -202,4 +206,8 @@ def title() -> str:
     return " ".join(told.stdout.split()[:3])
 
 
-serve(title(), handle)
+try:
+    serve(title(), handle)
+finally:
+    for process in RUNNING:
+        process.kill()
