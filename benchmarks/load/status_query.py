@@ -68,10 +68,11 @@ def serve(keys_file: str) -> None:
         "p2p": {},
         "ordered": {},
         "presence": {},
-        "aliyun_openapi": {"session_queries_per_s": 1e6},
+        "aliyun_openapi": {"session_queries_per_s": 1e6, "calls_per_s": 1e6},
     }
     listeners = [Listener(port=0, max_connections=0), Listener(name="web", port=0, protocol="http")]
-    config = Config(listeners=listeners, sys_interval_s=0, plugins=plugins, http_api=HttpApi(keys_file=keys_file))
+    api = HttpApi(keys_file=keys_file, requests_per_s_per_key=0)
+    config = Config(listeners=listeners, sys_interval_s=0, plugins=plugins, http_api=api)
 
     async def run() -> None:
         async with Broker(config, plugins=[Everybody()]) as broker:

@@ -167,7 +167,7 @@ class OpenApiConfig(_Settings, frozen=True):
     ] = 2_000_000
     calls_per_s: Annotated[
         float, Meta(gt=0, description="All actions of one access key together, those that there are not too.")
-    ] = 2000
+    ] = 5000
     message_qos: Annotated[int, Meta(ge=0, le=2, description="QoS of SendMessage.")] = 1
     decodes_base64: Annotated[
         bool, Meta(description="Payloads of SendMessage are Base64 of what is published; the service publishes them.")

@@ -99,7 +99,7 @@ class HttpApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             le=COUNT_MAXIMUM,
             description="Requests a second of one API key on one listener; 429 beyond; 0: no limit.",
         ),
-    ] = 1000
+    ] = 5000
     bans_file: Annotated[
         str, Meta(max_length=4096, description="Where bans are kept; empty: in memory, as long as the broker runs.")
     ] = ""
