@@ -158,9 +158,9 @@ async def test_allow_is_remembered_for_the_same_credentials_only(service: Servic
     assert len(service.asked) == 4
     service.answer = {"result": "allow"}
     for number in range(5):
-        await answer(client_id=str(number))
+        await answer(client_id=str(number), password=b"longer than chance")  # digests hold any two letters at times
     assert len(answer.plugin._cache) == 2
-    assert not any(b"pw" in key for key in answer.plugin._cache)
+    assert not any(b"longer than chance" in key for key in answer.plugin._cache)
 
 
 async def test_more_clients_than_may_wait_are_told_so(service: Service, ask):
